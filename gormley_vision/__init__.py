@@ -1,0 +1,1 @@
+"""gormley_vision: the lecture's models (RoPE, transformers, ViT, GANs) in JAX and Flax."""

@@ -1,0 +1,285 @@
+"""The table of fields: every config key, its default, its meaning, and whether it may change on resume.
+
+This module imports no jax, so that `train.py` refuses a mistyped flag before the slow imports start.
+A config is a locked `ml_collections.ConfigDict` with exactly the keys of its task's table: each section is
+splatted into one constructor, which refuses what it does not know. Values are bool, int, float or str alone:
+a ConfigDict cannot override None, and JSON turns tuples into lists.
+"""
+
+import dataclasses
+import difflib
+import importlib.util
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import ml_collections
+
+from gormley_vision.errors import UserError
+
+Value = bool | int | float | str
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """One config key: its default (which gives the type), its meaning, and what it may be."""
+
+    default: Value
+    meaning: str
+    choices: tuple[Value, ...] = ()
+    may_change: bool = False  # on resume
+
+
+DURATION = "'N steps', 'N epochs' or 'N images' (k, M allowed: '5M images')"
+
+SHARED_FIELDS: dict[str, Field] = {
+    "task": Field("gan", "what is learned; chosen in the config file by default_config(task)"),
+    "seed": Field(0, "every random draw and the data order follow from it"),
+    "duration": Field("30 epochs", f"length of training: {DURATION}"),
+    "stop_after": Field("", "end early, schedules unchanged; '' runs to the end", may_change=True),
+    "init_from": Field("", "another run's folder whose weights start this one; '' starts fresh"),
+    "compute_dtype": Field("float32", "dtype of activations", ("float32", "bfloat16")),
+    "data.source": Field(
+        "mnist_5k", "where images come from", ("tfds", "folder", "npz", "mnist_5k", "fake")
+    ),
+    "data.name": Field("", "TFDS name, such as cifar10 (source tfds only)"),
+    "data.path": Field("", "image folder, .npz file, or TFDS data directory", may_change=True),
+    "data.split": Field("train", "part of the data set"),
+    "data.image_size": Field(28, "height and width after crop and resize, pixels"),
+    "data.channels": Field(1, "1 grey, 3 colour", (1, 3)),
+    "data.crop": Field("center", "largest centred square, or none (squeeze)", ("center", "none")),
+    "data.resize_filter": Field(
+        "lanczos", "antialiased filter", ("box", "bilinear", "hamming", "bicubic", "lanczos")
+    ),
+    "data.flip": Field(False, "mirror half of the images left to right"),
+    "data.batch_size": Field(64, "images of one minibatch (m), over all devices and hosts"),
+    "data.placement": Field(
+        "device",
+        "decoded set on the device, memory-mapped on the host, or streamed undecoded",
+        ("device", "host", "stream"),
+        may_change=True,
+    ),
+    "data.workers": Field(2, "threads that decode images", may_change=True),
+    "data.cache_dir": Field("", "folder of decoded sets; '' is ~/.cache/gormley_vision/data", may_change=True),
+    "mesh.data": Field(0, "devices that share a batch; 0 is all of them", may_change=True),
+    "checkpoint.every": Field("5 epochs", f"between checkpoints: {DURATION}", may_change=True),
+    "checkpoint.keep_last": Field(2, "newest checkpoints kept", may_change=True),
+    "checkpoint.keep_every": Field(
+        "", "also keep those at multiples of this duration; '' keeps none", may_change=True
+    ),
+    "log.every": Field("50 steps", f"between lines of metrics.jsonl: {DURATION}", may_change=True),
+    "log.samples_every": Field("1 epochs", f"between sample grids: {DURATION}", may_change=True),
+    "log.samples": Field(64, "images in a sample grid", may_change=True),
+}
+
+
+def _optimizer_fields(player: str, learning_rate: float) -> dict[str, Field]:
+    return {
+        f"{player}.name": Field("adam", "update rule", ("adam", "momentum_sgd")),
+        f"{player}.learning_rate": Field(learning_rate, "step size; 0 freezes the player"),
+        f"{player}.momentum": Field(0.5, "Adam's beta1, or the momentum of SGD"),
+        f"{player}.beta2": Field(0.999, "decay of Adam's second moment (adam only)"),
+    }
+
+
+GAN_FIELDS: dict[str, Field] = {
+    "gan.conditional": Field(False, "the class label is an input of both players"),
+    "gan.generator_loss": Field(
+        "non_saturating", "ascend log D(G(z)), or descend log(1 - D(G(z)))", ("non_saturating", "saturating")
+    ),
+    "gan.discriminator_steps": Field(1, "k: discriminator updates, each on a fresh minibatch, per step"),
+    "gan.shared_fakes": Field(False, "the generator update reuses the last discriminator update's noise"),
+    "gan.simultaneous": Field(False, "the generator meets the discriminator before its last update"),
+    "gan.ema_half_life": Field(
+        "10000 images", f"half-life of the averaged generator: {DURATION}; 0 is no average"
+    ),
+    "gan.ema_ramp": Field(0.05, "half-life is at most this fraction of the images seen so far"),
+    "generator.latent_size": Field(100, "Z: noise dimensions"),
+    "generator.width": Field(64, "channels of the last hidden layer; doubles with each halving of the size"),
+    "generator.kernel_size": Field(4, "4 as most people run it, 5 as in the original", (4, 5)),
+    "discriminator.architecture": Field("dcgan", "one logit an image, or one a patch", ("dcgan", "patchgan")),
+    "discriminator.width": Field(64, "channels of the first layer; doubles with each halving of the size"),
+    "discriminator.kernel_size": Field(4, "4 or 5 (5: dcgan only)", (4, 5)),
+    "discriminator.receptive_field": Field(
+        0, "pixels one patchgan logit sees; 0 for dcgan, which sees all", (0, 1, 16, 34, 70)
+    ),
+    **_optimizer_fields("generator_optimizer", 2e-4),
+    **_optimizer_fields("discriminator_optimizer", 2e-4),
+}
+
+CLASSIFICATION_FIELDS: dict[str, Field] = {
+    "classifier.width": Field(32, "channels of the first layer; doubles with each halving of the size"),
+    "classifier.kernel_size": Field(4, "4 or 5", (4, 5)),
+    **_optimizer_fields("optimizer", 1e-3),
+}
+
+TASK_FIELDS: dict[str, dict[str, Field]] = {
+    "gan": {**SHARED_FIELDS, **GAN_FIELDS},
+    "classification": {**SHARED_FIELDS, **CLASSIFICATION_FIELDS},
+}
+
+
+def fields_of(config: Mapping) -> dict[str, Field]:
+    """The table of the config's task."""
+    if config["task"] not in TASK_FIELDS:
+        raise UserError(f"task={config['task']!r}: {_nearest(str(config['task']), TASK_FIELDS)}")
+    return TASK_FIELDS[config["task"]]
+
+
+def default_config(task: str) -> ml_collections.ConfigDict:
+    """A locked config with every key of the task's table at its default."""
+    config = ml_collections.ConfigDict()
+    for key, field in fields_of({"task": task}).items():
+        section, _, name = key.rpartition(".")
+        if section and section not in config:
+            config[section] = ml_collections.ConfigDict()
+        (config[section] if section else config)[name] = field.default
+    config.task = task
+    return config.lock()
+
+
+def flatten(config: Mapping, prefix: str = "") -> dict[str, Value]:
+    """`{'data.batch_size': 64, ...}` in the config's own order."""
+    flat: dict[str, Value] = {}
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        flat.update(flatten(value, f"{name}.") if isinstance(value, Mapping | ml_collections.ConfigDict) else {name: value})
+    return flat
+
+
+def validate(config: Mapping) -> None:
+    """Refuse a config whose keys, types or choices are not those of its table, naming each key at fault."""
+    fields, flat = fields_of(config), flatten(config)
+    problems = [f"{key}: no such key; {_nearest(key, fields)}" for key in flat.keys() - fields.keys()]
+    problems += [f"{key}: missing ({fields[key].meaning})" for key in fields.keys() - flat.keys()]
+    for key in fields.keys() & flat.keys():
+        field, value = fields[key], flat[key]
+        if type(value) is not type(field.default):
+            problems.append(f"{key}={value!r}: needs {_TYPE_NAMES[type(field.default)]} ({field.meaning})")
+        elif field.choices and value not in field.choices:
+            problems.append(f"{key}={value!r}: {_nearest(str(value), [str(c) for c in field.choices])}")
+    if problems:
+        raise UserError("the config is wrong:\n  " + "\n  ".join(sorted(problems)))
+
+
+def changed_keys(old: Mapping, new: Mapping) -> list[str]:
+    """Lines `key: old -> new` for the keys that differ and may not change on resume."""
+    fields, a, b = fields_of(new), flatten(old), flatten(new)
+    return [
+        f"{key}: {a.get(key, '(absent)')!r} -> {b.get(key, '(absent)')!r}"
+        for key in dict.fromkeys([*a, *b])
+        if a.get(key) != b.get(key) and not (key in fields and fields[key].may_change)
+    ]
+
+
+def describe(config: Mapping) -> str:
+    """One line a key: value, and meaning as a comment."""
+    fields, flat = fields_of(config), flatten(config)
+    left = {key: f"{key} = {value!r}" for key, value in flat.items()}
+    width = max(map(len, left.values()))
+    return "\n".join(f"{left[key]:<{width}}  # {fields[key].meaning}" for key in flat)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Command line: `--config=FILE[:arg]` and `--config.KEY=VALUE`, checked before anything slow is imported.
+
+_TYPE_NAMES = {bool: "true or false", int: "an integer", float: "a number", str: "a string"}
+
+
+def load_config_file(spec: str) -> ml_collections.ConfigDict:
+    """Run `get_config(arg)` of a config file given as `FILE` or `FILE:arg`."""
+    name, _, arg = spec.partition(":")
+    path = Path(name)
+    if not path.is_file():
+        shipped = sorted(str(p) for p in path.parent.glob("*.py"))
+        raise UserError(f"--config={spec}: no such file; {_nearest(name, shipped)}")
+    module_spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert module_spec is not None and module_spec.loader is not None
+    module = importlib.util.module_from_spec(module_spec)
+    module_spec.loader.exec_module(module)
+    return module.get_config(arg)
+
+
+def check_arg(arg: str) -> bool:
+    """Whether a config file's argument asks for the smoke version; anything else is refused."""
+    if arg not in ("", "smoke"):
+        raise UserError(f"config argument ':{arg}': only ':smoke' (shrink to seconds) is known")
+    return arg == "smoke"
+
+
+def shrink(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """The smoke version of any experiment: the same code paths on tiny shapes, in seconds."""
+    small: dict[str, Value] = {
+        "duration": "8 steps",
+        "data.batch_size": 16,
+        "checkpoint.every": "3 steps",
+        "log.every": "1 steps",
+        "log.samples_every": "4 steps",
+        "log.samples": 16,
+        "generator.width": 4,
+        "generator.latent_size": 8,
+        "discriminator.width": 4,
+        "classifier.width": 4,
+    }
+    config.update_from_flattened_dict({k: v for k, v in small.items() if k in fields_of(config)})
+    return config
+
+
+def _overrides(argv: list[str]) -> Iterator[tuple[str, str | None]]:
+    """(key, text) for each `--config.KEY=TEXT` or `--config.KEY TEXT`; text None where it is missing."""
+    for position, word in enumerate(argv):
+        flag, equals, text = word.lstrip("-").partition("=")
+        if word.startswith("-") and flag.startswith("config."):
+            following = argv[position + 1] if position + 1 < len(argv) else "-"
+            yield flag.removeprefix("config."), text if equals else None if following.startswith("--") else following
+
+
+def _config_spec(argv: list[str]) -> str:
+    for position, word in enumerate(argv):
+        if word in ("--config", "-config") and position + 1 < len(argv):
+            return argv[position + 1]
+        if word.startswith(("--config=", "-config=")):
+            return word.partition("=")[2]
+    shipped = " ".join(sorted(str(path) for path in Path("configs").glob("*.py")))
+    raise UserError(f"name an experiment: --config=FILE, one of {shipped or 'configs/*.py'}")
+
+
+def _problem_with(text: str | None, field: Field) -> str:
+    """Why this text is no value for this field; '' when it is one."""
+    kind = type(field.default)
+    needs = f"needs {_TYPE_NAMES[kind]}"
+    if text is None:
+        return "" if kind is bool else needs
+    if kind is bool:
+        return "" if text.lower() in ("true", "false") else needs
+    try:
+        value = kind(text)
+    except ValueError:
+        return needs
+    if field.choices and value not in field.choices:
+        return _nearest(text, [str(choice) for choice in field.choices])
+    return ""
+
+
+def check_flags(argv: list[str]) -> None:
+    """Refuse unknown config keys and values of a wrong type or choice, with the nearest valid name."""
+    fields = fields_of(load_config_file(_config_spec(argv)))
+    problems = []
+    for key, text in _overrides(argv):
+        if key not in fields:
+            problems.append(f"--config.{key}: no such key; {_nearest(key, fields)}")
+        elif key == "task":
+            problems.append(f"--config.task: {fields[key].meaning}")
+        elif problem := _problem_with(text, fields[key]):
+            problems.append(f"--config.{key}={text or ''}: {problem} ({fields[key].meaning})")
+    if problems:
+        raise UserError("\n  ".join(["the command line is wrong:", *problems]))
+
+
+def _nearest(word: str, valid) -> str:
+    valid = list(valid)
+    near = difflib.get_close_matches(word, valid, n=1, cutoff=0.5)
+    if not near:  # a key typed without its section, or under another one
+        near = [key for key in valid if key.rpartition(".")[2] == word.rpartition(".")[2]]
+    if near and len(valid) > 6:
+        return f"did you mean {near[0]!r}?"
+    return "one of " + ", ".join(repr(choice) for choice in valid) if len(valid) <= 6 else "see --print_config"

@@ -1,0 +1,261 @@
+"""Batches: which examples a step reads, and three ways to bring them to the device.
+
+A step takes `minibatches` (k) minibatches of `batch_size` (m) examples from the endless stream of `order`:
+step t reads positions t*k*m .. (t+1)*k*m - 1 as [k, m], and process p of P the columns
+p*m/P .. (p+1)*m/P - 1. So a batch is a pure function of (seed, step), whatever the placement and the
+number of hosts.
+"""
+
+import os
+import sys
+from collections import deque
+from collections.abc import Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from gormley_vision.data.cache import Progress, identity_sha256, load_examples
+from gormley_vision.data.choices import check_choice
+from gormley_vision.data.order import example_ids
+from gormley_vision.data.sources import Source, open_source
+from gormley_vision.errors import UserError
+
+PLACEMENTS = ("device", "host", "stream")
+# Steps read ahead of the consumer.
+PREFETCH = 2
+
+Piece = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Batches:
+    """This process's share of an endless sequence of global batches; made by `open_batches`.
+
+    Attributes:
+      length: N, examples in the data set.
+      class_names: names of the classes, label by label; () when unlabelled.
+      image_shape: (H, W, C).
+      sha256: names the data set in checkpoints: of the decoded examples, or, where nothing is cached
+        (placement "stream"), of the source's identity.
+      batch_size: m, examples in a global minibatch.
+      minibatches: k, minibatches a step.
+      resident: what the device keeps between steps: {"image": uint8 [N, H, W, C], "label": int32 [N]} for
+        placement "device", else {}.
+    """
+
+    length: int
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    sha256: str
+    batch_size: int
+    minibatches: int
+    resident: dict[str, np.ndarray]
+    _seed: int = field(repr=False)
+    _placement: str = field(repr=False)
+    _columns: slice = field(repr=False)
+    _workers: int = field(repr=False)
+    _source: Source = field(repr=False)
+    _arrays: dict[str, np.ndarray] = field(repr=False)  # decoded examples; {} for "stream"
+
+    @property
+    def steps_per_epoch(self) -> float:
+        """N / (k * m): how many steps visit every example once."""
+        return self.length / (self.minibatches * self.batch_size)
+
+    def read(self, step: int) -> Piece:
+        """This process's piece of the batch of `step` (from 0).
+
+        Returns:
+          "host" and "stream": {"image": uint8 [k, m/P, H, W, C], "label": int32 [k, m/P]};
+          "device": {"index": int32 [k, m/P]}, positions in `resident`.
+
+        Raises:
+          UserError: an image that cannot be decoded ("stream").
+        """
+        shape = (self.minibatches, self.batch_size)
+        ids = example_ids(self._seed, self.length, step * shape[0] * shape[1], shape[0] * shape[1])
+        ids = ids.reshape(shape)[:, self._columns]
+        if self._placement == "device":
+            return {"index": ids.astype(np.int32)}
+        if self._placement == "host":
+            return {name: array[ids] for name, array in self._arrays.items()}
+        images, labels = zip(*(self._source[int(i)] for i in ids.ravel()), strict=True)
+        return {
+            "image": np.stack(images).reshape(*ids.shape, *self.image_shape),
+            "label": np.array(labels, np.int32).reshape(ids.shape),
+        }
+
+    def fetch(self, resident: dict[str, Any], piece: dict[str, Any]) -> dict[str, Any]:
+        """Makes the batch of a piece; may be traced by jax.
+
+        Args:
+          resident: `self.resident`, on the device.
+          piece: what `read` returned, on the device.
+
+        Returns:
+          {"image": uint8 [k, m, H, W, C], "label": int32 [k, m]}, m being the piece's own columns.
+        """
+        if self._placement != "device":
+            return piece
+        import jax.numpy as jnp
+
+        # Indices are in range by construction; "clip" is the mode that costs nothing to make safe.
+        return {
+            name: jnp.take(array, piece["index"], axis=0, mode="clip") for name, array in resident.items()
+        }
+
+    def pieces(self, start_step: int) -> Generator[Piece, None, None]:
+        """Yields read(start_step), read(start_step + 1), ... for ever, read ahead in the background.
+
+        The iterator's `close()` stops the threads. What goes wrong in a thread is raised to the consumer as
+        it is, at the step that it befell.
+        """
+        if self._placement == "device":
+            return self._in_turn(start_step)
+        return self._read_ahead(start_step) if self._placement == "host" else self._streamed(start_step)
+
+    def _in_turn(self, step: int) -> Generator[Piece, None, None]:
+        while True:
+            yield self.read(step)
+            step += 1
+
+    def _read_ahead(self, step: int) -> Generator[Piece, None, None]:
+        pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
+        try:
+            ahead: deque[Future[Piece]] = deque(pool.submit(self.read, step + i) for i in range(PREFETCH))
+            while True:
+                piece = ahead.popleft().result()
+                ahead.append(pool.submit(self.read, step + PREFETCH))
+                yield piece
+                step += 1
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _streamed(self, step: int) -> Generator[Piece, None, None]:
+        # Importing grain takes 0.4 s beyond jax, so only those who stream pay for it.
+        import grain
+
+        local = self._columns.stop - self._columns.start
+        per_step = self.minibatches * local
+
+        def example(number: int) -> dict[str, Any]:
+            row, column = divmod(number, local)
+            position = row * self.batch_size + self._columns.start + column
+            image, label = self._source[int(example_ids(self._seed, self.length, position, 1)[0])]
+            return {"image": image, "label": np.int32(label)}
+
+        def as_minibatches(batch: Piece) -> Piece:
+            return {
+                name: array.reshape(self.minibatches, local, *array.shape[1:])
+                for name, array in batch.items()
+            }
+
+        # Numbers count this process's examples in the order of its steps; the range has no end in practice.
+        dataset = grain.MapDataset.range(step * per_step, sys.maxsize).map(example).batch(per_step)
+        options = grain.ReadOptions(num_threads=self._workers, prefetch_buffer_size=self._workers + PREFETCH)
+        iterator = iter(dataset.map(as_minibatches).to_iter_dataset(options))
+        try:
+            yield from iterator
+        finally:
+            iterator.close()
+
+
+def open_batches(
+    *,
+    seed: int,
+    minibatches: int,
+    process_index: int,
+    process_count: int,
+    source: str,
+    name: str,
+    path: str,
+    split: str,
+    image_size: int,
+    channels: int,
+    crop: str,
+    resize_filter: str,
+    batch_size: int,
+    placement: str,
+    workers: int,
+    cache_dir: str,
+    progress: Progress | None = None,
+) -> Batches:
+    """Opens a data set and, for the placements "host" and "device", decodes it into the cache.
+
+    Args:
+      seed: of the order; see `order.example_ids`.
+      minibatches: k, minibatches a step takes.
+      process_index: p, this process.
+      process_count: P, processes that share a global batch.
+      source, name, path, split, image_size, channels, crop, resize_filter: see `sources.open_source`.
+      batch_size: m, examples in a global minibatch; a multiple of P and at most N.
+      placement: "device": examples live on the device and a piece is their indices; "host": a piece is
+        gathered from the memory-mapped cache; "stream": decoded at each read, through Grain, without a cache.
+      workers: threads that decode for "stream", 0 for none.
+      cache_dir: see `cache.load_examples`.
+      progress: see `cache.load_examples`.
+
+    Raises:
+      UserError: see `open_source` and `load_examples`; or a batch that does not divide among the processes,
+        or is larger than the data set; with the override to type.
+    """
+    check_choice("data.placement", placement, PLACEMENTS)
+    if workers < 0:
+        raise UserError(f"data.workers={workers} is negative: --config.data.workers={os.cpu_count()}")
+    if minibatches < 1 or not 0 <= process_index < process_count:
+        raise ValueError(f"{minibatches=}, {process_index=}, {process_count=}")
+    _check_divides(batch_size, process_count)
+    opened = open_source(
+        source=source,
+        name=name,
+        path=path,
+        split=split,
+        image_size=image_size,
+        channels=channels,
+        crop=crop,
+        resize_filter=resize_filter,
+    )
+    arrays: dict[str, np.ndarray] = {}
+    if placement == "stream":
+        length, class_names = len(opened), opened.class_names
+        sha256 = identity_sha256(opened.identity)
+    else:
+        cached = load_examples(opened, cache_dir, progress)
+        # A plain view: indexing a memmap makes a memmap again, and costs twice as much for small batches.
+        arrays = {"image": np.asarray(cached.images), "label": cached.labels}
+        length, class_names, sha256 = len(cached.labels), cached.class_names, cached.sha256
+    if length < batch_size:
+        fits = length - length % process_count
+        raise UserError(
+            f"the data set has {length} examples, fewer than one batch of {batch_size}"
+            + (f": --config.data.batch_size={fits}" if fits else f" on {process_count} processes")
+        )
+    share = batch_size // process_count
+    return Batches(
+        length=length,
+        class_names=class_names,
+        image_shape=(image_size, image_size, channels),
+        sha256=sha256,
+        batch_size=batch_size,
+        minibatches=minibatches,
+        resident=arrays if placement == "device" else {},
+        _seed=seed,
+        _placement=placement,
+        _columns=slice(process_index * share, (process_index + 1) * share),
+        _workers=workers,
+        _source=opened,
+        _arrays=arrays,
+    )
+
+
+def _check_divides(batch_size: int, process_count: int) -> None:
+    lower = batch_size - batch_size % process_count
+    if batch_size >= 1 and lower == batch_size:
+        return
+    below = f"--config.data.batch_size={lower} or " if lower >= 1 else ""
+    raise UserError(
+        f"data.batch_size={batch_size} does not divide among {process_count} processes: "
+        f"{below}--config.data.batch_size={max(lower, 0) + process_count}"
+    )

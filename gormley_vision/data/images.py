@@ -1,0 +1,146 @@
+"""Decoding an image file and converting it to the one form that everything after it reads."""
+
+import io
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageFile, ImageOps
+
+from gormley_vision.data.choices import check_choice
+from gormley_vision.errors import UserError
+
+CROPS = ("center", "none")
+RESIZE_FILTERS = {
+    "box": Image.Resampling.BOX,
+    "bilinear": Image.Resampling.BILINEAR,
+    "hamming": Image.Resampling.HAMMING,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+# What shows through transparent pixels: white, as on a page.
+BACKGROUND = (255, 255, 255, 255)
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """How a decoded image becomes uint8 [image_size, image_size, channels]: `to_uint8`'s arguments.
+
+    Raises:
+      UserError: a value that `to_uint8` does not know, with the override to type.
+    """
+
+    image_size: int
+    channels: int
+    crop: str
+    resize_filter: str
+
+    def __post_init__(self) -> None:
+        if self.image_size < 1:
+            raise UserError(
+                f"data.image_size={self.image_size} is not a number of pixels: --config.data.image_size=32"
+            )
+        if self.channels not in (1, 3):
+            raise UserError(
+                f"data.channels={self.channels}: images are grey (--config.data.channels=1) "
+                "or RGB (--config.data.channels=3)"
+            )
+        check_choice("data.crop", self.crop, CROPS)
+        check_choice("data.resize_filter", self.resize_filter, RESIZE_FILTERS)
+
+    def __call__(self, image: Image.Image) -> np.ndarray:
+        """Converts one image; see `to_uint8`."""
+        return to_uint8(image, **asdict(self))
+
+
+def decode_file(path: str | Path) -> Image.Image:
+    """Reads and decodes an image file; see `decode_bytes`."""
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read the image {path}: {error.strerror or error}") from error
+    return decode_bytes(data, name=str(path))
+
+
+def decode_bytes(data: bytes, *, name: str) -> Image.Image:
+    """Decodes a PNG, JPEG or WebP file's bytes, turned upright as its EXIF orientation says.
+
+    Args:
+      data: the whole file.
+      name: what to call it in an error: its path.
+
+    Returns:
+      A loaded Pillow image in the file's own mode; of an animation, the first frame.
+
+    Raises:
+      UserError: truncated, or not an image that Pillow can decode; names `name`.
+    """
+    # A process-wide switch that other packages turn on; with it Pillow fills the missing part with grey.
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    try:
+        image = Image.open(io.BytesIO(data))
+        image.load()
+        return ImageOps.exif_transpose(image)
+    except MemoryError:
+        raise
+    # Broken files raise anything in Pillow: OSError, SyntaxError, ValueError, struct.error, IndexError.
+    except Exception as error:
+        raise UserError(
+            f"cannot decode the image {name} ({len(data)} bytes): {error}. Replace the file or remove it."
+        ) from error
+
+
+def to_uint8(
+    image: Image.Image, *, image_size: int, channels: int, crop: str, resize_filter: str
+) -> np.ndarray:
+    """Converts an image of any mode to grey or RGB, crops, and resizes it.
+
+    Transparency is composited on white, 16-bit grey is scaled by 1/257 and rounded, CMYK and palettes
+    become RGB, and colour becomes grey by ITU-R 601 luma (Pillow's). 16-bit RGB PNG files keep the high
+    byte of each sample, which is what Pillow loads.
+
+    Args:
+      image: a Pillow image, as `decode_file` returns it.
+      image_size: side of the result, in pixels.
+      channels: 1 (grey) or 3 (RGB).
+      crop: "center", the largest centred square, or "none", the whole image squeezed into a square.
+      resize_filter: a key of `RESIZE_FILTERS`; all of them average over the source area when they shrink.
+        An image that already fits is not resampled.
+
+    Returns:
+      uint8 [image_size, image_size, channels].
+
+    Raises:
+      UserError: a mode without a meaning as 8-bit pixels (floating point).
+    """
+    image = _to_mode(image, "L" if channels == 1 else "RGB")
+    if crop == "center":
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        image = image.crop((left, top, left + side, top + side))
+    if image.size != (image_size, image_size):
+        image = image.resize((image_size, image_size), RESIZE_FILTERS[resize_filter])
+    return np.array(image, dtype=np.uint8).reshape(image_size, image_size, channels)
+
+
+def _to_mode(image: Image.Image, mode: str) -> Image.Image:
+    """Converts to "L" or "RGB"; Pillow's own `convert` drops transparency and clips 16-bit grey."""
+    if image.mode == "F":
+        raise UserError("a floating-point image has no fixed range: save it as 8-bit or 16-bit PNG")
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        words = np.asarray(image).astype(np.int64)
+        if words.min() < 0 or words.max() > 65535:
+            raise UserError("a 32-bit image has no fixed range: save it as 8-bit or 16-bit PNG")
+        # (v + 128) // 257 is v / 257 rounded to nearest: 257 is odd, so that there are no ties.
+        image = Image.fromarray(((words + 128) // 257).astype(np.uint8))
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, BACKGROUND), rgba)
+    return image if image.mode == mode else image.convert("RGB").convert(mode)
+
+
+def from_array(array: np.ndarray) -> Image.Image:
+    """A Pillow image of uint8 [H, W] or [H, W, 1] (grey) or [H, W, 3] (RGB)."""
+    squeezed: Any = array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array
+    return Image.fromarray(np.ascontiguousarray(squeezed))

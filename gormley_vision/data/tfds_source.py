@@ -1,0 +1,146 @@
+"""TensorFlow Datasets prepared as array_record, read without TensorFlow and without a network."""
+
+import difflib
+import re
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gormley_vision.data.images import Conversion, decode_bytes
+from gormley_vision.errors import UserError
+
+# tensorflow_datasets takes 0.4 s to import, so only those who read one of its sets pay for it.
+
+
+class TfdsSource:
+    """One split of a prepared data set.
+
+    TFDS hands out the encoded bytes (`SkipDecoding`) and they are decoded here: its own decoder without
+    TensorFlow takes OpenCV or Pillow, whichever is installed, and the two differ in JPEG pixels.
+    """
+
+    def __init__(
+        self, builder: Any, split: str, image_key: str, label_key: str, conversion: Conversion
+    ) -> None:
+        import tensorflow_datasets as tfds
+
+        self.class_names = tuple(builder.info.features[label_key].names) if label_key else ()
+        self._records = builder.as_data_source(
+            split=split, decoders={image_key: tfds.decode.SkipDecoding()}, file_format="array_record"
+        )
+        self._image_key, self._label_key = image_key, label_key
+        self._conversion = conversion
+        self._name = f"{builder.info.full_name} split {split!r}"
+        shards = builder.info.splits[split].file_instructions
+        self.identity: dict[str, Any] = {
+            "source": "tfds",
+            "name": builder.info.full_name,
+            "split": split,
+            "classes": self.class_names,
+            "shards": [
+                (Path(s.filename).name, s.skip, s.take, Path(s.filename).stat().st_size) for s in shards
+            ],
+            "decode": asdict(conversion),
+        }
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        record = self._records[int(index)]
+        image = decode_bytes(record[self._image_key], name=f"{self._name} example {index}")
+        label = int(record[self._label_key]) if self._label_key else -1
+        return self._conversion(image), label
+
+
+def open_tfds(name: str, path: str, split: str, conversion: Conversion) -> TfdsSource:
+    """Opens `name` ("cifar10", "cifar10:3.0.2", "set/config") in the TFDS data directory `path`.
+
+    `path` "" means TFDS's default: the environment's TFDS_DATA_DIR, or ~/tensorflow_datasets. The image is
+    the feature of type Image (the one named "image" where there are several), the label likewise the
+    ClassLabel, found by type.
+
+    Raises:
+      UserError: not prepared, prepared in a format without random access, unknown split, no image feature,
+        or grey where the config says colour; names what to type.
+    """
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core import read_only_builder
+
+    if not name:
+        raise UserError("data.source='tfds' needs the name of a data set: --config.data.name=cifar10")
+    data_dir = Path(path or tfds.core.constants.DATA_DIR).expanduser()
+    prepare = f"python scripts/prepare_data.py {name}" + (f" --data_dir={path}" if path else "")
+    try:
+        # Unlike tfds.load, this looks at files alone: it never downloads, and asks no server.
+        builder = read_only_builder.builder_from_files(name, data_dir=str(data_dir))
+    # Not found is a ValueError, and so is a name that TFDS cannot parse; an unreadable folder is OSError.
+    except (ValueError, OSError) as error:
+        raise UserError(
+            f"the data set {name!r} is not prepared in {data_dir}.{_similar(name, data_dir)} "
+            f"Prepare it once:\n    {prepare}\n"
+            "or run what needs no download:\n"
+            "    python train.py --config=configs/dcgan_mnist.py --workdir=runs/dcgan_mnist"
+        ) from error
+    formats = {str(f.value) for f in (builder.info.file_format, *builder.info.alternative_file_formats) if f}
+    if "array_record" not in formats:
+        raise UserError(
+            f"{builder.info.full_name} is prepared in {builder.data_dir} as {', '.join(sorted(formats))}, "
+            f"which has no random access. Convert it in place (no download):\n    {prepare}"
+        )
+    image_key, label_key = _find_features(builder.info, conversion.channels)
+    _check_split(builder.info, split)
+    return TfdsSource(builder, split, image_key, label_key, conversion)
+
+
+def _similar(name: str, data_dir: Path) -> str:
+    prepared = sorted(p.name for p in data_dir.iterdir() if p.is_dir()) if data_dir.is_dir() else []
+    near = difflib.get_close_matches(re.split("[:/]", name)[0], prepared, n=1)
+    return f" (There is {near[0]!r}: --config.data.name={near[0]}.)" if near and near[0] != name else ""
+
+
+def _check_split(info: Any, split: str) -> None:
+    try:
+        empty = not info.splits[split].num_examples
+    # TFDS raises KeyError, ValueError or AssertionError by what it cannot make sense of.
+    except Exception as error:
+        raise UserError(
+            f"{info.full_name} has no split {split!r}; it has {', '.join(sorted(info.splits))}: "
+            f"--config.data.split={sorted(info.splits)[-1]}"
+        ) from error
+    if empty:
+        raise UserError(
+            f"the split {split!r} of {info.full_name} holds no example: --config.data.split=train"
+        )
+
+
+def _find_features(info: Any, channels: int) -> tuple[str, str]:
+    """Names of the image feature and of the label feature ("" where the set has none)."""
+    import tensorflow_datasets as tfds
+
+    features = dict(info.features.items()) if hasattr(info.features, "items") else {}
+    images = [key for key, feature in features.items() if isinstance(feature, tfds.features.Image)]
+    labels = [key for key, feature in features.items() if isinstance(feature, tfds.features.ClassLabel)]
+    if not images:
+        raise UserError(
+            f"{info.full_name} has no image feature; its features: {', '.join(features) or 'none'}"
+        )
+    image_key, label_key = _single(info, "image", images), _single(info, "label", labels or [""])
+    found = features[image_key].shape[-1]
+    if found in (1, 3) and found != channels:
+        kind = "grey" if found == 1 else "RGB"
+        raise UserError(
+            f"{info.full_name}: images are {kind}, but the config says channels={channels}: "
+            f"--config.data.channels={found}"
+        )
+    return image_key, label_key
+
+
+def _single(info: Any, usual: str, keys: list[str]) -> str:
+    if len(keys) > 1 and usual not in keys:
+        raise UserError(
+            f"{info.full_name} has several {usual} features and none is named {usual!r}: {', '.join(keys)}"
+        )
+    return usual if usual in keys else keys[0]

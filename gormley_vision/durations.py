@@ -1,0 +1,30 @@
+"""Durations: 'N steps', 'N epochs' or 'N images', so that a batch size can change without retuning."""
+
+import re
+
+from gormley_vision.errors import UserError
+
+_PATTERN = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(k|M)?\s*(steps?|epochs?|images?)\s*", re.IGNORECASE)
+_SCALE = {"": 1.0, "k": 1e3, "m": 1e6}
+
+
+def to_images(duration: str, *, epoch_images: int, step_images: int) -> float:
+    """A duration in images shown, given the images of an epoch and of a step.
+
+    Raises:
+        UserError: not of the form.
+    """
+    match = _PATTERN.fullmatch(duration)
+    if match is None:
+        raise UserError(f"duration {duration!r}: write '50 epochs', '20000 steps' or '5M images'")
+    number, scale, unit = match.groups()
+    per_unit = {"s": step_images, "e": epoch_images, "i": 1}[unit[0].lower()]
+    return float(number) * _SCALE[(scale or "").lower()] * per_unit
+
+
+def to_steps(duration: str, *, epoch_images: int, step_images: int) -> int:
+    """A duration in whole steps, rounded to the nearest; at least 1 unless it is zero; '' is 0 (never)."""
+    if not duration:
+        return 0
+    images = to_images(duration, epoch_images=epoch_images, step_images=step_images)
+    return max(1, round(images / step_images)) if images else 0

@@ -1,0 +1,210 @@
+"""Strided and fractionally-strided convolutions, lowered by platform.
+
+A convolution is a trilinear form <narrow, convolve(wide, kernel)> of its wide side [B, H, W, C], its kernel
+[k, k, C, O] and its narrow side [B, h, w, O]. Its three partial gradients are the three operations below,
+and the derivatives of each are the other two:
+
+    forward          wide, kernel  -> narrow     a strided convolution
+    input_gradient   narrow, kernel -> wide      a fractionally-strided ("transposed") convolution
+    kernel_gradient  wide, narrow  -> kernel
+
+So a rule for each gives reverse-mode derivatives of any order (gradient penalties need two), and each can
+have the lowering that is fast where it runs. Off the CPU all three are XLA's own. On the CPU, XLA runs
+strided forward convolutions well; dilated ones and kernel gradients poorly (jax-ml/jax#23783), so
+
+- an input gradient with stride s becomes s*s stride-1 convolutions, one for each phase of the wide side
+  (the sub-pixel form, Shi et al. 2016, arXiv:1609.05158, section 2.2), or, for a few channels such as an
+  image's, one matrix product and shifted adds;
+- a kernel gradient is summed over four parts of the batch, because XLA's layout changes run on one thread
+  each, and independent ones run side by side.
+
+`benchmarks/train_step.py` measures what this gives. Forward-mode differentiation is not supported.
+"""
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+_DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+_FEW_CHANNELS = 16  # below this, one matrix product beats s*s convolutions on the CPU
+_BATCH_PARTS = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Geometry:
+    """What the arrays do not say: stride, padding (low, high) of both axes, and the size of the wide side."""
+
+    stride: int
+    padding: tuple[int, int]
+    height: int
+    width: int
+
+    def narrow_size(self, kernel_size: int) -> tuple[int, int]:
+        """Height and width of the narrow side."""
+        size = [(side + sum(self.padding) - kernel_size) // self.stride + 1 for side in (self.height, self.width)]
+        if min(size) < 1:
+            raise ValueError(
+                f"a {kernel_size}x{kernel_size} kernel with padding {self.padding} does not fit into "
+                f"{self.height}x{self.width} pixels"
+            )
+        return size[0], size[1]
+
+
+def convolve(x: jax.Array, kernel: jax.Array, *, stride: int, padding: tuple[int, int]) -> jax.Array:
+    """Cross-correlation of `x` [B, H, W, C] with `kernel` [k, k, C, O], as in `lax.conv_general_dilated`.
+
+    Returns [B, h, w, O] with h = (H + sum(padding) - k) // stride + 1; `padding` is (low, high) in pixels.
+    """
+    geometry = Geometry(stride, padding, x.shape[1], x.shape[2])
+    geometry.narrow_size(kernel.shape[0])
+    return _forward(geometry, x, kernel)
+
+
+def convolve_transposed(y: jax.Array, kernel: jax.Array, *, stride: int, padding: tuple[int, int]) -> jax.Array:
+    """Fractionally-strided convolution: `y` [B, h, w, O], `kernel` [k, k, C, O] -> [B, h*stride, w*stride, C].
+
+    The gradient of `convolve` with respect to its input (Dumoulin & Visin 2016, arXiv:1603.07285, ch. 4);
+    `kernel` and `padding` are those of that convolution.
+    """
+    geometry = Geometry(stride, padding, y.shape[1] * stride, y.shape[2] * stride)
+    if geometry.narrow_size(kernel.shape[0]) != y.shape[1:3]:
+        raise ValueError(f"padding {padding} does not multiply the size by {stride} for kernel {kernel.shape}")
+    return _input_gradient(geometry, y, kernel)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# The three operations and their derivatives.
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _forward(geometry: Geometry, wide: jax.Array, kernel: jax.Array) -> jax.Array:
+    return _xla_forward(geometry, wide, kernel)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _input_gradient(geometry: Geometry, narrow: jax.Array, kernel: jax.Array) -> jax.Array:
+    few = kernel.shape[2] < _FEW_CHANNELS
+    return lax.platform_dependent(
+        narrow,
+        kernel,
+        cpu=partial(_shifted_adds if few else _phases, geometry),
+        default=partial(_xla_input_gradient, geometry),
+    )
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _kernel_gradient(geometry: Geometry, size: int, wide: jax.Array, narrow: jax.Array) -> jax.Array:
+    return lax.platform_dependent(
+        wide,
+        narrow,
+        cpu=partial(_kernel_gradient_in_parts, geometry, size),
+        default=partial(_xla_kernel_gradient, geometry, size),
+    )
+
+
+def _forward_bwd(geometry, inputs, narrow):
+    wide, kernel = inputs
+    return _input_gradient(geometry, narrow, kernel), _kernel_gradient(geometry, kernel.shape[0], wide, narrow)
+
+
+def _input_gradient_bwd(geometry, inputs, wide):
+    narrow, kernel = inputs
+    return _forward(geometry, wide, kernel), _kernel_gradient(geometry, kernel.shape[0], wide, narrow)
+
+
+def _kernel_gradient_bwd(geometry, size, inputs, kernel):
+    wide, narrow = inputs
+    return _input_gradient(geometry, narrow, kernel), _forward(geometry, wide, kernel)
+
+
+_forward.defvjp(lambda geometry, *inputs: (_forward(geometry, *inputs), inputs), _forward_bwd)
+_input_gradient.defvjp(lambda geometry, *inputs: (_input_gradient(geometry, *inputs), inputs), _input_gradient_bwd)
+_kernel_gradient.defvjp(
+    lambda geometry, size, *inputs: (_kernel_gradient(geometry, size, *inputs), inputs), _kernel_gradient_bwd
+)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Lowerings.
+
+
+def _xla_forward(geometry: Geometry, wide: jax.Array, kernel: jax.Array) -> jax.Array:
+    strides, padding = (geometry.stride,) * 2, (geometry.padding,) * 2
+    return lax.conv_general_dilated(wide, kernel, strides, padding, dimension_numbers=_DIMENSIONS)
+
+
+def _xla_input_gradient(geometry: Geometry, narrow: jax.Array, kernel: jax.Array) -> jax.Array:
+    shape = (narrow.shape[0], geometry.height, geometry.width, kernel.shape[2])
+    wide = jax.ShapeDtypeStruct(shape, narrow.dtype)
+    return jax.linear_transpose(lambda x: _xla_forward(geometry, x, kernel), wide)(narrow)[0]
+
+
+def _xla_kernel_gradient(geometry: Geometry, size: int, wide: jax.Array, narrow: jax.Array) -> jax.Array:
+    kernel = jax.ShapeDtypeStruct((size, size, wide.shape[3], narrow.shape[3]), wide.dtype)
+    return jax.linear_transpose(lambda w: _xla_forward(geometry, wide, w), kernel)(narrow)[0]
+
+
+def _phases(geometry: Geometry, narrow: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Wide pixel s*n + a is a stride-1 convolution of the narrow side with the taps i = a + low (mod s)."""
+    s, low, size = geometry.stride, geometry.padding[0], kernel.shape[0]
+
+    def taps(phase: int, side: int, narrow_side: int) -> tuple[slice, tuple[int, int]]:
+        first = (phase + low) % s
+        count = len(range(first, size, s))
+        shift = (phase + low - first) // s
+        return slice(first, None, s), (count - 1 - shift, -(-side // s) - narrow_side + shift)
+
+    rows = []
+    for a in range(s):
+        row_taps, row_padding = taps(a, geometry.height, narrow.shape[1])
+        columns = []
+        for b in range(s):
+            column_taps, column_padding = taps(b, geometry.width, narrow.shape[2])
+            part = lax.rev(kernel[row_taps, column_taps], (0, 1)).swapaxes(2, 3)  # [t, t, O, C]
+            columns.append(
+                lax.conv_general_dilated(
+                    narrow, part, (1, 1), (row_padding, column_padding), dimension_numbers=_DIMENSIONS
+                )
+            )
+        rows.append(jnp.stack(columns, axis=3))  # [B, h, w, s, C]
+    wide = jnp.stack(rows, axis=2)  # [B, h, s, w, s, C]
+    batch, h, _, w, _, channels = wide.shape
+    return wide.reshape(batch, h * s, w * s, channels)[:, : geometry.height, : geometry.width]
+
+
+def _shifted_adds(geometry: Geometry, narrow: jax.Array, kernel: jax.Array) -> jax.Array:
+    """One matrix product gives each narrow pixel's k*k patch; patches are added where they overlap.
+
+    The k taps of an axis are grouped into ceil(k / s) blocks of s: block u of all pixels, laid side by
+    side, is the wide side moved by s*u, so a block is added with one pad.
+    """
+    s, low, (size, _, channels, features) = geometry.stride, geometry.padding[0], kernel.shape
+    batch, h, w, _ = narrow.shape
+    blocks = -(-size // s)
+    grown = jnp.pad(kernel, ((0, blocks * s - size),) * 2 + ((0, 0),) * 2)
+    matrix = grown.reshape(blocks, s, blocks, s, channels, features)
+    patches = lax.dot_general(narrow, matrix, (((3,), (5,)), ((), ())))  # [B, h, w, u, s, v, s, C]
+    total = jnp.zeros((batch, h + blocks - 1, s, w + blocks - 1, s, channels), patches.dtype)
+    for u in range(blocks):
+        for v in range(blocks):
+            block = patches[:, :, :, u, :, v].transpose(0, 1, 3, 2, 4, 5)  # [B, h, s, w, s, C]
+            rows, columns = (u, blocks - 1 - u), (v, blocks - 1 - v)
+            total += jnp.pad(block, ((0, 0), rows, (0, 0), columns, (0, 0), (0, 0)))
+    wide = total.reshape(batch, (h + blocks - 1) * s, (w + blocks - 1) * s, channels)
+    missing = [max(0, low + side - have) for side, have in zip((geometry.height, geometry.width), wide.shape[1:3])]
+    wide = jnp.pad(wide, ((0, 0), (0, missing[0]), (0, missing[1]), (0, 0)))
+    return wide[:, low : low + geometry.height, low : low + geometry.width]
+
+
+def _kernel_gradient_in_parts(geometry: Geometry, size: int, wide: jax.Array, narrow: jax.Array) -> jax.Array:
+    batch = wide.shape[0]
+    parts = _BATCH_PARTS if batch % _BATCH_PARTS == 0 else 1
+    # Interleaved parts: a batch that is sharded over devices stays where it is.
+    split = [x.reshape(batch // parts, parts, *x.shape[1:]) for x in (wide, narrow)]
+    return sum(
+        (_xla_kernel_gradient(geometry, size, split[0][:, i], split[1][:, i]) for i in range(1, parts)),
+        start=_xla_kernel_gradient(geometry, size, split[0][:, 0], split[1][:, 0]),
+    )

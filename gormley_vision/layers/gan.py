@@ -1,0 +1,80 @@
+"""What DCGAN and PatchGAN players are made of: N(0, 0.02) convolutions, BatchNorm, LeakyReLU, label maps.
+
+Initialisation and slopes: Radford et al. 2015 (arXiv:1511.06434), section 4. The authors' code also draws
+BatchNorm scales from N(1, 0.02). Deviation: running variances are the biased ones (flax).
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from gormley_vision.layers.convolution import convolve, convolve_transposed
+
+normal_weights = nn.initializers.normal(0.02)
+
+
+def _one_plus_normal(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
+    return 1 + normal_weights(key, shape, dtype)
+
+
+class Convolution(nn.Module):
+    """Square kernel, `stride`, `padding` (low, high): [B, H, W, C] -> [B, h, w, features]."""
+
+    features: int
+    kernel_size: int
+    stride: int
+    padding: tuple[int, int]
+    use_bias: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Convolve."""
+        shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
+        kernel = self.param("kernel", normal_weights, shape).astype(x.dtype)
+        y = convolve(x, kernel, stride=self.stride, padding=self.padding)
+        if not self.use_bias:
+            return y
+        bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(x.dtype)
+        return y + bias[None, None, None, :]
+
+
+class TransposedConvolution(nn.Module):
+    """Fractionally-strided, no bias: [B, h, w, C] -> [B, h*stride, w*stride, features]."""
+
+    features: int
+    kernel_size: int
+    stride: int
+    padding: tuple[int, int]
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Enlarge."""
+        shape = (self.kernel_size, self.kernel_size, self.features, x.shape[-1])
+        kernel = self.param("kernel", normal_weights, shape).astype(x.dtype)
+        return convolve_transposed(x, kernel, stride=self.stride, padding=self.padding)
+
+
+def batch_norm(train: bool, dtype: jnp.dtype) -> nn.BatchNorm:
+    """BatchNorm over all but channels; `train` uses the batch's statistics and moves the running ones."""
+    return nn.BatchNorm(
+        use_running_average=not train, momentum=0.9, epsilon=1e-5, scale_init=_one_plus_normal, dtype=dtype
+    )
+
+
+def leaky_relu(x: jax.Array) -> jax.Array:
+    """Slope 0.2 below zero."""
+    return nn.leaky_relu(x, 0.2)
+
+
+def with_label_maps(images: jax.Array, labels: jax.Array | None, classes: int) -> jax.Array:
+    """Append `classes` one-hot feature maps to images [B, H, W, C]; nothing where `classes` is 0."""
+    if not classes:
+        return images
+    batch, height, width, _ = images.shape
+    one_hot = jax.nn.one_hot(labels, classes, dtype=images.dtype)[:, None, None, :]
+    return jnp.concatenate([images, jnp.broadcast_to(one_hot, (batch, height, width, classes))], axis=-1)
+
+
+def at_least_float32(x: jax.Array) -> jax.Array:
+    """Logits and images leave a model in float32, or wider where it was wider."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))

@@ -1,0 +1,219 @@
+"""Generative adversarial networks: the lecture's two-player game as one pure training step.
+
+A step is a tuple of phases, run in order by a plain loop: k times the discriminator, each on a fresh
+minibatch of m images and m fresh noise vectors, then the generator once, on fresh noise, against the new
+discriminator. That is Algorithm 1 of Goodfellow et al. 2014 (arXiv:1406.2661) to the letter. Two options:
+
+- `shared_fakes`: the generator's noise is that of the last discriminator phase (the PyTorch example's way).
+- `simultaneous`: the generator meets the discriminator as it was before its last update (the way of the
+  code that Goodfellow et al. released).
+
+k is unrolled: on the CPU, XLA runs convolutions inside a `lax.scan` on one thread without its fast path.
+
+BatchNorm: real and fake images go through the discriminator in separate passes, each normalised by its own
+statistics (Radford et al. 2015). A player's running statistics move in its own phases only.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from gormley_vision.losses.adversarial import discriminator_loss
+from gormley_vision.randomness import keyed_normal, named_key
+from gormley_vision.tasks.players import (
+    Player,
+    Variables,
+    apply_gradients,
+    ema_decay,
+    finite,
+    flip_half,
+    moving_average,
+    new_player,
+    to_unit_range,
+)
+
+Batch = dict[str, jax.Array]
+Metrics = dict[str, jax.Array]
+
+
+@flax.struct.dataclass
+class GANState:
+    """All that training changes. `ema` holds the averaged generator's variables."""
+
+    step: jax.Array
+    generator: Player
+    discriminator: Player
+    ema: Variables
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """One update of one player: which of the step's k minibatches and noises it uses."""
+
+    player: str  # 'discriminator' or 'generator'
+    minibatch: int
+    noise: str  # name of the random stream
+    meets_previous: bool = False  # the opponent before its last update
+
+
+@dataclasses.dataclass(frozen=True)
+class GAN:
+    """The task. `init`, `train_step` and `sample` are pure; build one with `gormley_vision.experiment`."""
+
+    generator: nn.Module
+    discriminator: nn.Module
+    generator_loss: Callable[[jax.Array], jax.Array]
+    generator_optimizer: optax.GradientTransformation
+    discriminator_optimizer: optax.GradientTransformation
+    latent_size: int
+    image_shape: tuple[int, int, int]
+    classes: int  # 0 where the game is unconditional
+    batch_size: int
+    minibatches: int  # k
+    shared_fakes: bool
+    simultaneous: bool
+    ema_half_life: float  # images
+    ema_ramp: float
+    flip: bool
+    preview_count: int
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """The step, as data."""
+        last = self.minibatches - 1
+        updates = tuple(Phase("discriminator", i, "noise/discriminator") for i in range(self.minibatches))
+        noise = "noise/discriminator" if self.shared_fakes else "noise/generator"
+        return (*updates, Phase("generator", last, noise, meets_previous=self.simultaneous))
+
+    def init(self, key: jax.Array) -> GANState:
+        """A fresh state; parameters follow from the key alone."""
+        noise = jnp.zeros((2, self.latent_size))
+        labels = jnp.zeros((2,), jnp.int32) if self.classes else None
+        images = jnp.zeros((2, *self.image_shape))
+        g = self.generator.init(named_key(key, "init/generator"), noise, labels, train=True)
+        d = self.discriminator.init(named_key(key, "init/discriminator"), images, labels, train=True)
+        g, d = ({"params": v["params"], "batch_stats": v.get("batch_stats", {})} for v in (g, d))
+        return GANState(
+            step=jnp.zeros((), jnp.int32),
+            generator=new_player(g, self.generator_optimizer),
+            discriminator=new_player(d, self.discriminator_optimizer),
+            ema=jax.tree.map(jnp.copy, g),  # a copy: a donated buffer may appear once only
+        )
+
+    def train_step(self, state: GANState, batch: Batch, key: jax.Array) -> tuple[GANState, Metrics, Metrics]:
+        """One iteration of Algorithm 1.
+
+        Args:
+            batch: 'image' uint8 [k, m, H, W, C] and 'label' int32 [k, m].
+            key: the run's key; draws are named by `state.step`.
+
+        Returns:
+            The new state; scalars to log; and for each loss and gradient, in the order computed, whether
+            it is finite.
+        """
+        metrics: Metrics = {}
+        checks: Metrics = {}
+        discriminators = [state.discriminator]
+        generator = state.generator
+        for phase in self.phases:
+            draw = partial(named_key, key, step=state.step, index=phase.minibatch)
+            labels = batch["label"][phase.minibatch] if self.classes else None
+            noise = jax.random.normal(draw(phase.noise), (self.batch_size, self.latent_size))
+            if phase.player == "discriminator":
+                real_images = to_unit_range(batch["image"][phase.minibatch])
+                if self.flip:
+                    real_images = flip_half(draw("flip"), real_images)
+                player, gradients, logged = self.update_discriminator(
+                    discriminators[-1], generator, real_images, noise, labels
+                )
+                discriminators.append(player)
+            else:
+                opponent = discriminators[-2 if phase.meets_previous else -1]
+                generator, gradients, logged = self.update_generator(generator, opponent, noise, labels)
+            metrics |= logged
+            prefix = f"{phase.player}[{phase.minibatch}]"
+            checks |= finite(f"{prefix}/loss", logged[f"loss/{phase.player}"])
+            checks |= finite(f"{prefix}/gradient", gradients)
+        images_per_step = self.batch_size * self.minibatches
+        images_seen = (state.step.astype(jnp.float32) + 1) * images_per_step
+        decay = ema_decay(images_seen, images_per_step, self.ema_half_life, self.ema_ramp)
+        ema = moving_average(state.ema, generator.variables, decay)
+        return GANState(state.step + 1, generator, discriminators[-1], ema), metrics, checks
+
+    def update_discriminator(
+        self, player: Player, generator: Player, real_images: jax.Array, noise: jax.Array, labels: jax.Array | None
+    ) -> tuple[Player, Any, Metrics]:
+        """Ascend log D(x) + log(1 - D(G(z))) once; the generator is fixed, running statistics included."""
+        fake_images, _ = _run(self.generator, generator.variables, noise, labels)
+
+        def loss(params):
+            variables = {**player.variables, "params": params}
+            real_logits, batch_stats = _run(self.discriminator, variables, real_images, labels)
+            variables = {**variables, "batch_stats": batch_stats}
+            fake_logits, batch_stats = _run(self.discriminator, variables, fake_images, labels)
+            return discriminator_loss(real_logits, fake_logits), (real_logits, fake_logits, batch_stats)
+
+        (value, aux), gradients = jax.value_and_grad(loss, has_aux=True)(player.variables["params"])
+        real_logits, fake_logits, batch_stats = aux
+        logged = {
+            "loss/discriminator": value,
+            "discriminator/real": jnp.mean(jax.nn.sigmoid(real_logits)),
+            "discriminator/fake": jnp.mean(jax.nn.sigmoid(fake_logits)),
+            "gradient_norm/discriminator": optax.global_norm(gradients),
+        }
+        return apply_gradients(player, gradients, batch_stats, self.discriminator_optimizer), gradients, logged
+
+    def update_generator(
+        self, player: Player, discriminator: Player, noise: jax.Array, labels: jax.Array | None
+    ) -> tuple[Player, Any, Metrics]:
+        """Descend the generator's loss once; the discriminator is fixed, running statistics included."""
+
+        def loss(params):
+            fake_images, batch_stats = _run(self.generator, {**player.variables, "params": params}, noise, labels)
+            fake_logits, _ = _run(self.discriminator, discriminator.variables, fake_images, labels)
+            return self.generator_loss(fake_logits), batch_stats
+
+        (value, batch_stats), gradients = jax.value_and_grad(loss, has_aux=True)(player.variables["params"])
+        logged = {"loss/generator": value, "gradient_norm/generator": optax.global_norm(gradients)}
+        return apply_gradients(player, gradients, batch_stats, self.generator_optimizer), gradients, logged
+
+    def generate(self, variables: Variables, noise: jax.Array, labels: jax.Array | None = None) -> jax.Array:
+        """Images [B, H, W, C] in [-1, 1] from noise [B, Z], normalised by the running statistics."""
+        return self.generator.apply(variables, noise, labels, train=False)
+
+    def noise(self, key: jax.Array, ids: jax.Array) -> jax.Array:
+        """Noise [len(ids), Z]: image i of a seed is the same image however many are asked for."""
+        return keyed_normal(named_key(key, "noise/sample"), ids, self.latent_size)
+
+    def preview(self, state: GANState, key: jax.Array) -> jax.Array:
+        """The averaged generator's images of fixed noise, [n, H, W, C] in [-1, 1]; one class a row if conditional."""
+        ids = jnp.arange(self.preview_count)
+        return self.generate(state.ema, self.noise(key, ids), self.preview_labels())
+
+    def preview_labels(self) -> jax.Array | None:
+        """[n] int32: as many columns a class as fit into the preview."""
+        if not self.classes:
+            return None
+        return jnp.arange(self.preview_count) // self.preview_columns % self.classes
+
+    @property
+    def preview_columns(self) -> int:
+        """Images in a row of the preview grid."""
+        if self.classes:
+            return max(1, self.preview_count // self.classes)
+        return max(1, round(self.preview_count**0.5))
+
+
+def _run(
+    module: nn.Module, variables: Variables, inputs: jax.Array, labels: jax.Array | None
+) -> tuple[jax.Array, Any]:
+    """Apply a player in training mode: its output, and its running statistics moved by this batch."""
+    outputs, updated = module.apply(variables, inputs, labels, train=True, mutable=["batch_stats"])
+    return outputs, updated.get("batch_stats", {})

@@ -1,0 +1,77 @@
+"""What a task trains: a network with its optimizer, and the average of one. Used by every task."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+Variables = Mapping[str, Any]  # {'params': ..., 'batch_stats': ...}
+
+
+@flax.struct.dataclass
+class Player:
+    """A network in training: variables, optimizer state, and how often it was updated (int32)."""
+
+    variables: Variables
+    opt_state: optax.OptState
+    updates: jax.Array
+
+
+def make_optimizer(*, name: str, learning_rate: float, momentum: float, beta2: float) -> optax.GradientTransformation:
+    """Adam (Kingma & Ba 2014, eps 1e-8 as in DCGAN's code), or SGD with heavy-ball momentum."""
+    if name == "adam":
+        return optax.adam(learning_rate, b1=momentum, b2=beta2)
+    return optax.sgd(learning_rate, momentum=momentum)
+
+
+def new_player(variables: Variables, optimizer: optax.GradientTransformation) -> Player:
+    """A player before its first update."""
+    return Player(variables, optimizer.init(variables["params"]), jnp.zeros((), jnp.int32))
+
+
+def apply_gradients(
+    player: Player, gradients: Any, batch_stats: Any, optimizer: optax.GradientTransformation
+) -> Player:
+    """One update: parameters by the optimizer, running statistics as given."""
+    params = player.variables["params"]
+    updates, opt_state = optimizer.update(gradients, player.opt_state, params)
+    variables = {"params": optax.apply_updates(params, updates), "batch_stats": batch_stats}
+    return Player(variables, opt_state, player.updates + 1)
+
+
+def to_unit_range(images: jax.Array) -> jax.Array:
+    """uint8 [0, 255] to float32 [-1, 1]."""
+    return images.astype(jnp.float32) / 127.5 - 1
+
+
+def flip_half(key: jax.Array, images: jax.Array) -> jax.Array:
+    """Mirror each of the images [B, H, W, C] left to right with probability 1/2."""
+    mirrored = jax.random.bernoulli(key, shape=(images.shape[0],))
+    return jnp.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
+
+
+def finite(name: str, tree: Any) -> dict[str, jax.Array]:
+    """For each array of a tree, a scalar bool under 'name/path': whether all of it is finite."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {
+        "/".join([name, *(str(getattr(k, "key", k)) for k in path)]): jnp.isfinite(leaf).all() for path, leaf in leaves
+    }
+
+
+def moving_average(average: Any, current: Any, decay: jax.Array) -> Any:
+    """decay * average + (1 - decay) * current, leaf by leaf."""
+    return jax.tree.map(lambda a, c: a + (1 - decay).astype(c.dtype) * (c - a), average, current)
+
+
+def ema_decay(images_seen: jax.Array, images_per_update: int, half_life: float, ramp: float) -> jax.Array:
+    """Decay of one update for a half-life in images that is at most `ramp` times the images seen so far.
+
+    0.5 ** (images_per_update / h), h = min(half_life, ramp * images_seen): the form of Karras et al. 2020
+    (arXiv:2006.06676, appendix), whose ramp keeps the start of a run out of its average. A half-life of 0
+    gives decay 0: the average is the network itself.
+    """
+    reach = jnp.minimum(jnp.float32(half_life), jnp.float32(ramp) * images_seen)
+    return jnp.float32(0.5) ** (jnp.float32(images_per_update) / jnp.maximum(reach, 1e-8))

@@ -1,0 +1,204 @@
+"""Checkpoints that are whole or absent, checked before use, and written while training goes on.
+
+`checkpoints/<step>/` holds `arrays/` (orbax), `meta.json` (config, tree of shapes, versions, commit, data set)
+and `SHA256SUMS` (try `sha256sum -c SHA256SUMS` there). All is written under `<step>.partial` by a background
+thread and renamed at the end, so a folder with a bare number is whole however the process ended. Orbax
+restores a flipped bit without a word; the sums tell.
+
+Orbax's CheckpointManager is not used: it deletes old checkpoints before sums of the new one could be written.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from flax import serialization, traverse_util
+
+from gormley_vision.errors import UserError
+from gormley_vision.files import read_json, write_atomically, write_json
+
+log = logging.getLogger(__name__)
+_SUMS = "SHA256SUMS"
+
+
+class Checkpoints:
+    """The checkpoints of one run. `keep_last` newest are kept, and multiples of `keep_every` steps (0: none)."""
+
+    def __init__(self, folder: Path, *, keep_last: int, keep_every: int) -> None:
+        self.folder, self.keep_last, self.keep_every = folder, keep_last, keep_every
+        self._writer = ocp.StandardCheckpointer()
+        self._thread: threading.Thread | None = None
+        self._error: Exception | None = None
+
+    def save(self, step: int, state: Any, meta: Mapping[str, Any]) -> None:
+        """Copy the state, then write it in the background; returns once the state may be donated."""
+        self.wait()
+        partial = self.folder / f"{step}.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            partial.mkdir(parents=True)
+            self._writer.save((partial / "arrays").absolute(), serialization.to_state_dict(state))
+        except Exception as error:
+            raise self._explained(error) from error
+        document = {"step": step, **meta, "tree": describe_tree(state)}
+        self._thread = threading.Thread(target=self._finish, args=(step, partial, document), name="checkpoint")
+        self._thread.start()
+
+    def _finish(self, step: int, partial: Path, document: dict[str, Any]) -> None:
+        try:
+            self._writer.wait_until_finished()
+            write_json(partial / "meta.json", document)
+            sums = [f"{_sha256(path)}  {path.relative_to(partial)}\n" for path in _files(partial)]
+            write_atomically(partial / _SUMS, "".join(sums).encode())
+            final = self.folder / str(step)
+            shutil.rmtree(final, ignore_errors=True)  # a damaged one of the same step, passed over on restore
+            partial.rename(final)
+            _sync(self.folder)
+            self._prune()
+        except Exception as error:  # handed to the loop by `wait` or `check`
+            self._error = error
+
+    def wait(self) -> None:
+        """Until the last save is on the disk; raises what went wrong in it."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        self.check()
+
+    def check(self) -> None:
+        """Raise what went wrong in the background, if anything did."""
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise self._explained(error) from error
+
+    def _explained(self, error: Exception) -> Exception:
+        full = any(sign in str(error) for sign in ("No space left", "ENOSPC", "RESOURCE_EXHAUSTED", "File too large"))
+        denied = any(sign in str(error) for sign in ("Read-only file system", "Permission denied"))
+        if not (full or denied):
+            return error
+        whole = steps_of(self.folder)
+        kept = f"the checkpoint of step {whole[-1]} is whole" if whole else "there is no earlier checkpoint"
+        what = "the disk is full" if full else "the folder cannot be written"
+        return UserError(f"{what}: no checkpoint in {self.folder}; {kept}. Mend it, then run the same command again")
+
+    def _prune(self) -> None:
+        whole = steps_of(self.folder)
+        for step in whole[: -self.keep_last]:
+            if not (self.keep_every and step % self.keep_every == 0):
+                doomed = self.folder / f"{step}.partial"  # not a checkpoint any more, whenever the kill comes
+                (self.folder / str(step)).rename(doomed)
+                shutil.rmtree(doomed)
+
+    def clear_partial(self) -> None:
+        """Remove what a killed process left unfinished. Only for the process that owns the run."""
+        for leftover in self.folder.glob("*.partial"):
+            shutil.rmtree(leftover)
+
+
+def newest_whole(folder: Path, at: int | None = None) -> int | None:
+    """The newest step (not after `at`) whose files all have their sums; damaged ones are reported."""
+    for step in reversed([step for step in steps_of(folder) if at is None or step <= at]):
+        if not (damage := find_damage(folder / str(step))):
+            return step
+        log.warning("checkpoint %d is damaged (%s): using the one before", step, damage)
+    return None
+
+
+def steps_of(folder: Path) -> list[int]:
+    """Steps of the whole checkpoints in a folder, ascending."""
+    return sorted(int(path.name) for path in folder.glob("*") if path.name.isdigit()) if folder.is_dir() else []
+
+
+def find_damage(checkpoint: Path) -> str:
+    """What is wrong with a checkpoint's files; '' when every file is there and has its SHA-256."""
+    try:
+        lines = (checkpoint / _SUMS).read_text().splitlines()
+    except OSError:
+        return f"{_SUMS} is missing"
+    expected = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    found = {str(path.relative_to(checkpoint)): path for path in _files(checkpoint)} if lines else {}
+    for name, digest in expected.items():
+        if name not in found:
+            return f"{name} is missing"
+        if _sha256(found[name]) != digest:
+            return f"{name} has changed"
+    return "" if expected else f"{_SUMS} is empty"
+
+
+def read_meta(checkpoint: Path) -> dict[str, Any]:
+    """What a checkpoint says of itself."""
+    return read_json(checkpoint / "meta.json")
+
+
+def restore(checkpoint: Path, like: Any, sharding: jax.sharding.Sharding) -> Any:
+    """The state of a checkpoint, placed by `sharding`, in the structure of `like` (shapes suffice).
+
+    Raises:
+        UserError: names, shapes or dtypes differ; lists the missing, extra and changed ones.
+    """
+    saved, wanted = read_meta(checkpoint)["tree"], describe_tree(like)
+    if differences := compare_trees(saved, wanted):
+        raise UserError(f"{checkpoint} does not fit this code and config:\n  " + "\n  ".join(differences))
+    abstract = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), serialization.to_state_dict(like)
+    )
+    arrays = ocp.StandardCheckpointer().restore((checkpoint / "arrays").absolute(), abstract)
+    return serialization.from_state_dict(like, arrays)
+
+
+def describe_tree(state: Any) -> dict[str, str]:
+    """{'generator/variables/params/Dense_0/kernel': 'float32[100,6272]', ...}."""
+    flat = traverse_util.flatten_dict(serialization.to_state_dict(state), sep="/")
+    return {name: f"{x.dtype}[{','.join(map(str, x.shape))}]" for name, x in flat.items()}
+
+
+def compare_trees(saved: Mapping[str, str], wanted: Mapping[str, str]) -> list[str]:
+    """Lines for the names that one side lacks or that differ in shape or dtype."""
+    lines = [f"missing in the checkpoint: {name} {wanted[name]}" for name in wanted if name not in saved]
+    lines += [f"extra in the checkpoint: {name} {saved[name]}" for name in saved if name not in wanted]
+    both = [name for name in wanted if name in saved and saved[name] != wanted[name]]
+    return lines + [f"differs: {name} is {saved[name]} in the checkpoint, {wanted[name]} here" for name in both]
+
+
+def digest(checkpoint: Path) -> str:
+    """One SHA-256 over names, dtypes, shapes and bytes of the whole train state, whatever the files look like."""
+    tree = traverse_util.unflatten_dict({name: _parse(text) for name, text in read_meta(checkpoint)["tree"].items()}, sep="/")
+    arrays = ocp.StandardCheckpointer().restore((checkpoint / "arrays").absolute(), tree)
+    total = hashlib.sha256()
+    for name, array in sorted(traverse_util.flatten_dict(arrays, sep="/").items()):
+        value = np.asarray(array)
+        total.update(json.dumps([name, str(value.dtype), value.shape]).encode())
+        total.update(np.ascontiguousarray(value).tobytes())
+    return total.hexdigest()
+
+
+def _parse(text: str) -> jax.ShapeDtypeStruct:
+    dtype, _, shape = text.rstrip("]").partition("[")
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.ShapeDtypeStruct(tuple(int(n) for n in shape.split(",") if n), np.dtype(dtype), sharding=sharding)
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name != _SUMS)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,88 @@
+"""What the person at the terminal sees: a bar on a terminal, plain log lines elsewhere."""
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+log = logging.getLogger(__name__)
+console = Console(stderr=True)
+
+
+def console_handler() -> logging.Handler:
+    """The log's way to the screen: above the bar on a terminal, bare lines elsewhere."""
+    if console.is_terminal:
+        return RichHandler(console=console, show_path=False, show_level=False, log_time_format="[%H:%M:%S]")
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    return handler
+
+
+class TrainingProgress:
+    """Steps done of `total`, images/s, time left, and the latest metrics."""
+
+    def __init__(self, start: int, total: int, images_per_step: int) -> None:
+        self.total, self.images_per_step = total, images_per_step
+        self._first, self._began = start, time.perf_counter()
+        self._last, self._last_time, self.images_per_second = start, self._began, 0.0
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+        if console.is_terminal:
+            self._bar = Progress(
+                TextColumn("step"),
+                MofNCompleteColumn(),
+                BarColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.description}"),
+                console=console,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task("", total=total, completed=start)
+
+    def advance(self, step: int) -> None:
+        """A step was dispatched."""
+        if step == self._first + 1:  # the first step compiles: time starts behind it
+            self._last, self._last_time = step, time.perf_counter()
+        if self._bar is not None:
+            self._bar.update(self._task, completed=step)
+
+    def report(self, step: int, values: Mapping[str, float]) -> None:
+        """Metrics of a step arrived, so all steps up to it are done."""
+        now = time.perf_counter()
+        if step > self._last:
+            self.images_per_second = (step - self._last) * self.images_per_step / (now - self._last_time)
+            self._last, self._last_time = step, now
+        text = "  ".join(f"{name} {value:.3f}" for name, value in values.items() if "gradient" not in name)
+        if self._bar is not None:
+            self._bar.update(self._task, description=f"{self.images_per_second:.0f} images/s  {text}")
+            return
+        seconds = (self.total - step) * self.images_per_step / self.images_per_second if self.images_per_second else 0
+        left = f"{int(seconds) // 60}:{int(seconds) % 60:02d} left" if seconds else ""
+        log.info("step %d/%d  %.0f images/s  %s  %s", step, self.total, self.images_per_second, left, text)
+
+    def close(self) -> None:
+        """Leave the last state of the bar on the screen."""
+        if self._bar is not None:
+            self._bar.stop()
+
+
+@contextlib.contextmanager
+def counted(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A callback (done, total) that shows a bar on a terminal, and a line every ten seconds elsewhere."""
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, visible=False)
+        began = said = time.perf_counter()
+
+        def report(done: int, total: int) -> None:
+            nonlocal said
+            bar.update(task, completed=done, total=total, visible=True)
+            if not console.is_terminal and time.perf_counter() - said > 10:
+                said = time.perf_counter()
+                left = (said - began) * (total - done) / max(done, 1)
+                log.info("%s: %d of %d, %.0f s left", what, done, total, left)
+
+        yield report

@@ -1,0 +1,31 @@
+"""The seam between the loop and what is learned. Tasks do not import this: they have the shape of it."""
+
+from typing import Any, Protocol
+
+import jax
+
+Batch = dict[str, jax.Array]
+Scalars = dict[str, jax.Array]
+
+
+class Task(Protocol):
+    """Pure functions on a state pytree that has a `step` counter."""
+
+    minibatches: int  # k: minibatches of one step
+
+    def init(self, key: jax.Array) -> Any:
+        """A fresh state; a function of the key alone."""
+
+    def train_step(self, state: Any, batch: Batch, key: jax.Array) -> tuple[Any, Scalars, Scalars]:
+        """New state, scalars to log, and named finiteness checks in the order computed.
+
+        `batch` holds 'image' uint8 [k, m, H, W, C] and 'label' int32 [k, m]; `key` is the run's, so a draw
+        is named by `state.step`.
+        """
+
+    def preview(self, state: Any, key: jax.Array) -> jax.Array:
+        """Pictures that show how training goes, [n, H, W, C] in [-1, 1]; a function of state and key alone."""
+
+    @property
+    def preview_columns(self) -> int:
+        """Pictures in a row."""

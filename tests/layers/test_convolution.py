@@ -1,0 +1,121 @@
+"""The three operations against `lax.conv` and its own derivatives, value by value and derivative by derivative."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from gormley_vision.layers.convolution import convolve, convolve_transposed
+
+# (height, width, channels, features, kernel, stride, padding)
+SHAPES = [
+    (8, 8, 3, 5, 4, 2, (1, 1)),
+    (8, 12, 17, 5, 4, 2, (1, 1)),
+    (8, 8, 3, 20, 5, 2, (2, 1)),
+    (10, 8, 18, 4, 5, 2, (2, 1)),
+    (7, 9, 18, 3, 4, 2, (1, 1)),
+    (7, 9, 2, 3, 4, 2, (1, 1)),
+    (6, 7, 20, 3, 4, 1, (1, 1)),
+    (6, 7, 2, 3, 4, 1, (1, 1)),
+    (5, 5, 20, 3, 1, 1, (0, 0)),
+    (9, 9, 20, 3, 3, 3, (0, 1)),
+    (9, 9, 2, 3, 3, 3, (0, 1)),
+    (9, 9, 2, 3, 2, 3, (0, 0)),
+]
+
+
+def reference(x, kernel, stride, padding):
+    return lax.conv_general_dilated(
+        x, kernel, (stride, stride), (padding, padding), dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def close(ours, theirs):
+    # float32 sums of some hundred products: a relative error of 1e-5 of the largest entry.
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        assert a.shape == b.shape
+        np.testing.assert_allclose(a, b, atol=1e-5 * float(jnp.abs(b).max() + 1), rtol=0)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_equals_lax_conv_in_value_first_and_second_derivatives(shape):
+    height, width, channels, features, size, stride, padding = shape
+    keys = jax.random.split(jax.random.key(sum(shape[:6])), 4)
+    x = jax.random.normal(keys[0], (4, height, width, channels))
+    kernel = jax.random.normal(keys[1], (size, size, channels, features))
+    narrow_shape = jax.eval_shape(lambda: reference(x, kernel, stride, padding)).shape
+    weights = jax.random.normal(keys[2], narrow_shape)
+
+    def everything(conv):
+        def value(x, kernel):
+            return jnp.sum(weights * jnp.tanh(conv(x, kernel)))
+
+        def penalty(x, kernel):  # the shape of a gradient penalty: a norm of a gradient, differentiated again
+            first = jax.grad(value, argnums=(0, 1))(x, kernel)
+            return sum(jnp.sum(jnp.sin(g)) for g in first)
+
+        return conv(x, kernel), jax.grad(value, (0, 1))(x, kernel), jax.grad(penalty, (0, 1))(x, kernel)
+
+    ours = jax.jit(lambda: everything(lambda x, k: convolve(x, k, stride=stride, padding=padding)))()
+    theirs = jax.jit(lambda: everything(lambda x, k: reference(x, k, stride, padding)))()
+    close(ours, theirs)
+
+
+@pytest.mark.parametrize(("size", "channels"), [(4, 3), (4, 20), (5, 3), (5, 20)])
+def test_transposed_is_the_adjoint(size, channels):
+    """<convolve(x), y> = <x, convolve_transposed(y)> for all x and y: what "transposed" means."""
+    padding = {4: (1, 1), 5: (2, 1)}[size]
+    keys = jax.random.split(jax.random.key(size), 3)
+    x = jax.random.normal(keys[0], (2, 8, 8, channels))
+    y = jax.random.normal(keys[1], (2, 4, 4, 6))
+    kernel = jax.random.normal(keys[2], (size, size, channels, 6))
+    left = jnp.vdot(convolve(x, kernel, stride=2, padding=padding), y)
+    right = jnp.vdot(x, convolve_transposed(y, kernel, stride=2, padding=padding))
+    np.testing.assert_allclose(left, right, rtol=2e-5)
+
+
+def test_transposed_equals_lax_conv_transpose_and_its_gradients():
+    """flax's ConvTranspose is `lax.conv_transpose`; with padding SAME a 4x4 kernel doubles the size as here."""
+    keys = jax.random.split(jax.random.key(1), 2)
+    y, kernel = jax.random.normal(keys[0], (2, 5, 6, 7)), jax.random.normal(keys[1], (4, 4, 20, 7))
+
+    def ours(y, kernel):
+        return convolve_transposed(y, kernel, stride=2, padding=(1, 1))
+
+    def theirs(y, kernel):
+        flipped = kernel[::-1, ::-1].swapaxes(2, 3)
+        return lax.conv_transpose(y, flipped, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    def gradients(f):
+        return jax.grad(lambda *a: jnp.sum(jnp.sin(f(*a))), (0, 1))(y, kernel)
+
+    close((ours(y, kernel), gradients(ours)), (theirs(y, kernel), gradients(theirs)))
+
+
+def test_a_two_by_two_transposed_convolution_by_hand():
+    y = jnp.array([[1.0, 2.0]]).reshape(1, 1, 2, 1)
+    kernel = jnp.array([[1.0, 10.0], [100.0, 1000.0]]).reshape(2, 2, 1, 1)
+    wide = convolve_transposed(y, kernel, stride=2, padding=(0, 0))
+    np.testing.assert_array_equal(wide[0, :, :, 0], [[1, 10, 2, 20], [100, 1000, 200, 2000]])
+
+
+def test_other_platforms_lower_to_native_convolutions():
+    """A TPU must get XLA's own dilated convolutions, whatever machine compiles for it."""
+
+    def f(y, kernel):
+        return convolve_transposed(y, kernel, stride=2, padding=(1, 1))
+
+    shapes = jax.ShapeDtypeStruct((4, 8, 8, 32), jnp.float32), jax.ShapeDtypeStruct((4, 4, 32, 32), jnp.float32)
+    text = {p: jax.jit(f).trace(*shapes).lower(lowering_platforms=(p,)).as_text() for p in ("tpu", "cpu")}
+    assert text["tpu"].count("stablehlo.convolution") == 1
+    assert "lhs_dilate = [2, 2]" in text["tpu"]
+    assert text["cpu"].count("stablehlo.convolution") == 4
+    assert "lhs_dilate = [2, 2]" not in text["cpu"]
+
+
+def test_shapes_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="does not fit"):
+        convolve(jnp.zeros((1, 1, 1, 1)), jnp.zeros((4, 4, 1, 1)), stride=2, padding=(0, 0))
+    with pytest.raises(ValueError, match="does not multiply"):
+        convolve_transposed(jnp.zeros((1, 4, 4, 1)), jnp.zeros((4, 4, 1, 1)), stride=2, padding=(0, 0))

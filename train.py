@@ -1,0 +1,39 @@
+"""Train any model of the repository from its config file.
+
+    python train.py --config=configs/dcgan_mnist.py [--workdir=RUN] [--config.data.batch_size=128 ...]
+
+The same command continues a run that was stopped. `--config=FILE:smoke` shrinks any experiment to seconds.
+"""
+
+import sys
+from pathlib import Path
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from gormley_vision.config import check_flags, describe
+from gormley_vision.errors import reported
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment: configs/NAME.py or configs/NAME.py:smoke.")
+_WORKDIR = flags.DEFINE_string("workdir", "", "The run's folder; runs/<config name> if not given.")
+_PRINT_CONFIG = flags.DEFINE_bool("print_config", False, "Print the resolved config, a line on each key, and end.")
+_PROFILE = flags.DEFINE_bool("profile", False, "Write a profiler trace of this process to the run's folder.")
+
+
+def main(argv: list[str]) -> int:
+    """Parse, check, train."""
+    if _PRINT_CONFIG.value:
+        print(describe(_CONFIG.value))
+        return 0
+    name = Path(config_flags.get_config_filename(flags.FLAGS["config"]).replace(":", "_")).name.replace(".py", "")
+    workdir = Path(_WORKDIR.value or Path("runs") / name)
+    with reported():
+        from gormley_vision.run import run  # jax and its friends: seconds, so after the checks
+
+        return run(_CONFIG.value.to_dict(), workdir, profile=_PROFILE.value)
+
+
+if __name__ == "__main__":
+    with reported():
+        check_flags(sys.argv[1:])
+    app.run(main)
