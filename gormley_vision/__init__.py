@@ -1,1 +1,16 @@
-"""gormley_vision: the lecture's models (RoPE, transformers, ViT, GANs) in JAX and Flax."""
+"""gormley_vision: the lecture's models (RoPE, transformers, ViT, GANs) in JAX and Flax.
+
+`gormley_vision.restore(RUN)` reads a trained run. Importing the package itself loads no jax.
+"""
+
+from typing import Any
+
+__all__ = ["restore"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "restore":
+        from gormley_vision.sampling import restore
+
+        return restore
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

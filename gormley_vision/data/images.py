@@ -1,7 +1,7 @@
 """Decoding an image file and converting it to the one form that everything after it reads."""
 
 import io
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,13 @@ class Conversion:
 
     def __call__(self, image: Image.Image) -> np.ndarray:
         """Converts one image; see `to_uint8`."""
-        return to_uint8(image, **asdict(self))
+        return to_uint8(
+            image,
+            image_size=self.image_size,
+            channels=self.channels,
+            crop=self.crop,
+            resize_filter=self.resize_filter,
+        )
 
 
 def decode_file(path: str | Path) -> Image.Image:

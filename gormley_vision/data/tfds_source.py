@@ -49,6 +49,8 @@ class TfdsSource:
         return len(self._records)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        if not 0 <= index < len(self):
+            raise IndexError(index)  # array_record raises ValueError, which does not end an iteration
         record = self._records[int(index)]
         image = decode_bytes(record[self._image_key], name=f"{self._name} example {index}")
         label = int(record[self._label_key]) if self._label_key else -1
@@ -92,7 +94,12 @@ def open_tfds(name: str, path: str, split: str, conversion: Conversion) -> TfdsS
         )
     image_key, label_key = _find_features(builder.info, conversion.channels)
     _check_split(builder.info, split)
-    return TfdsSource(builder, split, image_key, label_key, conversion)
+    try:
+        return TfdsSource(builder, split, image_key, label_key, conversion)
+    except OSError as error:
+        raise UserError(
+            f"{builder.data_dir} is incomplete: {error}. Remove it and prepare it again:\n    {prepare}"
+        ) from error
 
 
 def _similar(name: str, data_dir: Path) -> str:
@@ -120,7 +127,7 @@ def _find_features(info: Any, channels: int) -> tuple[str, str]:
     """Names of the image feature and of the label feature ("" where the set has none)."""
     import tensorflow_datasets as tfds
 
-    features = dict(info.features.items()) if hasattr(info.features, "items") else {}
+    features = dict(sorted(info.features.items())) if hasattr(info.features, "items") else {}
     images = [key for key, feature in features.items() if isinstance(feature, tfds.features.Image)]
     labels = [key for key, feature in features.items() if isinstance(feature, tfds.features.ClassLabel)]
     if not images:

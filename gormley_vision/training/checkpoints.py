@@ -46,7 +46,7 @@ class Checkpoints:
         shutil.rmtree(partial, ignore_errors=True)
         try:
             partial.mkdir(parents=True)
-            self._writer.save((partial / "arrays").absolute(), serialization.to_state_dict(state))
+            self._writer.save((partial / "arrays").absolute(), traverse_util.unflatten_dict(_flat(state), sep="/"))
         except Exception as error:
             raise self._explained(error) from error
         document = {"step": step, **meta, "tree": describe_tree(state)}
@@ -148,17 +148,26 @@ def restore(checkpoint: Path, like: Any, sharding: jax.sharding.Sharding) -> Any
     saved, wanted = read_meta(checkpoint)["tree"], describe_tree(like)
     if differences := compare_trees(saved, wanted):
         raise UserError(f"{checkpoint} does not fit this code and config:\n  " + "\n  ".join(differences))
-    abstract = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), serialization.to_state_dict(like)
-    )
-    arrays = ocp.StandardCheckpointer().restore((checkpoint / "arrays").absolute(), abstract)
-    return serialization.from_state_dict(like, arrays)
+    abstract = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding) for name, x in _flat(like).items()}
+    arrays = _read_arrays(checkpoint, abstract)
+    whole = traverse_util.flatten_dict(serialization.to_state_dict(like), keep_empty_nodes=True, sep="/")
+    return serialization.from_state_dict(like, traverse_util.unflatten_dict(whole | arrays, sep="/"))
+
+
+def _read_arrays(checkpoint: Path, abstract: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
+    tree = traverse_util.unflatten_dict(abstract, sep="/")
+    arrays = ocp.StandardCheckpointer().restore((checkpoint / "arrays").absolute(), tree)
+    return traverse_util.flatten_dict(arrays, sep="/")
+
+
+def _flat(state: Any) -> dict[str, Any]:
+    """{'generator/variables/params/Dense_0/kernel': leaf, ...}; nodes without leaves are left out."""
+    return traverse_util.flatten_dict(serialization.to_state_dict(state), sep="/")
 
 
 def describe_tree(state: Any) -> dict[str, str]:
     """{'generator/variables/params/Dense_0/kernel': 'float32[100,6272]', ...}."""
-    flat = traverse_util.flatten_dict(serialization.to_state_dict(state), sep="/")
-    return {name: f"{x.dtype}[{','.join(map(str, x.shape))}]" for name, x in flat.items()}
+    return {name: f"{x.dtype}[{','.join(map(str, x.shape))}]" for name, x in _flat(state).items()}
 
 
 def compare_trees(saved: Mapping[str, str], wanted: Mapping[str, str]) -> list[str]:
@@ -171,10 +180,9 @@ def compare_trees(saved: Mapping[str, str], wanted: Mapping[str, str]) -> list[s
 
 def digest(checkpoint: Path) -> str:
     """One SHA-256 over names, dtypes, shapes and bytes of the whole train state, whatever the files look like."""
-    tree = traverse_util.unflatten_dict({name: _parse(text) for name, text in read_meta(checkpoint)["tree"].items()}, sep="/")
-    arrays = ocp.StandardCheckpointer().restore((checkpoint / "arrays").absolute(), tree)
+    tree = {name: _parse(text) for name, text in read_meta(checkpoint)["tree"].items()}
     total = hashlib.sha256()
-    for name, array in sorted(traverse_util.flatten_dict(arrays, sep="/").items()):
+    for name, array in sorted(_read_arrays(checkpoint, tree).items()):
         value = np.asarray(array)
         total.update(json.dumps([name, str(value.dtype), value.shape]).encode())
         total.update(np.ascontiguousarray(value).tobytes())

@@ -1,10 +1,12 @@
 import threading
+import time
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from gormley_vision.data.batches import open_batches
+from gormley_vision.data.array_sources import ArraySource
+from gormley_vision.data.batches import Batches, open_batches
 from gormley_vision.data.order import example_ids
 from gormley_vision.data.sources import open_source
 from gormley_vision.errors import UserError
@@ -144,18 +146,35 @@ def test_nonsense_from_the_caller_is_refused(numbered, changes):
         open_batches(**numbered | changes)
 
 
-@pytest.mark.parametrize("placement", ["host", "stream"])
-def test_close_stops_the_threads(numbered, placement):
+def test_close_stops_the_reading_thread(numbered, monkeypatch):
+    read = Batches.read
+    monkeypatch.setattr(Batches, "read", lambda self, step: time.sleep(0.1) or read(self, step))
     before = set(threading.enumerate())
-    pieces = open_batches(**numbered | {"placement": placement}).pieces(0)
+    pieces = open_batches(**numbered).pieces(0)
     next(pieces)
     assert set(threading.enumerate()) - before
     pieces.close()
-    for thread in set(threading.enumerate()) - before:
-        thread.join(timeout=10)
     assert set(threading.enumerate()) == before
     with pytest.raises(StopIteration):
         next(pieces)
+
+
+def test_close_stops_the_stream(numbered, monkeypatch):
+    reads, getitem = [], ArraySource.__getitem__
+    monkeypatch.setattr(
+        ArraySource, "__getitem__", lambda self, i: reads.append(time.sleep(0.005)) or getitem(self, i)
+    )
+    before = set(threading.enumerate())
+    pieces = open_batches(**numbered | {"placement": "stream", "workers": 1}).pieces(0)
+    next(pieces)
+    threads = set(threading.enumerate()) - before
+    assert threads
+    pieces.close()
+    for thread in threads:
+        thread.join(timeout=10)
+    assert set(threading.enumerate()) == before
+    # Four steps of 24 were asked for; what had not begun when the stream was closed was not read.
+    assert 24 <= len(reads) < 96
 
 
 def test_a_broken_image_surfaces_as_it_is_in_stream_and_while_caching(settings, tmp_path):

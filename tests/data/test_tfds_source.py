@@ -2,6 +2,7 @@
 
 import io
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -51,8 +52,8 @@ def prepare(data_dir, set_name, features, examples):
     class Set(tfds.core.GeneratorBasedBuilder):
         name = set_name
         VERSION = tfds.core.Version("1.0.0")
-        # Else TFDS looks for checksum files beside this module, with importlib_resources, which 4.9.10 imports
-        # but does not depend on.
+        # Else TFDS looks for checksum files beside this module, with importlib_resources, which 4.9.10
+        # imports but does not depend on.
         code_path = None
 
         def _info(self):
@@ -236,4 +237,12 @@ def test_a_broken_tfrecord_is_named_and_not_announced_as_converted(opened, data_
     with pytest.raises(UserError, match=shard.name):
         convert_to_array_record(folder)
     with pytest.raises(UserError, match="as tfrecord"):
+        opened(path=str(tmp_path))
+
+
+def test_a_missing_shard_is_named(opened, data_dir, tmp_path):
+    folder = tmp_path / "few_digits/1.0.0"
+    shutil.copytree(data_dir / "few_digits/1.0.0", folder)
+    (folder / "few_digits-train.array_record-00000-of-00001").unlink()
+    with pytest.raises(UserError, match=r"is incomplete: .*few_digits-train"):
         opened(path=str(tmp_path))

@@ -1,0 +1,31 @@
+"""Print one SHA-256 over the whole train state of a run's checkpoint: parameters, optimizers, statistics, EMA.
+
+    python scripts/digest.py --workdir=RUN [--step=N]
+
+Two runs with the same digest are in the same state, bit by bit.
+"""
+
+import argparse
+from pathlib import Path
+
+from gormley_vision.errors import UserError, reported
+
+
+def main() -> None:
+    """Find, check, hash."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workdir", required=True, type=Path, help="the run's folder")
+    parser.add_argument("--step", type=int, help="checkpoint (default: the newest whole one)")
+    options = parser.parse_args()
+    from gormley_vision.training import checkpoints
+
+    folder = options.workdir / "checkpoints"
+    step = checkpoints.newest_whole(folder, options.step)
+    if step is None or options.step not in (None, step):
+        raise UserError(f"no such whole checkpoint in {folder} (there: {checkpoints.steps_of(folder)})")
+    print(f"{checkpoints.digest(folder / str(step))}  step {step}")
+
+
+if __name__ == "__main__":
+    with reported():
+        main()

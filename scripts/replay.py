@@ -1,0 +1,61 @@
+"""Run the steps up to a failed one again from the last checkpoint, and say where numbers stop being finite.
+
+    python scripts/replay.py --workdir=RUN --step=N
+
+Nothing in the run's folder is changed. Batches and noise are functions of (seed, step), so step N is the
+same step again. Every loss and gradient of it is listed; then jax's NaN check names the operation.
+"""
+
+import argparse
+from pathlib import Path
+
+from gormley_vision.errors import UserError, reported
+
+
+def main() -> None:
+    """Restore, step, report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workdir", required=True, type=Path, help="the run's folder")
+    parser.add_argument("--step", required=True, type=int, help="the step that failed")
+    options = parser.parse_args()
+    if not (options.workdir / "config.json").exists():
+        raise UserError(f"no run in {options.workdir}: there is no config.json")
+    import jax
+    import numpy as np
+
+    from gormley_vision import experiment
+    from gormley_vision.files import read_json
+    from gormley_vision.run import use_compilation_cache
+    from gormley_vision.training import loop
+
+    use_compilation_cache()
+    config = read_json(options.workdir / "config.json")
+    batches = experiment.make_batches(config)
+    task = experiment.make_task(config, class_names=batches.class_names, epoch_images=batches.length)
+    run = loop.prepare(task, batches, config, options.workdir, at=options.step - 1)
+    state, start = run.state, int(run.state.step)
+    print(f"replaying steps {start + 1} to {options.step}")
+    for step in range(start, options.step):
+        piece = jax.device_put(batches.read(step), run.shardings.batch)
+        if step == options.step - 1:
+            before = jax.tree.map(np.array, state)  # a copy: the step reuses the state's memory
+        state, metrics, finite = run.step(state, run.resident, piece, run.key)
+    for name, value in metrics.items():
+        print(f"  {name} = {float(value)}")
+    flags = np.asarray(finite)
+    for name, ok in zip(run.step.checks, flags, strict=True):
+        print(f"  {'finite    ' if ok else 'NOT FINITE'} {name}")
+    if flags.all():
+        print(f"step {options.step} is finite here")
+        return
+    with jax.debug_nans(True), jax.debug_infs(True):
+        try:
+            batch = batches.fetch(run.resident, piece)
+            task.train_step(jax.tree.map(jax.numpy.asarray, before), batch, run.key)
+        except FloatingPointError as error:
+            print(f"first operation that made it: {str(error).splitlines()[0]}")
+
+
+if __name__ == "__main__":
+    with reported():
+        main()
