@@ -16,7 +16,7 @@ from gormley_vision.losses.adversarial import GENERATOR_LOSSES
 from gormley_vision.models.dcgan import Discriminator, Generator, halvings
 from gormley_vision.models.patchgan import PatchDiscriminator
 from gormley_vision.tasks.classification import Classification
-from gormley_vision.tasks.gan import GAN
+from gormley_vision.tasks.gan import GAN, step_phases
 from gormley_vision.tasks.players import make_optimizer
 from gormley_vision.training.task import Task
 
@@ -91,8 +91,9 @@ def _make_gan(config: Config, classes: int, epoch_images: int) -> GAN:
         classes=conditions,
         batch_size=data["batch_size"],
         minibatches=gan["discriminator_steps"],
-        shared_fakes=gan["shared_fakes"],
-        simultaneous=gan["simultaneous"],
+        phases=step_phases(
+            gan["discriminator_steps"], shared_fakes=gan["shared_fakes"], simultaneous=gan["simultaneous"]
+        ),
         ema_half_life=durations.to_images(
             gan["ema_half_life"],
             epoch_images=epoch_images,

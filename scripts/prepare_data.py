@@ -66,9 +66,10 @@ def prepare_tfds(name: str, data_dir: str) -> Path:
         builder = tfds.builder(name, data_dir=directory, file_format="array_record")
         builder.download_and_prepare()
     except ImportError as error:
-        raise UserError(
-            f'preparing {name} needs the package {error.name}: pip install -e ".[prepare]"'
-        ) from error
+        # TFDS raises it again with more text and without its `name`.
+        package = re.search(r"No module named '(\w+)", str(error))
+        needs = f"the package {package[1]}" if package else f"more packages ({error})"
+        raise UserError(f'preparing {name} needs {needs}: pip install -e ".[prepare]"') from error
     except (requests.exceptions.RequestException, tfds.download.DownloadError) as error:
         raise UserError(
             f"cannot download {name}: {error}\nPrepare it where there is a network, and copy the folder "

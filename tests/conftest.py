@@ -8,3 +8,5 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Compiling is most of a test's time. Real processes, which test bits, are compiled as usual.
+jax.config.update("jax_disable_most_optimizations", True)

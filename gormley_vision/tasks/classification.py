@@ -58,7 +58,7 @@ class Classification:
         metrics = {
             "loss/classifier": value,
             "accuracy/train": jnp.mean(jnp.argmax(logits, axis=-1) == labels),
-            "gradient_norm/classifier": optax.global_norm(gradients),
+            "gradient_norm/classifier": optax.tree.norm(gradients),
         }
         checks = finite("classifier/loss", value) | finite("classifier/gradient", gradients)
         player = apply_gradients(player, gradients, batch_stats, self.optimizer)

@@ -63,6 +63,13 @@ class Phase:
     meets_previous: bool = False  # the opponent before its last update
 
 
+def step_phases(k: int, *, shared_fakes: bool, simultaneous: bool) -> tuple[Phase, ...]:
+    """A training step, as data: k discriminator updates, then one of the generator."""
+    updates = tuple(Phase("discriminator", i, "noise/discriminator") for i in range(k))
+    noise = "noise/discriminator" if shared_fakes else "noise/generator"
+    return (*updates, Phase("generator", k - 1, noise, meets_previous=simultaneous))
+
+
 @dataclasses.dataclass(frozen=True)
 class GAN:
     """The task. `init`, `train_step` and `sample` are pure; build one with `gormley_vision.experiment`."""
@@ -77,20 +84,11 @@ class GAN:
     classes: int  # 0 where the game is unconditional
     batch_size: int
     minibatches: int  # k
-    shared_fakes: bool
-    simultaneous: bool
+    phases: tuple[Phase, ...]
     ema_half_life: float  # images
     ema_ramp: float
     flip: bool
     preview_count: int
-
-    @property
-    def phases(self) -> tuple[Phase, ...]:
-        """The step, as data."""
-        last = self.minibatches - 1
-        updates = tuple(Phase("discriminator", i, "noise/discriminator") for i in range(self.minibatches))
-        noise = "noise/discriminator" if self.shared_fakes else "noise/generator"
-        return (*updates, Phase("generator", last, noise, meets_previous=self.simultaneous))
 
     def init(self, key: jax.Array) -> GANState:
         """A fresh state; parameters follow from the key alone."""
@@ -166,7 +164,7 @@ class GAN:
             "loss/discriminator": value,
             "discriminator/real": jnp.mean(jax.nn.sigmoid(real_logits)),
             "discriminator/fake": jnp.mean(jax.nn.sigmoid(fake_logits)),
-            "gradient_norm/discriminator": optax.global_norm(gradients),
+            "gradient_norm/discriminator": optax.tree.norm(gradients),
         }
         return apply_gradients(player, gradients, batch_stats, self.discriminator_optimizer), gradients, logged
 
@@ -181,7 +179,7 @@ class GAN:
             return self.generator_loss(fake_logits), batch_stats
 
         (value, batch_stats), gradients = jax.value_and_grad(loss, has_aux=True)(player.variables["params"])
-        logged = {"loss/generator": value, "gradient_norm/generator": optax.global_norm(gradients)}
+        logged = {"loss/generator": value, "gradient_norm/generator": optax.tree.norm(gradients)}
         return apply_gradients(player, gradients, batch_stats, self.generator_optimizer), gradients, logged
 
     def generate(self, variables: Variables, noise: jax.Array, labels: jax.Array | None = None) -> jax.Array:

@@ -95,7 +95,7 @@ def test_mistakes_exit_2_with_what_to_type(script, capsys, tmp_path, monkeypatch
     ("fault", "message"),
     [
         (
-            "ModuleNotFoundError('no', name='tensorflow')",
+            "ModuleNotFoundError('In <Image>: No module named \\'tensorflow\\'')",
             'needs the package tensorflow: pip install -e ".[prepare]"',
         ),
         ("requests.exceptions.ConnectionError('no route')", "cannot download cifar10: no route"),

@@ -1,0 +1,249 @@
+"""The alternation: who moves when, on which noise and images, against a slow reference written here."""
+
+import dataclasses
+import itertools
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gormley_vision.config import default_config
+from gormley_vision.experiment import make_task
+from gormley_vision.randomness import named_key
+from gormley_vision.tasks.players import ema_decay, moving_average
+
+KEY = jax.random.key(7)
+M = 4  # images of a minibatch
+
+
+def make_gan(k=1, **changes):
+    """A tiny DCGAN with momentum SGD, whose parameters show a gradient as it is."""
+    config = default_config("gan")
+    config.update_from_flattened_dict(
+        {
+            "data.image_size": 16,
+            "data.batch_size": M,
+            "generator.width": 2,
+            "generator.latent_size": 3,
+            "discriminator.width": 2,
+            "gan.discriminator_steps": k,
+            "generator_optimizer.name": "momentum_sgd",
+            "discriminator_optimizer.name": "momentum_sgd",
+            "generator_optimizer.learning_rate": 0.1,
+            "discriminator_optimizer.learning_rate": 0.2,
+            **changes,
+        }
+    )
+    return make_task(config.to_dict(), class_names=tuple("abc"), epoch_images=100)
+
+
+def make_batch(k, seed=0):
+    rng = np.random.default_rng(seed)
+    return {
+        "image": jnp.asarray(rng.integers(0, 256, (k, M, 16, 16, 1), np.uint8)),
+        "label": jnp.asarray(rng.integers(0, 3, (k, M), np.int32)),
+    }
+
+
+def identical(a, b):
+    return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+def close(a, b):
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=2e-4, atol=2e-6), a, b)
+
+
+@pytest.fixture(scope="module")
+def game():
+    """A GAN, a state after two steps (so that momenta are not zero), and its jitted halves."""
+    gan = make_gan()
+    state = jax.jit(gan.init)(KEY)
+    step = jax.jit(gan.train_step)
+    for seed in range(2):
+        state, _, _ = step(state, make_batch(1, seed), KEY)
+    return gan, state, step
+
+
+def test_each_phase_moves_its_own_player_alone(game):
+    """Run one phase at a time: everything of the other player is bit-identical, optimizer and statistics included."""
+    gan, state, _ = game
+    for phase in gan.phases:
+        other = "generator" if phase.player == "discriminator" else "discriminator"
+        after, _, _ = jax.jit(dataclasses.replace(gan, phases=(phase,)).train_step)(state, make_batch(1), KEY)
+        assert identical(getattr(after, other), getattr(state, other))
+        moved = getattr(after, phase.player)
+        before = getattr(state, phase.player)
+        assert not identical(moved.variables["params"], before.variables["params"])
+        assert not identical(moved.variables["batch_stats"], before.variables["batch_stats"])
+        assert not identical(moved.opt_state, before.opt_state)
+        assert int(moved.updates) == int(before.updates) + 1
+        if phase.player == "discriminator":  # the average of an unmoved generator moves towards it only
+            decay = ema_decay(jnp.float32(3 * M), M, gan.ema_half_life, gan.ema_ramp)
+            close(after.ema, moving_average(state.ema, state.generator.variables, decay))
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_counters_equal_k_and_one_a_step(k):
+    gan = make_gan(k)
+    state = jax.jit(gan.init)(KEY)
+    step = jax.jit(gan.train_step)
+    for done in range(1, 3):
+        state, _, _ = step(state, make_batch(k), KEY)
+        counts = int(state.step), int(state.discriminator.updates), int(state.generator.updates)
+        assert counts == (done, k * done, done)
+
+
+@pytest.mark.parametrize("player", ["generator", "discriminator"])
+@pytest.mark.parametrize("rule", ["adam", "momentum_sgd"])
+def test_learning_rate_zero_freezes_a_player(player, rule):
+    gan = make_gan(**{f"{player}_optimizer.learning_rate": 0.0, f"{player}_optimizer.name": rule})
+    state = jax.jit(gan.init)(KEY)
+    after, _, _ = jax.jit(gan.train_step)(state, make_batch(1), KEY)
+    other = {"generator": "discriminator", "discriminator": "generator"}[player]
+    assert identical(getattr(after, player).variables["params"], getattr(state, player).variables["params"])
+    assert not identical(getattr(after, other).variables["params"], getattr(state, other).variables["params"])
+
+
+# ---------------------------------------------------------------------------------------------------------
+# A slow reference of Algorithm 1: two functions, written from the paper, sharing only the networks.
+
+
+def naive_discriminator_loss(gan, d, g, images, noise, labels):
+    """-1/m sum[log D(x) + log(1 - D(G(z)))] with sigmoid and log as written on the slide."""
+    fakes = gan.generator.apply(g, noise, labels, train=True, mutable=["batch_stats"])[0]
+    real, moved = gan.discriminator.apply(d, images, labels, train=True, mutable=["batch_stats"])
+    fake, moved = gan.discriminator.apply({**d, **moved}, fakes, labels, train=True, mutable=["batch_stats"])
+    return -jnp.mean(jnp.log(nn.sigmoid(real)) + jnp.log(1 - nn.sigmoid(fake))), moved["batch_stats"]
+
+
+def naive_generator_loss(gan, g, d, noise, labels, saturating):
+    fakes, moved = gan.generator.apply(g, noise, labels, train=True, mutable=["batch_stats"])
+    probability = nn.sigmoid(gan.discriminator.apply(d, fakes, labels, train=True, mutable=["batch_stats"])[0])
+    value = jnp.mean(jnp.log(1 - probability)) if saturating else -jnp.mean(jnp.log(probability))
+    return value, moved["batch_stats"]
+
+
+def reference_step(gan, state, batch, *, k, shared, simultaneous, saturating, conditional):
+    """One iteration, update by update; momentum SGD written out: v <- 0.5 v + g, w <- w - lr v."""
+
+    def descend(player, loss, rate):
+        params, velocity = player
+        (_, stats), gradient = jax.value_and_grad(
+            lambda p: loss({"params": p, "batch_stats": params["batch_stats"]}), has_aux=True
+        )(params["params"])
+        velocity = jax.tree.map(lambda v, g: 0.5 * v + g, velocity, gradient)
+        weights = jax.tree.map(lambda w, v: w - rate * v, params["params"], velocity)
+        return {"params": weights, "batch_stats": stats}, velocity
+
+    d = state.discriminator.variables, state.discriminator.opt_state[0].trace
+    g = state.generator.variables, state.generator.opt_state[0].trace
+    images = batch["image"].astype(jnp.float32) / 255 * 2 - 1
+    for i in range(k):
+        labels = batch["label"][i] if conditional else None
+        noise = jax.random.normal(named_key(KEY, "noise/discriminator", state.step, i), (M, 3))
+        before, d = d, descend(
+            d, lambda v, i=i: naive_discriminator_loss(gan, v, g[0], images[i], noise, labels), 0.2
+        )
+    if not shared:
+        noise = jax.random.normal(named_key(KEY, "noise/generator", state.step, k - 1), (M, 3))
+    opponent = (before if simultaneous else d)[0]
+    g = descend(g, lambda v: naive_generator_loss(gan, v, opponent, noise, labels, saturating), 0.1)
+    return d, g
+
+
+OPTIONS = [
+    {"k": 1},
+    {"k": 3},
+    {"k": 2, "shared": True},
+    {"k": 1, "simultaneous": True},
+    {"k": 2, "simultaneous": True, "shared": True, "saturating": True},
+    {"k": 1, "conditional": True},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda o: ",".join(f"{k}={v}" for k, v in o.items()))
+def test_a_step_equals_the_slow_reference(options):
+    chosen = {"shared": False, "simultaneous": False, "saturating": False, "conditional": False} | options
+    gan = make_gan(
+        chosen["k"],
+        **{
+            "gan.shared_fakes": chosen["shared"],
+            "gan.simultaneous": chosen["simultaneous"],
+            "gan.generator_loss": "saturating" if chosen["saturating"] else "non_saturating",
+            "gan.conditional": chosen["conditional"],
+        },
+    )
+    state, step = jax.jit(gan.init)(KEY), jax.jit(gan.train_step)
+    slow = jax.jit(partial(reference_step, gan, **chosen))
+    for seed in range(2):  # the second step has momentum and moved statistics
+        batch = make_batch(chosen["k"], seed)
+        d, g = slow(state, batch)
+        state, _, _ = step(state, batch, KEY)
+        close((state.discriminator.variables, state.discriminator.opt_state[0].trace), d)
+        close((state.generator.variables, state.generator.opt_state[0].trace), g)
+
+
+def test_the_options_differ_from_each_other():
+    """What the parity test cannot see: an option that changes nothing."""
+    batch = make_batch(2)
+    results = []
+    for changes in ({}, {"gan.shared_fakes": True}, {"gan.simultaneous": True}, {"gan.generator_loss": "saturating"}):
+        gan = make_gan(2, **changes)
+        after, _, _ = jax.jit(gan.train_step)(jax.jit(gan.init)(KEY), batch, KEY)
+        results.append(after.generator.variables["params"])
+    assert not any(identical(a, b) for a, b in itertools.combinations(results, 2))
+
+
+# ---------------------------------------------------------------------------------------------------------
+# The average, the randomness, the flips.
+
+
+def test_decay_of_the_average_by_hand():
+    # Half-life 1000 images, 100 an update: after 10 updates half is left. The ramp allows 0.05 of what was seen.
+    assert float(ema_decay(jnp.float32(1e6), 100, 1000.0, 0.05)) ** 10 == pytest.approx(0.5, rel=1e-5)
+    assert float(ema_decay(jnp.float32(2000), 100, 1000.0, 0.05)) == pytest.approx(0.5, rel=1e-5)
+    assert float(ema_decay(jnp.float32(1e6), 100, 0.0, 0.05)) == 0.0
+
+
+def test_the_average_follows_parameters_and_running_statistics(game):
+    gan, state, step = game
+    after, _, _ = step(state, make_batch(1, 5), KEY)
+    decay = 0.5 ** (M / min(gan.ema_half_life, 0.05 * 3 * M))
+    expected = jax.tree.map(
+        lambda a, c: decay * np.asarray(a) + (1 - decay) * np.asarray(c), state.ema, after.generator.variables
+    )
+    close(after.ema, expected)
+    assert set(after.ema) == {"params", "batch_stats"}
+
+
+def test_noise_is_fresh_in_every_phase_and_step():
+    gan = make_gan(3)
+    names = [(phase.noise, phase.minibatch) for phase in gan.phases]
+    keys = {jax.random.key_data(named_key(KEY, name, t, i)).tobytes() for t in range(3) for name, i in names}
+    assert len(names) == 4
+    assert len(keys) == 12
+
+
+def test_real_and_fake_images_are_normalised_apart(game):
+    """Were they normalised together, the real images' logits would depend on the fakes."""
+    gan, state, _ = game
+    images = jax.random.uniform(KEY, (M, 16, 16, 1), minval=-1, maxval=1)
+    update = jax.jit(gan.update_discriminator)
+    logged = [
+        update(state.discriminator, state.generator, images, noise, None)[2]["discriminator/real"]
+        for noise in (jnp.zeros((M, 3)), 3 * jax.random.normal(KEY, (M, 3)))
+    ]
+    assert logged[0] == logged[1]
+
+
+def test_a_flip_mirrors_about_half_of_the_images():
+    from gormley_vision.tasks.players import flip_half
+
+    images = jnp.broadcast_to(jnp.arange(4.0)[None, None, :, None], (400, 1, 4, 1))
+    flipped = np.asarray(flip_half(KEY, images))[:, 0, :, 0]
+    mirrored = (flipped == [3, 2, 1, 0]).all(1)
+    assert ((flipped == [0, 1, 2, 3]).all(1) | mirrored).all()
+    assert 160 < mirrored.sum() < 240
