@@ -38,18 +38,14 @@ SHARED_FIELDS: dict[str, Field] = {
     "stop_after": Field("", "end early, schedules unchanged; '' runs to the end", may_change=True),
     "init_from": Field("", "another run's folder whose weights start this one; '' starts fresh"),
     "compute_dtype": Field("float32", "dtype of activations", ("float32", "bfloat16")),
-    "data.source": Field(
-        "mnist_5k", "where images come from", ("tfds", "folder", "npz", "mnist_5k", "fake")
-    ),
+    "data.source": Field("mnist_5k", "where images come from", ("tfds", "folder", "npz", "mnist_5k", "fake")),
     "data.name": Field("", "TFDS name, such as cifar10 (source tfds only)"),
     "data.path": Field("", "image folder, .npz file, or TFDS data directory", may_change=True),
     "data.split": Field("train", "part of the data set"),
     "data.image_size": Field(28, "height and width after crop and resize, pixels"),
     "data.channels": Field(1, "1 grey, 3 colour", (1, 3)),
     "data.crop": Field("center", "largest centred square, or none (squeeze)", ("center", "none")),
-    "data.resize_filter": Field(
-        "lanczos", "antialiased filter", ("box", "bilinear", "hamming", "bicubic", "lanczos")
-    ),
+    "data.resize_filter": Field("lanczos", "antialiased filter", ("box", "bilinear", "hamming", "bicubic", "lanczos")),
     "data.flip": Field(False, "mirror half of the images left to right"),
     "data.batch_size": Field(64, "images of one minibatch (m), over all devices and hosts"),
     "data.placement": Field(
@@ -63,9 +59,7 @@ SHARED_FIELDS: dict[str, Field] = {
     "mesh.data": Field(0, "devices that share a batch; 0 is all of them", may_change=True),
     "checkpoint.every": Field("5 epochs", f"between checkpoints: {DURATION}", may_change=True),
     "checkpoint.keep_last": Field(2, "newest checkpoints kept", may_change=True),
-    "checkpoint.keep_every": Field(
-        "", "also keep those at multiples of this duration; '' keeps none", may_change=True
-    ),
+    "checkpoint.keep_every": Field("", "also keep those at multiples of this duration; '' keeps none", may_change=True),
     "log.every": Field("50 steps", f"between lines of metrics.jsonl: {DURATION}", may_change=True),
     "log.samples_every": Field("1 epochs", f"between sample grids: {DURATION}", may_change=True),
     "log.samples": Field(64, "images in a sample grid", may_change=True),
@@ -89,9 +83,7 @@ GAN_FIELDS: dict[str, Field] = {
     "gan.discriminator_steps": Field(1, "k: discriminator updates, each on a fresh minibatch, per step"),
     "gan.shared_fakes": Field(False, "the generator update reuses the last discriminator update's noise"),
     "gan.simultaneous": Field(False, "the generator meets the discriminator before its last update"),
-    "gan.ema_half_life": Field(
-        "10000 images", f"half-life of the averaged generator: {DURATION}; 0 is no average"
-    ),
+    "gan.ema_half_life": Field("10000 images", f"half-life of the averaged generator: {DURATION}; 0 is no average"),
     "gan.ema_ramp": Field(0.05, "half-life is at most this fraction of the images seen so far"),
     "generator.latent_size": Field(100, "Z: noise dimensions"),
     "generator.width": Field(64, "channels of the last hidden layer; doubles with each halving of the size"),
@@ -142,7 +134,9 @@ def flatten(config: Mapping, prefix: str = "") -> dict[str, Value]:
     flat: dict[str, Value] = {}
     for key, value in config.items():
         name = f"{prefix}{key}"
-        flat.update(flatten(value, f"{name}.") if isinstance(value, Mapping | ml_collections.ConfigDict) else {name: value})
+        flat.update(
+            flatten(value, f"{name}.") if isinstance(value, Mapping | ml_collections.ConfigDict) else {name: value}
+        )
     return flat
 
 
@@ -193,7 +187,8 @@ def load_config_file(spec: str) -> ml_collections.ConfigDict:
         shipped = sorted(str(p) for p in path.parent.glob("*.py"))
         raise UserError(f"--config={spec}: no such file; {_nearest(name, shipped)}")
     module_spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert module_spec is not None and module_spec.loader is not None
+    assert module_spec is not None
+    assert module_spec.loader is not None
     module = importlib.util.module_from_spec(module_spec)
     module_spec.loader.exec_module(module)
     return module.get_config(arg)
@@ -207,7 +202,12 @@ def check_arg(arg: str) -> bool:
 
 
 def shrink(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """The smoke version of any experiment: the same code paths on tiny shapes, in seconds."""
+    """The smoke version of any experiment: the same code on tiny shapes, in seconds.
+
+    A TFDS set, which a machine may not have, gives way to made-up images of the same shape.
+    """
+    if config.data.source == "tfds":
+        config.data.source, config.data.name = "fake", ""
     small: dict[str, Value] = {
         "duration": "8 steps",
         "data.batch_size": 16,
@@ -230,7 +230,10 @@ def _overrides(argv: list[str]) -> Iterator[tuple[str, str | None]]:
         flag, equals, text = word.lstrip("-").partition("=")
         if word.startswith("-") and flag.startswith("config."):
             following = argv[position + 1] if position + 1 < len(argv) else "-"
-            yield flag.removeprefix("config."), text if equals else None if following.startswith("--") else following
+            yield (
+                flag.removeprefix("config."),
+                text if equals else None if following.startswith("--") else following,
+            )
 
 
 def _config_spec(argv: list[str]) -> str:
@@ -280,6 +283,7 @@ def _nearest(word: str, valid) -> str:
     near = difflib.get_close_matches(word, valid, n=1, cutoff=0.5)
     if not near:  # a key typed without its section, or under another one
         near = [key for key in valid if key.rpartition(".")[2] == word.rpartition(".")[2]]
-    if near and len(valid) > 6:
-        return f"did you mean {near[0]!r}?"
-    return "one of " + ", ".join(repr(choice) for choice in valid) if len(valid) <= 6 else "see --print_config"
+    choices = "one of " + ", ".join(repr(choice) for choice in valid)
+    if near:
+        return f"did you mean {near[0]!r}?" + (f" ({choices})" if len(valid) <= 6 else "")
+    return choices if len(valid) <= 8 else "--print_config shows what there is"

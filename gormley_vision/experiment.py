@@ -1,8 +1,6 @@
 """From a config to what it names: the task, the batches, the run; and back from a run's folder."""
 
-import logging
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,7 +18,6 @@ from gormley_vision.tasks.gan import GAN, step_phases
 from gormley_vision.tasks.players import make_optimizer
 from gormley_vision.training.task import Task
 
-log = logging.getLogger(__name__)
 Config = Mapping[str, Any]
 
 
@@ -61,8 +58,9 @@ def make_batches(config: Config, progress=None) -> Batches:
 
 def make_task(config: Config, *, class_names: tuple[str, ...], epoch_images: int) -> Task:
     """The task of a config on a data set with these classes and so many images."""
-    makers = {"gan": _make_gan, "classification": _make_classification}
-    return makers[config["task"]](config, len(class_names), epoch_images)
+    if config["task"] == "gan":
+        return _make_gan(config, len(class_names), epoch_images)
+    return _make_classification(config, len(class_names))
 
 
 def _make_gan(config: Config, classes: int, epoch_images: int) -> GAN:
@@ -79,9 +77,7 @@ def _make_gan(config: Config, classes: int, epoch_images: int) -> GAN:
         make_discriminator = PatchDiscriminator
     size, channels = data["image_size"], data["channels"]
     return GAN(
-        generator=Generator(
-            image_size=size, channels=channels, classes=conditions, dtype=dtype, **config["generator"]
-        ),
+        generator=Generator(image_size=size, channels=channels, classes=conditions, dtype=dtype, **config["generator"]),
         discriminator=make_discriminator(classes=conditions, dtype=dtype, **discriminator),
         generator_loss=GENERATOR_LOSSES[gan["generator_loss"]],
         generator_optimizer=make_optimizer(**config["generator_optimizer"]),
@@ -105,8 +101,7 @@ def _make_gan(config: Config, classes: int, epoch_images: int) -> GAN:
     )
 
 
-def _make_classification(config: Config, classes: int, epoch_images: int) -> Classification:
-    del epoch_images
+def _make_classification(config: Config, classes: int) -> Classification:
     if classes < 2:
         raise UserError(f"classification needs labels, and the data set has {classes} classes")
     data = config["data"]

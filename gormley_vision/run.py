@@ -9,7 +9,6 @@ from typing import Any
 import jax
 
 from gormley_vision import experiment
-from gormley_vision.errors import UserError
 from gormley_vision.training import loop, progress, records
 
 log = logging.getLogger(__name__)
@@ -31,13 +30,11 @@ def run(config: Mapping[str, Any], workdir: Path, profile: bool = False) -> int:
         UserError: whatever the user can mend, before anything long starts where that can be known.
     """
     experiment.check(config)
-    workdir.mkdir(parents=True, exist_ok=True)
-    if records.lock(workdir) < 0:
-        raise UserError(f"another process trains in {workdir}: wait for it, or pass another --workdir")
-    records.log_to(workdir / "run.log", progress.console_handler())
-    use_compilation_cache()
-    with progress.counted("decoding images") as report:
-        batches = experiment.make_batches(config, report)
-    task = experiment.make_task(config, class_names=batches.class_names, epoch_images=batches.length)
-    signal = loop.train(task, batches, config, workdir, profile)
+    with records.locked(workdir):
+        records.log_to(workdir / "run.log", progress.console_handler())
+        use_compilation_cache()
+        with progress.counted("decoding images") as report:
+            batches = experiment.make_batches(config, report)
+        task = experiment.make_task(config, class_names=batches.class_names, epoch_images=batches.length)
+        signal = loop.train(task, batches, config, workdir, profile)
     return 128 + signal if signal else 0

@@ -47,9 +47,7 @@ def prepare_tfds(name: str, data_dir: str) -> Path:
             convert_to_array_record(Path(found.data_dir))
         if formats & {"array_record", "tfrecord"}:
             return Path(found.data_dir)
-        raise UserError(
-            f"{found.data_dir} is prepared as {', '.join(sorted(formats))}: choose another --data_dir"
-        )
+        raise UserError(f"{found.data_dir} is prepared as {', '.join(sorted(formats))}: choose another --data_dir")
     # The community's sets are left out: listing them asks a server.
     known = tfds.list_builders(with_community_datasets=False)
     bare = re.split("[:/]", name)[0]
@@ -94,9 +92,7 @@ def main(arguments: list[str]) -> int:
         if bool(args.idx) != bool(args.out) or (args.idx and args.data_dir):
             raise UserError("--idx and --out go together, and without --data_dir")
         if args.out.endswith(".npz"):
-            raise UserError(
-                f"--out is a folder, for train.npz and test.npz: --out={args.out.removesuffix('.npz')}"
-            )
+            raise UserError(f"--out is a folder, for train.npz and test.npz: --out={args.out.removesuffix('.npz')}")
         if args.idx:
             for file in convert_idx(args.name, Path(args.idx), Path(args.out)):
                 print(f"wrote {file}")

@@ -20,6 +20,8 @@ def main() -> None:
     options = parser.parse_args()
     if not (options.workdir / "config.json").exists():
         raise UserError(f"no run in {options.workdir}: there is no config.json")
+    if options.step < 1:
+        raise UserError(f"--step={options.step}: the first step is 1")
     import jax
     import numpy as np
 

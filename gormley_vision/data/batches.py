@@ -102,9 +102,7 @@ class Batches:
         import jax.numpy as jnp
 
         # Indices are in range by construction; "clip" is the mode that costs nothing to make safe.
-        return {
-            name: jnp.take(array, piece["index"], axis=0, mode="clip") for name, array in resident.items()
-        }
+        return {name: jnp.take(array, piece["index"], axis=0, mode="clip") for name, array in resident.items()}
 
     def pieces(self, start_step: int) -> Generator[Piece, None, None]:
         """Yields read(start_step), read(start_step + 1), ... for ever, read ahead in the background.
@@ -147,10 +145,7 @@ class Batches:
             return {"image": image, "label": np.int32(label)}
 
         def as_minibatches(batch: Piece) -> Piece:
-            return {
-                name: array.reshape(self.minibatches, local, *array.shape[1:])
-                for name, array in batch.items()
-            }
+            return {name: array.reshape(self.minibatches, local, *array.shape[1:]) for name, array in batch.items()}
 
         # Numbers count this process's examples in the order of its steps; the range has no end in practice.
         dataset = grain.MapDataset.range(step * per_step, sys.maxsize).map(example).batch(per_step)

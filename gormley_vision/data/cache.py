@@ -166,9 +166,7 @@ def _decode(source: Source, length: int) -> Iterator[tuple[int, np.ndarray, list
     """Yields (first index, uint8 [n, H, W, C], n labels), decoded in threads: Pillow lets the GIL go."""
     with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode") as pool:
         for start in range(0, length, CHUNK):
-            images, labels = zip(
-                *pool.map(source.__getitem__, range(start, min(start + CHUNK, length))), strict=True
-            )
+            images, labels = zip(*pool.map(source.__getitem__, range(start, min(start + CHUNK, length))), strict=True)
             yield start, np.stack(images), list(labels)
 
 

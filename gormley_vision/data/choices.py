@@ -23,6 +23,4 @@ def check_choice(key: str, value: str, choices: Iterable[str]) -> None:
     near = difflib.get_close_matches(str(value), choices, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else "."
     example = near[0] if near else choices[0]
-    raise UserError(
-        f"{key}={value!r} is not known{hint} Choose one of {', '.join(choices)}: --config.{key}={example}"
-    )
+    raise UserError(f"{key}={value!r} is not known{hint} Choose one of {', '.join(choices)}: --config.{key}={example}")

@@ -101,9 +101,7 @@ def _list(folder: Path) -> tuple[list[str], list[str]]:
     with os.scandir(folder) as entries:
         visible = [entry for entry in entries if not entry.name.startswith(".")]
         folders = sorted(entry.name for entry in visible if entry.is_dir())
-        images = sorted(
-            entry.name for entry in visible if entry.name.lower().endswith(SUFFIXES) and not entry.is_dir()
-        )
+        images = sorted(entry.name for entry in visible if entry.name.lower().endswith(SUFFIXES) and not entry.is_dir())
     return images, folders
 
 

@@ -38,9 +38,7 @@ class Conversion:
 
     def __post_init__(self) -> None:
         if self.image_size < 1:
-            raise UserError(
-                f"data.image_size={self.image_size} is not a number of pixels: --config.data.image_size=32"
-            )
+            raise UserError(f"data.image_size={self.image_size} is not a number of pixels: --config.data.image_size=32")
         if self.channels not in (1, 3):
             raise UserError(
                 f"data.channels={self.channels}: images are grey (--config.data.channels=1) "
@@ -97,9 +95,7 @@ def decode_bytes(data: bytes, *, name: str) -> Image.Image:
         ) from error
 
 
-def to_uint8(
-    image: Image.Image, *, image_size: int, channels: int, crop: str, resize_filter: str
-) -> np.ndarray:
+def to_uint8(image: Image.Image, *, image_size: int, channels: int, crop: str, resize_filter: str) -> np.ndarray:
     """Converts an image of any mode to grey or RGB, crops, and resizes it.
 
     Transparency is composited on white, 16-bit grey is scaled by 1/257 and rounded, CMYK and palettes

@@ -21,9 +21,7 @@ class TfdsSource:
     TensorFlow takes OpenCV or Pillow, whichever is installed, and the two differ in JPEG pixels.
     """
 
-    def __init__(
-        self, builder: Any, split: str, image_key: str, label_key: str, conversion: Conversion
-    ) -> None:
+    def __init__(self, builder: Any, split: str, image_key: str, label_key: str, conversion: Conversion) -> None:
         import tensorflow_datasets as tfds
 
         self.class_names = tuple(builder.info.features[label_key].names) if label_key else ()
@@ -39,9 +37,7 @@ class TfdsSource:
             "name": builder.info.full_name,
             "split": split,
             "classes": self.class_names,
-            "shards": [
-                (Path(s.filename).name, s.skip, s.take, Path(s.filename).stat().st_size) for s in shards
-            ],
+            "shards": [(Path(s.filename).name, s.skip, s.take, Path(s.filename).stat().st_size) for s in shards],
             "decode": asdict(conversion),
         }
 
@@ -118,9 +114,7 @@ def _check_split(info: Any, split: str) -> None:
             f"--config.data.split={sorted(info.splits)[-1]}"
         ) from error
     if empty:
-        raise UserError(
-            f"the split {split!r} of {info.full_name} holds no example: --config.data.split=train"
-        )
+        raise UserError(f"the split {split!r} of {info.full_name} holds no example: --config.data.split=train")
 
 
 def _find_features(info: Any, channels: int) -> tuple[str, str]:
@@ -131,9 +125,7 @@ def _find_features(info: Any, channels: int) -> tuple[str, str]:
     images = [key for key, feature in features.items() if isinstance(feature, tfds.features.Image)]
     labels = [key for key, feature in features.items() if isinstance(feature, tfds.features.ClassLabel)]
     if not images:
-        raise UserError(
-            f"{info.full_name} has no image feature; its features: {', '.join(features) or 'none'}"
-        )
+        raise UserError(f"{info.full_name} has no image feature; its features: {', '.join(features) or 'none'}")
     image_key, label_key = _single(info, "image", images), _single(info, "label", labels or [""])
     found = features[image_key].shape[-1]
     if found in (1, 3) and found != channels:
@@ -147,7 +139,5 @@ def _find_features(info: Any, channels: int) -> tuple[str, str]:
 
 def _single(info: Any, usual: str, keys: list[str]) -> str:
     if len(keys) > 1 and usual not in keys:
-        raise UserError(
-            f"{info.full_name} has several {usual} features and none is named {usual!r}: {', '.join(keys)}"
-        )
+        raise UserError(f"{info.full_name} has several {usual} features and none is named {usual!r}: {', '.join(keys)}")
     return usual if usual in keys else keys[0]

@@ -45,8 +45,7 @@ def convert_to_array_record(builder_dir: Path) -> list[Path]:
             raise UserError(f"cannot read {source}: {error}. Prepare the set again.") from error
         if len(records) != count:
             raise UserError(
-                f"{source} holds {len(records)} records, dataset_info.json says {count}. "
-                "Prepare the set again."
+                f"{source} holds {len(records)} records, dataset_info.json says {count}. Prepare the set again."
             )
         temporary = target.with_name(f"{target.name}.tmp")
         adapter.write_examples(temporary, enumerate(records))

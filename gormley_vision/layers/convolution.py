@@ -194,7 +194,9 @@ def _shifted_adds(geometry: Geometry, narrow: jax.Array, kernel: jax.Array) -> j
             rows, columns = (u, blocks - 1 - u), (v, blocks - 1 - v)
             total += jnp.pad(block, ((0, 0), rows, (0, 0), columns, (0, 0), (0, 0)))
     wide = total.reshape(batch, (h + blocks - 1) * s, (w + blocks - 1) * s, channels)
-    missing = [max(0, low + side - have) for side, have in zip((geometry.height, geometry.width), wide.shape[1:3])]
+    missing = [
+        max(0, low + side - have) for side, have in zip((geometry.height, geometry.width), wide.shape[1:3], strict=True)
+    ]
     wide = jnp.pad(wide, ((0, 0), (0, missing[0]), (0, missing[1]), (0, 0)))
     return wide[:, low : low + geometry.height, low : low + geometry.width]
 

@@ -66,7 +66,7 @@ class Classification:
 
     def eval_step(self, state: ClassificationState, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
         """Sums over 'image' uint8 [B, H, W, C], 'label' [B] and 'mask' bool [B]: 'correct', 'loss', 'count'."""
-        logits = self.classifier.apply(state.classifier.variables, to_unit_range(batch["image"]), train=False)
+        logits: Any = self.classifier.apply(state.classifier.variables, to_unit_range(batch["image"]), train=False)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
         correct = jnp.argmax(logits, axis=-1) == batch["label"]
         mask = batch["mask"].astype(jnp.float32)

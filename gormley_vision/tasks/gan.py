@@ -146,7 +146,12 @@ class GAN:
         return GANState(state.step + 1, generator, discriminators[-1], ema), metrics, checks
 
     def update_discriminator(
-        self, player: Player, generator: Player, real_images: jax.Array, noise: jax.Array, labels: jax.Array | None
+        self,
+        player: Player,
+        generator: Player,
+        real_images: jax.Array,
+        noise: jax.Array,
+        labels: jax.Array | None,
     ) -> tuple[Player, Any, Metrics]:
         """Ascend log D(x) + log(1 - D(G(z))) once; the generator is fixed, running statistics included."""
         fake_images, _ = _run(self.generator, generator.variables, noise, labels)
@@ -166,7 +171,11 @@ class GAN:
             "discriminator/fake": jnp.mean(jax.nn.sigmoid(fake_logits)),
             "gradient_norm/discriminator": optax.tree.norm(gradients),
         }
-        return apply_gradients(player, gradients, batch_stats, self.discriminator_optimizer), gradients, logged
+        return (
+            apply_gradients(player, gradients, batch_stats, self.discriminator_optimizer),
+            gradients,
+            logged,
+        )
 
     def update_generator(
         self, player: Player, discriminator: Player, noise: jax.Array, labels: jax.Array | None
@@ -184,7 +193,9 @@ class GAN:
 
     def generate(self, variables: Variables, noise: jax.Array, labels: jax.Array | None = None) -> jax.Array:
         """Images [B, H, W, C] in [-1, 1] from noise [B, Z], normalised by the running statistics."""
-        return self.generator.apply(variables, noise, labels, train=False)
+        images = self.generator.apply(variables, noise, labels, train=False)
+        assert isinstance(images, jax.Array)
+        return images
 
     def noise(self, key: jax.Array, ids: jax.Array) -> jax.Array:
         """Noise [len(ids), Z]: image i of a seed is the same image however many are asked for."""
@@ -209,9 +220,7 @@ class GAN:
         return max(1, round(self.preview_count**0.5))
 
 
-def _run(
-    module: nn.Module, variables: Variables, inputs: jax.Array, labels: jax.Array | None
-) -> tuple[jax.Array, Any]:
+def _run(module: nn.Module, variables: Variables, inputs: jax.Array, labels: jax.Array | None) -> tuple[jax.Array, Any]:
     """Apply a player in training mode: its output, and its running statistics moved by this batch."""
     outputs, updated = module.apply(variables, inputs, labels, train=True, mutable=["batch_stats"])
     return outputs, updated.get("batch_stats", {})

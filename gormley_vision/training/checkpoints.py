@@ -46,7 +46,7 @@ class Checkpoints:
         shutil.rmtree(partial, ignore_errors=True)
         try:
             partial.mkdir(parents=True)
-            self._writer.save((partial / "arrays").absolute(), traverse_util.unflatten_dict(_flat(state), sep="/"))
+            self._writer.save((partial / "arrays").absolute(), traverse_util.unflatten_dict(flat(state), sep="/"))
         except Exception as error:
             raise self._explained(error) from error
         document = {"step": step, **meta, "tree": describe_tree(state)}
@@ -98,6 +98,19 @@ class Checkpoints:
                 (self.folder / str(step)).rename(doomed)
                 shutil.rmtree(doomed)
 
+    def close(self) -> None:
+        """Let the write under way end, whatever became of the run: its state was good."""
+        if self._thread is not None:
+            self._thread.join()
+
+    def set_aside(self, after: int) -> None:
+        """Rename the (damaged) checkpoints after step `after`, so that they do not count as kept ones."""
+        for step in steps_of(self.folder):
+            if step > after:
+                aside = self.folder / f"{step}.damaged"
+                shutil.rmtree(aside, ignore_errors=True)
+                (self.folder / str(step)).rename(aside)
+
     def clear_partial(self) -> None:
         """Remove what a killed process left unfinished. Only for the process that owns the run."""
         for leftover in self.folder.glob("*.partial"):
@@ -124,6 +137,8 @@ def find_damage(checkpoint: Path) -> str:
         lines = (checkpoint / _SUMS).read_text().splitlines()
     except OSError:
         return f"{_SUMS} is missing"
+    except UnicodeDecodeError:  # a flipped bit in it
+        return f"{_SUMS} has changed"
     expected = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
     found = {str(path.relative_to(checkpoint)): path for path in _files(checkpoint)} if lines else {}
     for name, digest in expected.items():
@@ -131,6 +146,8 @@ def find_damage(checkpoint: Path) -> str:
             return f"{name} is missing"
         if _sha256(found[name]) != digest:
             return f"{name} has changed"
+    if unlisted := sorted(found.keys() - expected.keys()):  # the sums themselves were cut short
+        return f"{unlisted[0]} is not in {_SUMS}"
     return "" if expected else f"{_SUMS} is empty"
 
 
@@ -148,7 +165,7 @@ def restore(checkpoint: Path, like: Any, sharding: jax.sharding.Sharding) -> Any
     saved, wanted = read_meta(checkpoint)["tree"], describe_tree(like)
     if differences := compare_trees(saved, wanted):
         raise UserError(f"{checkpoint} does not fit this code and config:\n  " + "\n  ".join(differences))
-    abstract = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding) for name, x in _flat(like).items()}
+    abstract = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding) for name, x in flat(like).items()}
     arrays = _read_arrays(checkpoint, abstract)
     whole = traverse_util.flatten_dict(serialization.to_state_dict(like), keep_empty_nodes=True, sep="/")
     return serialization.from_state_dict(like, traverse_util.unflatten_dict(whole | arrays, sep="/"))
@@ -160,14 +177,14 @@ def _read_arrays(checkpoint: Path, abstract: Mapping[str, jax.ShapeDtypeStruct])
     return traverse_util.flatten_dict(arrays, sep="/")
 
 
-def _flat(state: Any) -> dict[str, Any]:
+def flat(state: Any) -> dict[str, Any]:
     """{'generator/variables/params/Dense_0/kernel': leaf, ...}; nodes without leaves are left out."""
     return traverse_util.flatten_dict(serialization.to_state_dict(state), sep="/")
 
 
 def describe_tree(state: Any) -> dict[str, str]:
     """{'generator/variables/params/Dense_0/kernel': 'float32[100,6272]', ...}."""
-    return {name: f"{x.dtype}[{','.join(map(str, x.shape))}]" for name, x in _flat(state).items()}
+    return {name: f"{x.dtype}[{','.join(map(str, x.shape))}]" for name, x in flat(state).items()}
 
 
 def compare_trees(saved: Mapping[str, str], wanted: Mapping[str, str]) -> list[str]:

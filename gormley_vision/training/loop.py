@@ -60,6 +60,8 @@ class Plan:
             checkpoint_every=steps(config["checkpoint"]["every"]),
             keep_every=steps(config["checkpoint"]["keep_every"]),
         )
+        if plan.total < 1:
+            raise UserError(f"duration={config['duration']!r} is no step at all: pass --config.duration='1 epochs'")
         if config["checkpoint"]["keep_last"] < 1:
             raise UserError("checkpoint.keep_last must be at least 1: pass --config.checkpoint.keep_last=1")
         return plan
@@ -83,8 +85,12 @@ class Step:
         def step(state: Any, resident: Any, piece: Any, key: jax.Array) -> tuple[Any, Any, jax.Array]:
             self.traces += 1
             state, metrics, checks = task.train_step(state, fetch(resident, piece), key)
-            self.checks[:] = checks
             metrics = {name: value.astype(jnp.float32) for name, value in metrics.items()}
+            # Finite losses and gradients can still overflow in a norm that is logged, or in the update.
+            after = {f"metric/{name}": value for name, value in metrics.items()}
+            after |= {f"state/{name}": leaf for name, leaf in ckpt.flat(state).items()}
+            checks = checks | {name: jnp.isfinite(value).all() for name, value in after.items()}
+            self.checks[:] = checks
             return state, metrics, jnp.stack(list(checks.values()))
 
         self._run = jax.jit(step, donate_argnums=0, out_shardings=shardings.replicated)
@@ -100,7 +106,8 @@ class Step:
         if not flags.all():
             name = self.checks[int(np.argmin(flags))]
             raise UserError(
-                f"step {step}: {name} is not finite ({int((~flags).sum())} of {flags.size} losses and gradients); "
+                f"step {step}: {name} is not finite ({int((~flags).sum())} of {flags.size} losses, gradients and "
+                f"state arrays); "
                 f"nothing of it is saved. Look at it again with\n"
                 f"  python scripts/replay.py --workdir={workdir} --step={step}"
             )
@@ -141,6 +148,11 @@ def prepare(task: Task, batches: Batches, config: Mapping[str, Any], workdir: Pa
     shapes = jax.eval_shape(task.init, key)
     folder = workdir / "checkpoints"
     step = ckpt.newest_whole(folder, at)
+    if step is None and at is None and (damaged := ckpt.steps_of(folder)):
+        raise UserError(
+            f"every checkpoint in {folder} is damaged ({', '.join(map(str, damaged))}), and starting afresh would "
+            f"overwrite this run: move {workdir} away, or use another --workdir"
+        )
     if step is not None:
         refuse_changes(ckpt.read_meta(folder / str(step)), meta)
         state = ckpt.restore(folder / str(step), shapes, shardings.replicated)
@@ -174,7 +186,9 @@ def refuse_changes(saved: Mapping[str, Any], here: Mapping[str, Any]) -> None:
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    return ", ".join(f"{k} {old.get(k)!r} -> {new.get(k)!r}" for k in dict.fromkeys([*old, *new]) if old.get(k) != new.get(k))
+    return ", ".join(
+        f"{k} {old.get(k)!r} -> {new.get(k)!r}" for k in dict.fromkeys([*old, *new]) if old.get(k) != new.get(k)
+    )
 
 
 def adopt_weights(state: Any, source: Path, shardings: Shardings) -> Any:
@@ -199,13 +213,19 @@ def train(task: Task, batches: Batches, config: Mapping[str, Any], workdir: Path
     start, plan = int(jax.device_get(run.state.step)), run.plan
     if start >= plan.end:
         what = "finished" if start >= plan.total else "has reached stop_after"
-        log.info("this run %s at step %d; sample from it: python scripts/sample.py --workdir=%s", what, start, workdir)
+        log.info(
+            "this run %s at step %d; sample from it: python scripts/sample.py --workdir=%s",
+            what,
+            start,
+            workdir,
+        )
         return 0
     write_json(workdir / "config.json", config)
     checkpoints = ckpt.Checkpoints(
         workdir / "checkpoints", keep_last=config["checkpoint"]["keep_last"], keep_every=plan.keep_every
     )
     checkpoints.clear_partial()
+    checkpoints.set_aside(after=start)
     log.info(
         "%s step %d of %d; %d images an epoch, %d a step; %d device(s)",
         "continuing after" if start else "starting at",
@@ -219,6 +239,7 @@ def train(task: Task, batches: Batches, config: Mapping[str, Any], workdir: Path
     progress = TrainingProgress(start, plan.end, batches.batch_size * batches.minibatches)
     with (
         Interrupts() as interrupts,
+        contextlib.closing(checkpoints),
         contextlib.closing(batches.pieces(start)) as pieces,
         contextlib.closing(records),
         contextlib.closing(progress),
@@ -289,4 +310,7 @@ def trace(workdir: Path, wanted: bool):
         return
     with jax.profiler.trace(str(workdir / "profile")):
         yield
-    log.info("wrote a trace to %s; open it with TensorBoard's profile plugin or ui.perfetto.dev", workdir / "profile")
+    log.info(
+        "wrote a trace to %s; open it with TensorBoard's profile plugin or ui.perfetto.dev",
+        workdir / "profile",
+    )

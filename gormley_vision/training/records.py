@@ -1,10 +1,11 @@
 """What a run leaves for people: metrics.jsonl, TensorBoard, sample grids, run.log. All cut back on resume."""
 
+import contextlib
 import datetime
+import fcntl
 import json
 import logging
-import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import absl.logging
 import numpy as np
 from PIL import Image
 
+from gormley_vision.errors import UserError
 from gormley_vision.files import write_atomically
 
 
@@ -25,7 +27,9 @@ class Records:
         self.workdir = workdir
         cut_back(workdir, step)
         self._metrics = (workdir / "metrics.jsonl").open("a", buffering=1)
-        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1, flush_secs=10)
+        self._board = SummaryWriter(
+            str(workdir / "tensorboard"), purge_step=step + 1, flush_secs=10, filename_suffix=f".{step}"
+        )
 
     def scalars(self, step: int, values: Mapping[str, float], time: Mapping[str, float | str]) -> None:
         """One line of metrics.jsonl. All but `time` is the same however often the run was killed."""
@@ -108,14 +112,17 @@ def write_png(path: Path, image: np.ndarray) -> None:
     write_atomically(path, buffer.getvalue())
 
 
-def lock(workdir: Path) -> int:
-    """An exclusive lock on the run's folder, held while this process lives; -1 if another holds it."""
-    import fcntl
+@contextlib.contextmanager
+def locked(workdir: Path) -> Iterator[None]:
+    """Own the run's folder while the block runs; the system gives it up however the process ends.
 
-    descriptor = os.open(workdir / ".lock", os.O_RDWR | os.O_CREAT)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return -1
-    return descriptor
+    Raises:
+        UserError: another process owns it.
+    """
+    workdir.mkdir(parents=True, exist_ok=True)
+    with (workdir / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another process trains in {workdir}: wait for it, or pass another --workdir") from None
+        yield

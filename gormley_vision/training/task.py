@@ -11,7 +11,9 @@ Scalars = dict[str, jax.Array]
 class Task(Protocol):
     """Pure functions on a state pytree that has a `step` counter."""
 
-    minibatches: int  # k: minibatches of one step
+    @property
+    def minibatches(self) -> int:
+        """k: minibatches of one step."""
 
     def init(self, key: jax.Array) -> Any:
         """A fresh state; a function of the key alone."""

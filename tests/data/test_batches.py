@@ -80,9 +80,7 @@ def test_device_pieces_are_indices_and_fetch_traces(numbered):
 
     batches = open_batches(**numbered | {"placement": "device"})
     piece = batches.read(5)
-    assert {name: (array.dtype.name, array.shape) for name, array in piece.items()} == {
-        "index": ("int32", (3, 8))
-    }
+    assert {name: (array.dtype.name, array.shape) for name, array in piece.items()} == {"index": ("int32", (3, 8))}
     assert batches.resident["image"].shape == (N, 4, 4, 1)
     assert batches.resident["label"].dtype == np.int32
     batch = jax.jit(batches.fetch)(jax.device_put(batches.resident), jax.device_put(piece))
@@ -161,9 +159,7 @@ def test_close_stops_the_reading_thread(numbered, monkeypatch):
 
 def test_close_stops_the_stream(numbered, monkeypatch):
     reads, getitem = [], ArraySource.__getitem__
-    monkeypatch.setattr(
-        ArraySource, "__getitem__", lambda self, i: reads.append(time.sleep(0.005)) or getitem(self, i)
-    )
+    monkeypatch.setattr(ArraySource, "__getitem__", lambda self, i: reads.append(time.sleep(0.005)) or getitem(self, i))
     before = set(threading.enumerate())
     pieces = open_batches(**numbered | {"placement": "stream", "workers": 1}).pieces(0)
     next(pieces)

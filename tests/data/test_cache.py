@@ -69,9 +69,7 @@ def test_sha256_is_of_the_content_and_not_of_the_identity_or_the_chunks(tmp_path
     assert sha256(Source(other=1)) == first
     renamed, shorter, relabelled = Source(other=2), Source(19), Source(other=3)
     renamed.class_names = ("a", "b", "d")
-    relabelled.__class__ = type(
-        "R", (Source,), {"__getitem__": lambda s, i: (Source.__getitem__(s, i)[0], 0)}
-    )
+    relabelled.__class__ = type("R", (Source,), {"__getitem__": lambda s, i: (Source.__getitem__(s, i)[0], 0)})
     assert len({first, sha256(renamed), sha256(shorter), sha256(relabelled)}) == 4
 
 

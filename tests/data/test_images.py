@@ -58,9 +58,7 @@ def test_every_mode_becomes_grey(name):
     assert abs(result.astype(float) - np.dot(colour, (0.299, 0.587, 0.114))).max() <= 0.51
 
 
-@pytest.mark.parametrize(
-    "name", ["grey", "palette", "palette_clear", "rgba_part", "grey_alpha", "grey_16", "one_bit"]
-)
+@pytest.mark.parametrize("name", ["grey", "palette", "palette_clear", "rgba_part", "grey_alpha", "grey_16", "one_bit"])
 def test_modes_survive_a_png_file(tmp_path, name):
     image, colour = MODES[name]
     image.save(tmp_path / "a.png", **{k: v for k, v in image.info.items() if k == "transparency"})

@@ -55,9 +55,7 @@ def test_idx_files_become_a_folder_that_the_npz_source_reads(script, source_sett
     assert [label for _, label in read] == labels.tolist()
 
 
-@pytest.mark.parametrize(
-    "damage", [lambda d: d[:-1], lambda d: d + b"x", lambda d: b"PK" + d[2:], lambda d: d[:2]]
-)
+@pytest.mark.parametrize("damage", [lambda d: d[:-1], lambda d: d + b"x", lambda d: b"PK" + d[2:], lambda d: d[:2]])
 def test_broken_idx_files_are_named(tmp_path, damage):
     path = tmp_path / "a-idx1-ubyte"
     write_idx(path, np.arange(5))

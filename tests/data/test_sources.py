@@ -97,9 +97,7 @@ def test_a_broken_image_is_named_when_it_is_read(folder, tmp_path):
 
 def test_npz_images_keep_their_pixels_labels_and_names(npz):
     images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3)).astype(np.uint8)
-    source = npz(
-        {"images": images, "labels": np.array([0, 1, 2, 1, 0], np.int16), "class_names": ["x", "y", "z"]}
-    )
+    source = npz({"images": images, "labels": np.array([0, 1, 2, 1, 0], np.int16), "class_names": ["x", "y", "z"]})
     assert source.class_names == ("x", "y", "z")
     assert (np.stack([image for image, _ in source]) == images).all()
     assert [label for _, label in source] == [0, 1, 2, 1, 0]

@@ -106,7 +106,10 @@ def test_other_platforms_lower_to_native_convolutions():
     def f(y, kernel):
         return convolve_transposed(y, kernel, stride=2, padding=(1, 1))
 
-    shapes = jax.ShapeDtypeStruct((4, 8, 8, 32), jnp.float32), jax.ShapeDtypeStruct((4, 4, 32, 32), jnp.float32)
+    shapes = (
+        jax.ShapeDtypeStruct((4, 8, 8, 32), jnp.float32),
+        jax.ShapeDtypeStruct((4, 4, 32, 32), jnp.float32),
+    )
     text = {p: jax.jit(f).trace(*shapes).lower(lowering_platforms=(p,)).as_text() for p in ("tpu", "cpu")}
     assert text["tpu"].count("stablehlo.convolution") == 1
     assert "lhs_dilate = [2, 2]" in text["tpu"]

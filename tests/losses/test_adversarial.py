@@ -26,7 +26,10 @@ def test_hand_worked_values():
 def test_means_are_over_every_logit():
     real = jnp.array([[1.0, -2.0], [0.5, 3.0]])
     fake = jnp.array([[0.0, 1.0], [-1.0, 2.0]])
-    d_real, d_fake = 1 / (1 + np.exp(-np.asarray(real, np.float64))), 1 / (1 + np.exp(-np.asarray(fake, np.float64)))
+    d_real, d_fake = (
+        1 / (1 + np.exp(-np.asarray(real, np.float64))),
+        1 / (1 + np.exp(-np.asarray(fake, np.float64))),
+    )
     np.testing.assert_allclose(discriminator_loss(real, fake), -np.mean(np.log(d_real) + np.log(1 - d_fake)), rtol=1e-6)
     np.testing.assert_allclose(saturating_generator_loss(fake), np.mean(np.log(1 - d_fake)), rtol=1e-6)
     np.testing.assert_allclose(non_saturating_generator_loss(fake), -np.mean(np.log(d_fake)), rtol=1e-6)

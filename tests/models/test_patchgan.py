@@ -31,7 +31,8 @@ def test_a_logit_sees_exactly_its_receptive_field(field):
 def test_parameter_count_of_the_70_pixel_network():
     """2,768,705 with six input channels: pix2pix's discriminator (junyanz/pytorch-CycleGAN-and-pix2pix)."""
     variables = jax.eval_shape(
-        lambda key: PatchDiscriminator(70).init(key, jnp.zeros((1, 256, 256, 6)), train=True), jax.random.key(0)
+        lambda key: PatchDiscriminator(70).init(key, jnp.zeros((1, 256, 256, 6)), train=True),
+        jax.random.key(0),
     )
     assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == 2_768_705
 

@@ -111,7 +111,7 @@ def test_learning_rate_zero_freezes_a_player(player, rule):
 # A slow reference of Algorithm 1: two functions, written from the paper, sharing only the networks.
 
 
-def naive_discriminator_loss(gan, d, g, images, noise, labels):
+def naive_discriminator_loss(gan, d, *, g, images, noise, labels):
     """-1/m sum[log D(x) + log(1 - D(G(z)))] with sigmoid and log as written on the slide."""
     fakes = gan.generator.apply(g, noise, labels, train=True, mutable=["batch_stats"])[0]
     real, moved = gan.discriminator.apply(d, images, labels, train=True, mutable=["batch_stats"])
@@ -144,8 +144,11 @@ def reference_step(gan, state, batch, *, k, shared, simultaneous, saturating, co
     for i in range(k):
         labels = batch["label"][i] if conditional else None
         noise = jax.random.normal(named_key(KEY, "noise/discriminator", state.step, i), (M, 3))
-        before, d = d, descend(
-            d, lambda v, i=i: naive_discriminator_loss(gan, v, g[0], images[i], noise, labels), 0.2
+        before, d = (
+            d,
+            descend(
+                d, partial(naive_discriminator_loss, gan, g=g[0], images=images[i], noise=noise, labels=labels), 0.2
+            ),
         )
     if not shared:
         noise = jax.random.normal(named_key(KEY, "noise/generator", state.step, k - 1), (M, 3))
@@ -190,7 +193,12 @@ def test_the_options_differ_from_each_other():
     """What the parity test cannot see: an option that changes nothing."""
     batch = make_batch(2)
     results = []
-    for changes in ({}, {"gan.shared_fakes": True}, {"gan.simultaneous": True}, {"gan.generator_loss": "saturating"}):
+    for changes in (
+        {},
+        {"gan.shared_fakes": True},
+        {"gan.simultaneous": True},
+        {"gan.generator_loss": "saturating"},
+    ):
         gan = make_gan(2, **changes)
         after, _, _ = jax.jit(gan.train_step)(jax.jit(gan.init)(KEY), batch, KEY)
         results.append(after.generator.variables["params"])

@@ -1,0 +1,210 @@
+"""Every config file builds at full size, trains small, resumes and samples; every key can be overridden."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gormley_vision import config as cfg
+from gormley_vision import experiment
+from gormley_vision.errors import UserError
+from gormley_vision.files import read_json
+from gormley_vision.run import run
+from gormley_vision.tasks.gan import GAN
+from gormley_vision.training import checkpoints
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted((ROOT / "configs").glob("*.py"))
+NAMES = [path.stem for path in FILES]
+
+
+def train_py(*words: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "train.py", *words], cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _own_cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_a_config_builds_and_is_plain_data(path):
+    config = cfg.load_config_file(str(path))
+    experiment.check(config)
+    assert json.loads(json.dumps(config.to_dict())) == config.to_dict()
+    assert len(cfg.describe(config).splitlines()) == len(cfg.fields_of(config))
+    with pytest.raises(UserError, match="smoke"):
+        cfg.load_config_file(f"{path}:smok")
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_the_command_in_a_config_header_is_a_command(path):
+    """The header's first indented line runs this very file, with flags that exist."""
+    text = path.read_text()
+    command = re.search(r"^    (python train\.py .*?)$", text.replace("\\\n", " "), re.MULTILINE)
+    assert command, "no command"
+    words = shlex.split(command.group(1))[2:]
+    assert f"--config=configs/{path.name}" in words
+    cfg.check_flags([word.replace("configs/", f"{ROOT}/configs/") for word in words])
+    for part in ("Source:", "Deviations:", "Reached here:"):
+        assert part in text, f"the header lacks '{part}'"
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_the_full_size_step_traces(path):
+    config = cfg.load_config_file(str(path)).to_dict()
+    task = experiment.make_task(config, class_names=tuple("0123456789"), epoch_images=50_000)
+    key = jax.random.key(0)
+    k, m, size, channels = (
+        task.minibatches,
+        config["data"]["batch_size"],
+        config["data"]["image_size"],
+        config["data"]["channels"],
+    )
+    batch = {
+        "image": jax.ShapeDtypeStruct((k, m, size, size, channels), jnp.uint8),
+        "label": jax.ShapeDtypeStruct((k, m), jnp.int32),
+    }
+    state = jax.eval_shape(task.init, key)
+    after, metrics, checks = jax.eval_shape(task.train_step, state, batch, key)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
+    assert all(value.shape == () for value in [*metrics.values(), *checks.values()])
+    assert jax.eval_shape(task.preview, state, key).ndim == 4
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_the_smoke_version_trains_checkpoints_resumes_and_samples(path, tmp_path):
+    config = cfg.load_config_file(f"{path}:smoke")
+    config.mesh.data = 1
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert run(config.to_dict(), whole) == 0
+    assert checkpoints.steps_of(whole / "checkpoints") == [6, 8]
+    config.stop_after = "5 steps"
+    assert run(config.to_dict(), parts) == 0
+    assert checkpoints.steps_of(parts / "checkpoints") == [3, 5]
+    config.stop_after = ""
+    assert run(config.to_dict(), parts) == 0
+    digests = [checkpoints.digest(folder / "checkpoints" / "8") for folder in (whole, parts)]
+    assert digests[0] == digests[1]
+    assert [p.read_bytes() for p in sorted(whole.glob("samples/*"))] == [
+        p.read_bytes() for p in sorted(parts.glob("samples/*"))
+    ]
+    lines = [
+        [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()] for folder in (whole, parts)
+    ]
+    assert [line["step"] for line in lines[0]] == list(range(1, 9))
+    for line in lines[0] + lines[1]:
+        del line["time"]
+    assert lines[0] == lines[1]
+    assert read_json(whole / "config.json") == config.to_dict()
+
+    from gormley_vision.sampling import restore, sample
+
+    restored = restore(whole)
+    assert restored.step == 8
+    if isinstance(restored.task, GAN):
+        images, _ = sample(restored, num=3)
+        assert images.shape[0] == 3
+        assert np.isfinite(images).all()
+        assert np.abs(images).max() <= 1
+    else:
+        with pytest.raises(UserError, match="generates no images"):
+            sample(restored, num=3)
+
+
+@pytest.mark.parametrize("task", cfg.TASK_FIELDS)
+def test_every_key_can_be_overridden_on_the_command_line(task, tmp_path, monkeypatch):
+    """Through absl itself: each default, written as a flag, parses and comes back."""
+    from absl import flags
+    from ml_collections import config_flags
+
+    file = tmp_path / "experiment.py"
+    file.write_text(
+        f"from gormley_vision.config import default_config\ndef get_config(arg=''): return default_config({task!r})"
+    )
+    fields = {key: field for key, field in cfg.TASK_FIELDS[task].items() if key != "task"}
+    values = {key: _another(field) for key, field in fields.items()}
+    argv = [f"--config={file}", *(f"--config.{key}={value}" for key, value in values.items())]
+    cfg.check_flags(argv)
+    monkeypatch.setattr(sys, "argv", ["train.py", *argv])  # where config_flags looks for overrides
+    holder = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", None, flag_values=holder, lock_config=True)
+    holder(sys.argv)
+    parsed = cfg.flatten(holder.config)
+    assert {key: parsed[key] for key in values} == values
+    cfg.validate(holder.config)
+
+
+def _another(field):
+    """A value of the field's type other than its default."""
+    if field.choices:
+        return next(choice for choice in field.choices if choice != field.default)
+    return {
+        bool: lambda d: not d,
+        int: lambda d: d + 3,
+        float: lambda d: d / 2 + 0.125,
+        str: lambda d: f"{d}x",
+    }[type(field.default)](field.default)
+
+
+@pytest.mark.parametrize(
+    ("flag", "advice"),
+    [
+        ("--config.data.batchsize=64", "did you mean 'data.batch_size'"),
+        ("--config.batch_size=64", "did you mean 'data.batch_size'"),
+        ("--config.data.batch_size=many", "needs an integer"),
+        ("--config.data.flip=maybe", "needs true or false"),
+        ("--config.generator_optimizer.learning_rate=fast", "needs a number"),
+        ("--config.discriminator.architecture=pachgan", "'patchgan'"),
+        ("--config.discriminator.receptive_field=15", "one of '0', '1', '16', '34', '70'"),
+        ("--wrkdir=x", "workdir"),
+    ],
+)
+def test_a_wrong_flag_is_refused_at_once_without_a_trace(flag, advice):
+    began = time.perf_counter()
+    done = train_py("--config=configs/dcgan_mnist.py", flag)
+    seconds = time.perf_counter() - began
+    assert done.returncode != 0
+    assert advice in done.stderr
+    assert "Traceback" not in done.stderr
+    assert seconds < 2
+
+
+def test_a_wrong_config_file_or_none_is_refused_with_the_nearest():
+    done = train_py("--config=configs/dcgan_mnits.py")
+    assert done.returncode == 2
+    assert "did you mean 'configs/dcgan_mnist.py'" in done.stderr
+    done = train_py("--workdir=x")
+    assert done.returncode == 2
+    assert "configs/dcgan_mnist.py" in done.stderr
+
+
+def test_print_config_shows_every_key_with_its_meaning():
+    done = train_py("--config=configs/dcgan_mnist.py", "--config.data.batch_size=96", "--print_config")
+    assert done.returncode == 0
+    assert re.search(r"^data\.batch_size = 96 +# images of one minibatch", done.stdout, re.MULTILINE)
+
+
+def test_a_hand_made_config_with_a_wrong_key_or_type_is_refused():
+    config = cfg.default_config("gan").to_dict()
+    config["data"]["batch_sise"] = 4
+    config["seed"] = "zero"
+    del config["gan"]["conditional"]
+    with pytest.raises(UserError) as refusal:
+        cfg.validate(config)
+    for part in (
+        "data.batch_sise: no such key; did you mean 'data.batch_size'",
+        "seed='zero': needs an integer",
+        "gan.conditional: missing",
+    ):
+        assert part in str(refusal.value)

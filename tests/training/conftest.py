@@ -1,0 +1,170 @@
+"""Runs for the tests of the loop: in this process on one device, or as real processes on their own."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+from gormley_vision import experiment
+from gormley_vision.config import default_config, shrink
+from gormley_vision.training import checkpoints as ckpt
+from gormley_vision.training import loop
+
+ROOT = Path(__file__).parents[2]
+SMALL = {"data.source": "fake", "data.image_size": 16, "mesh.data": 1, "log.samples": 4}
+
+
+class Lab:
+    """Tiny runs in this process. All decode into, and compile into, one cache of this test session."""
+
+    def __init__(self, cache: Path) -> None:
+        self.cache = cache
+
+    def config(self, task: str = "classification", **overrides) -> dict:
+        """The smoke config of a task as `train.py` would hand it over; keys with '__' for '.'."""
+        config = shrink(default_config(task))
+        flat = SMALL | {"data.cache_dir": str(self.cache / "data")}
+        config.update_from_flattened_dict(flat | {k.replace("__", "."): v for k, v in overrides.items()})
+        experiment.check(config.to_dict())
+        return config.to_dict()
+
+    def open(self, config: dict) -> tuple:
+        """The task and the batches of a config."""
+        batches = experiment.make_batches(config)
+        classes, length = batches.class_names, batches.length
+        return experiment.make_task(config, class_names=classes, epoch_images=length), batches
+
+    def train(self, config: dict, workdir: Path, wrap=lambda task: task, profile: bool = False) -> int:
+        """What `run` does behind the lock and the log; `wrap` may replace the task."""
+        workdir.mkdir(parents=True, exist_ok=True)
+        task, batches = self.open(config)
+        return loop.train(wrap(task), batches, config, workdir, profile)
+
+
+class Programs:
+    """`train.py` and the scripts as processes with an environment of their own."""
+
+    def __init__(self, cache: Path) -> None:
+        self.environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(cache),
+            "XDG_CACHE_HOME": str(cache),
+            "PYTHONPATH": str(ROOT),
+            "JAX_PLATFORMS": "cpu",
+            "COLUMNS": "200",
+        }
+
+    def command(self, workdir: Path, **overrides) -> list[str]:
+        """The `train.py` command of a tiny GAN run."""
+        flags = {"data__source": "fake", "data__image_size": 16, "log__samples": 4, **overrides}
+        words = [f"--config.{key.replace('__', '.')}={value}" for key, value in flags.items()]
+        config = "--config=configs/dcgan_mnist.py:smoke"
+        return [sys.executable, "train.py", config, f"--workdir={workdir}", *words]
+
+    def start(self, command: list[str]) -> subprocess.Popen:
+        """Start it, standard error readable."""
+        return subprocess.Popen(
+            command, cwd=ROOT, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    def finish(self, process: subprocess.Popen) -> tuple[int, str]:
+        """Exit status and standard error; a process that hangs fails the test."""
+        try:
+            _, errors = process.communicate(timeout=120)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            raise
+        return process.returncode, errors
+
+    def train(self, workdir: Path, **overrides) -> tuple[int, str]:
+        """Run `train.py` to its end."""
+        return self.finish(self.start(self.command(workdir, **overrides)))
+
+    def script(self, name: str, *words: str) -> subprocess.CompletedProcess:
+        """Run `scripts/NAME.py`."""
+        command = [sys.executable, f"scripts/{name}.py", *words]
+        return subprocess.run(
+            command, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=120, check=False
+        )
+
+    def wait_for_step(self, process: subprocess.Popen, workdir: Path, step: int) -> None:
+        """Until metrics.jsonl has the line of `step`, or the process ended."""
+        deadline = time.monotonic() + 120
+        while process.poll() is None and last_step(workdir) < step:
+            assert time.monotonic() < deadline, f"step {step} never came"
+            time.sleep(0.005)
+
+
+def last_step(workdir: Path) -> int:
+    path = workdir / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    try:
+        return json.loads(lines[-1])["step"]
+    except (IndexError, json.JSONDecodeError):
+        return 0
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def programs(cache) -> Programs:
+    return Programs(cache)
+
+
+@pytest.fixture
+def lab(cache):
+    """In-process runs whose compiled programs are kept for the session: many tests run the same step."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compilation_cache, "_cache", None)
+        before = {
+            name: getattr(jax.config, name)
+            for name in ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+        }
+        jax.config.update("jax_compilation_cache_dir", str(cache / "here"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        compilation_cache.reset_cache()
+        yield Lab(cache)
+        for name, value in before.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+
+
+@pytest.fixture
+def said():
+    """The package's log lines, whether or not something stopped them from propagating."""
+    lines: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())
+    logger, level = logging.getLogger("gormley_vision"), logging.getLogger("gormley_vision").level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    yield lines
+    logger.removeHandler(handler)
+    logger.setLevel(level)
+
+
+@pytest.fixture(scope="session")
+def end_of():
+    """A function: all of a finished run that must not depend on how often it was killed."""
+
+    def end(workdir: Path) -> dict:
+        folder = workdir / "checkpoints"
+        step = ckpt.newest_whole(folder)
+        metrics = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+        for line in metrics:
+            assert line.pop("time")
+        samples = {path.name: path.read_bytes() for path in (workdir / "samples").glob("*.png")}
+        return {"digest": ckpt.digest(folder / str(step)), "metrics": metrics, "samples": samples}
+
+    return end
