@@ -1,4 +1,16 @@
-"""PLACEHOLDER"""
+"""Algorithm 1 of Goodfellow et al. to the letter, on 5,000 real MNIST digits.
+
+    python train.py --config=configs/algorithm1_mnist.py
+
+Source: Goodfellow et al. 2014 (arXiv:1406.2661), Algorithm 1: k = 1 discriminator update on a fresh minibatch,
+    then the generator descends log(1 - D(G(z))) on fresh noise against the new discriminator; momentum SGD.
+Deviations: DCGAN networks instead of maxout and dense layers, constant momentum 0.5 and learning rates (the
+    authors' released code anneals both, ascends log D(G(z)), and updates both players at once: see
+    gan.generator_loss and gan.simultaneous).
+Reached here: @@algorithm1_mnist@@
+    The rates matter: with 0.02 for both players the discriminator wins within 100 steps, D(G(z)) falls below
+    0.001, and log(1 - D) has no gradient left, which is why section 3 of the paper offers log D instead.
+"""
 
 from gormley_vision.config import check_arg, default_config, shrink
 
@@ -13,5 +25,6 @@ def get_config(arg: str = ""):
     for optimizer in (config.generator_optimizer, config.discriminator_optimizer):
         optimizer.name = "momentum_sgd"
         optimizer.momentum = 0.5
-        optimizer.learning_rate = 0.05
+    config.discriminator_optimizer.learning_rate = 0.001
+    config.generator_optimizer.learning_rate = 0.02
     return shrink(config) if check_arg(arg) else config

@@ -1,4 +1,15 @@
-"""PLACEHOLDER"""
+"""DCGAN on CIFAR-10 at 32 pixels.
+
+    python scripts/prepare_data.py cifar10     (once: downloads, needs the `prepare` extra)
+    python train.py --config=configs/dcgan_cifar.py
+
+From a folder of images instead: --config.data.source=folder --config.data.path=FOLDER
+
+Source: Radford et al. 2015 (arXiv:1511.06434), in the 4x4-kernel form of pytorch/examples/dcgan, batch 128.
+Deviations: 32 pixels, so three fractionally-strided layers; horizontal flips; samples come from an averaged
+    generator.
+Reached here: @@dcgan_cifar@@
+"""
 
 from gormley_vision.config import check_arg, default_config, shrink
 

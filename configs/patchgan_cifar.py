@@ -1,4 +1,14 @@
-"""PLACEHOLDER"""
+"""A DCGAN generator against a PatchGAN discriminator, on CIFAR-10 at 32 pixels.
+
+    python scripts/prepare_data.py cifar10     (once: downloads, needs the `prepare` extra)
+    python train.py --config=configs/patchgan_cifar.py
+
+Source: the discriminator of Isola et al. 2017 (arXiv:1611.07004), section 3.2.2, here with a receptive field of
+    16 pixels; generator and optimizer as in configs/dcgan_cifar.py.
+Deviations: unconditional, so no image-to-image input and no L1 term: each patch is judged by itself, and
+    nothing asks the patches to make one object.
+Reached here: @@patchgan_cifar@@
+"""
 
 from gormley_vision.config import check_arg, default_config, shrink
 

@@ -156,17 +156,22 @@ def read_meta(checkpoint: Path) -> dict[str, Any]:
     return read_json(checkpoint / "meta.json")
 
 
-def restore(checkpoint: Path, like: Any, sharding: jax.sharding.Sharding) -> Any:
+def restore(checkpoint: Path, like: Any, sharding: jax.sharding.Sharding, parts: frozenset[str] = frozenset()) -> Any:
     """The state of a checkpoint, placed by `sharding`, in the structure of `like` (shapes suffice).
+
+    With `parts`, only what lies below nodes of these names is taken; all else stays that of `like`.
 
     Raises:
         UserError: names, shapes or dtypes differ; lists the missing, extra and changed ones.
     """
-    saved, wanted = read_meta(checkpoint)["tree"], describe_tree(like)
-    if differences := compare_trees(saved, wanted):
+
+    def chosen(tree: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: leaf for name, leaf in tree.items() if not parts or parts & set(name.split("/"))}
+
+    saved = read_meta(checkpoint)["tree"]
+    if differences := compare_trees(chosen(saved), chosen(describe_tree(like))):
         raise UserError(f"{checkpoint} does not fit this code and config:\n  " + "\n  ".join(differences))
-    abstract = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding) for name, x in flat(like).items()}
-    arrays = _read_arrays(checkpoint, abstract)
+    arrays = chosen(_read_arrays(checkpoint, {name: _parse(text, sharding) for name, text in saved.items()}))
     whole = traverse_util.flatten_dict(serialization.to_state_dict(like), keep_empty_nodes=True, sep="/")
     return serialization.from_state_dict(like, traverse_util.unflatten_dict(whole | arrays, sep="/"))
 
@@ -197,7 +202,8 @@ def compare_trees(saved: Mapping[str, str], wanted: Mapping[str, str]) -> list[s
 
 def digest(checkpoint: Path) -> str:
     """One SHA-256 over names, dtypes, shapes and bytes of the whole train state, whatever the files look like."""
-    tree = {name: _parse(text) for name, text in read_meta(checkpoint)["tree"].items()}
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    tree = {name: _parse(text, here) for name, text in read_meta(checkpoint)["tree"].items()}
     total = hashlib.sha256()
     for name, array in sorted(_read_arrays(checkpoint, tree).items()):
         value = np.asarray(array)
@@ -206,9 +212,8 @@ def digest(checkpoint: Path) -> str:
     return total.hexdigest()
 
 
-def _parse(text: str) -> jax.ShapeDtypeStruct:
+def _parse(text: str, sharding: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
     dtype, _, shape = text.rstrip("]").partition("[")
-    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.ShapeDtypeStruct(tuple(int(n) for n in shape.split(",") if n), np.dtype(dtype), sharding=sharding)
 
 

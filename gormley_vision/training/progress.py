@@ -5,9 +5,11 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.logging import RichHandler
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 log = logging.getLogger(__name__)
 console = Console(stderr=True)
@@ -29,26 +31,20 @@ class TrainingProgress:
         self.total, self.images_per_step = total, images_per_step
         self._first, self._began = start, time.perf_counter()
         self._last, self._last_time, self.images_per_second = start, self._began, 0.0
-        self._bar: Progress | None = None
-        self._task = TaskID(0)
-        if console.is_terminal:
-            self._bar = Progress(
-                TextColumn("step"),
-                MofNCompleteColumn(),
-                BarColumn(),
-                TimeRemainingColumn(),
-                TextColumn("{task.description}"),
-                console=console,
-            )
-            self._bar.start()
-            self._task = self._bar.add_task("", total=total, completed=start)
+        self._text = Text()
+        self._bar = Progress(
+            TextColumn("step"), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn(), console=console
+        )
+        self._task = self._bar.add_task("", total=total, completed=start)
+        self._live = Live(Group(self._bar, self._text), console=console) if console.is_terminal else None
+        if self._live is not None:
+            self._live.start()
 
     def advance(self, step: int) -> None:
         """A step was dispatched."""
         if step == self._first + 1:  # the first step compiles: time starts behind it
             self._last, self._last_time = step, time.perf_counter()
-        if self._bar is not None:
-            self._bar.update(self._task, completed=step)
+        self._bar.update(self._task, completed=step)
 
     def report(self, step: int, values: Mapping[str, float]) -> None:
         """Metrics of a step arrived, so all steps up to it are done."""
@@ -57,8 +53,8 @@ class TrainingProgress:
             self.images_per_second = (step - self._last) * self.images_per_step / (now - self._last_time)
             self._last, self._last_time = step, now
         text = "  ".join(f"{name} {value:.3f}" for name, value in values.items() if "gradient" not in name)
-        if self._bar is not None:
-            self._bar.update(self._task, description=f"{self.images_per_second:.0f} images/s  {text}")
+        if self._live is not None:
+            self._text.plain = f"{self.images_per_second:.0f} images/s  {text}"
             return
         seconds = (self.total - step) * self.images_per_step / self.images_per_second if self.images_per_second else 0
         left = f"{int(seconds) // 60}:{int(seconds) % 60:02d} left" if seconds else ""
@@ -66,8 +62,8 @@ class TrainingProgress:
 
     def close(self) -> None:
         """Leave the last state of the bar on the screen."""
-        if self._bar is not None:
-            self._bar.stop()
+        if self._live is not None:
+            self._live.stop()
 
 
 @contextlib.contextmanager

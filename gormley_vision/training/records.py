@@ -5,6 +5,7 @@ import datetime
 import fcntl
 import json
 import logging
+import sys
 from collections.abc import Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
@@ -69,7 +70,10 @@ def _step_of(line: str) -> float:
 
 def log_to(path: Path, extra: logging.Handler) -> None:
     """Send the package's log to a file with times, and to `extra` (the console) as it is."""
-    absl.logging.set_verbosity(absl.logging.WARNING)  # orbax tells a dozen lines a checkpoint
+    # Orbax tells a dozen lines a checkpoint, and raises its errors to us besides logging them with traces.
+    absl.logging.set_verbosity(absl.logging.FATAL)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    sys.unraisablehook = _unraisable
     logger = logging.getLogger("gormley_vision")
     logger.setLevel(logging.INFO)
     logger.propagate = False
@@ -81,6 +85,12 @@ def log_to(path: Path, extra: logging.Handler) -> None:
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger.addHandler(file)
     logger.addHandler(extra)
+
+
+def _unraisable(fault: Any) -> None:
+    """Python's hook, but for tensorstore's callbacks, which outlive orbax's event loop when a write failed."""
+    if str(fault.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(fault)
 
 
 def now() -> str:

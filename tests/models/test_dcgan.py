@@ -1,5 +1,7 @@
 """Parameter counts from the papers' code, shapes at every size, initial weights, and parity with PyTorch's layers."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,14 @@ from gormley_vision.models.dcgan import Discriminator, Generator, halvings
 
 def count(variables) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+
+
+def init(module, seed, *inputs):
+    return jax.jit(partial(module.init, train=True))(jax.random.key(seed), *inputs)
+
+
+def run(module, variables, *inputs):
+    return jax.jit(partial(module.apply, train=False))(variables, *inputs)
 
 
 def shapes(module, *inputs):
@@ -55,7 +65,7 @@ def test_other_sizes_are_refused_with_the_nearest(size, near):
 
 
 def test_initial_weights():
-    variables = Generator(32, 3).init(jax.random.key(3), jnp.zeros((2, 100)), train=True)
+    variables = init(Generator(32, 3), 3, jnp.zeros((2, 100)))
     kernel = variables["params"]["TransposedConvolution_0"]["kernel"]
     np.testing.assert_allclose([kernel.mean(), kernel.std()], [0, 0.02], atol=3e-4)
     scale = variables["params"]["BatchNorm_0"]["scale"]
@@ -68,12 +78,12 @@ def test_labels_reach_both_players():
     generator, discriminator = Generator(16, 1, 4, 2, classes=3), Discriminator(2, classes=3)
     noise = jax.random.normal(key, (2, 4))
     first, second = jnp.array([0, 1]), jnp.array([2, 1])
-    g = generator.init(key, noise, first, train=True)
-    images = [generator.apply(g, noise, labels, train=False) for labels in (first, second)]
+    g = init(generator, 0, noise, first)
+    images = [run(generator, g, noise, labels) for labels in (first, second)]
     assert not np.array_equal(images[0][0], images[1][0])
     np.testing.assert_array_equal(images[0][1], images[1][1])
-    d = discriminator.init(key, images[0], first, train=True)
-    logits = [discriminator.apply(d, images[0], labels, train=False) for labels in (first, second)]
+    d = init(discriminator, 0, images[0], first)
+    logits = [run(discriminator, d, images[0], labels) for labels in (first, second)]
     assert logits[0][0] != logits[1][0]
     assert logits[0][1] == logits[1][1]
 
@@ -81,9 +91,9 @@ def test_labels_reach_both_players():
 def test_bfloat16_computes_in_bfloat16_and_keeps_parameters_and_outputs_in_float32():
     generator = Generator(16, 1, 4, 2, dtype=jnp.dtype("bfloat16"))
     noise = jax.random.normal(jax.random.key(0), (8, 4))
-    variables = generator.init(jax.random.key(1), noise, train=True)
+    variables = init(generator, 1, noise)
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
-    half = generator.apply(variables, noise, train=False)
-    full = generator.clone(dtype=jnp.float32).apply(variables, noise, train=False)
+    half = run(generator, variables, noise)
+    full = run(generator.clone(dtype=jnp.float32), variables, noise)
     assert half.dtype == jnp.float32
     assert 0 < jnp.abs(half - full).max() < 0.03

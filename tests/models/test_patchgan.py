@@ -1,5 +1,7 @@
 """The receptive field by the support of a gradient, and the parameter count of the published network."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,13 +18,13 @@ def test_a_logit_sees_exactly_its_receptive_field(field):
     model = PatchDiscriminator(receptive_field=field, width=2)
     size = 2 * field + 40
     images = jax.random.normal(jax.random.key(0), (1, size, size, 1))
-    variables = model.init(jax.random.key(1), images, train=False)
+    variables = jax.jit(partial(model.init, train=False))(jax.random.key(1), images)
 
     def logit(images):
         logits = model.apply(variables, images, train=False)  # running statistics: BatchNorm mixes no pixels
         return logits[0, logits.shape[1] // 2, logits.shape[2] // 2]
 
-    seen = np.asarray(jax.grad(logit)(images))[0, :, :, 0] != 0
+    seen = np.asarray(jax.jit(jax.grad(logit))(images))[0, :, :, 0] != 0
     rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
     assert rows[-1] - rows[0] + 1 == field
     assert columns[-1] - columns[0] + 1 == field

@@ -122,22 +122,18 @@ def programs(cache) -> Programs:
     return Programs(cache)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def lab(cache):
     """In-process runs whose compiled programs are kept for the session: many tests run the same step."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compilation_cache, "_cache", None)
-        before = {
-            name: getattr(jax.config, name)
-            for name in ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-        }
-        jax.config.update("jax_compilation_cache_dir", str(cache / "here"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-        compilation_cache.reset_cache()
-        yield Lab(cache)
-        for name, value in before.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: getattr(jax.config, name) for name in names}
+    jax.config.update("jax_compilation_cache_dir", str(cache / "here"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    compilation_cache.reset_cache()
+    yield Lab(cache)
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
 
 
 @pytest.fixture

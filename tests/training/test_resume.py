@@ -1,4 +1,4 @@
-"""Exact resume, with real processes: stopped by signals or killed at random moments, a run ends with the same bits."""
+"""Exact resume, with real processes: stopped or killed at random moments, a run ends with the same bits."""
 
 import collections
 import json

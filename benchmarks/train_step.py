@@ -1,0 +1,188 @@
+"""A whole GAN training step here and in PyTorch eager, side by side in one process, interleaved.
+
+    pip install -e ".[bench]" && python benchmarks/train_step.py [--steps=15] [--batch=128] [--size=32]
+
+DCGAN at 32x32x3, 64 filters, batch 128, Adam, float32: one discriminator update on real and fake images, then
+one generator update on fresh noise. The peer is written as pytorch/examples writes it, but for fresh noise in
+the generator's update, so that both sides do the same work; `torch (D frozen)` also spares the discriminator's
+parameter gradients in the generator's update, as this package does and the example does not.
+
+Prints seconds a step (minimum, median), the ratio to each peer, GFLOP/s by the operations that the convolutions
+need, the rate of a large matrix product for comparison, and the loop's share of time spent waiting for data.
+"""
+
+import argparse
+import os
+import statistics
+import time
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from gormley_vision import experiment
+from gormley_vision.config import default_config
+from gormley_vision.models.dcgan import halvings
+from gormley_vision.training.loop import Step
+from gormley_vision.training.sharding import Shardings, make_mesh
+
+WIDTH, LATENT = 64, 100
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=15, help="timed steps of each side")
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--size", type=int, default=32, help="image size, pixels")
+    parser.add_argument("--json", help="also write the figures to this file")
+    return parser.parse_args()
+
+
+def ours(batch: int, size: int) -> tuple[Callable[[], float], Callable[[], None]]:
+    """(wait for data and dispatch, returning seconds waited; wait for the step)."""
+    config = default_config("gan")
+    config.data.update(source="fake", image_size=size, channels=3, batch_size=batch)
+    config.mesh.data = 1
+    batches = experiment.make_batches(config.to_dict())
+    task = experiment.make_task(config.to_dict(), class_names=(), epoch_images=batches.length)
+    shardings = Shardings.on(make_mesh(1, batch))
+    step = Step(task, batches.fetch, shardings)
+    key = jax.device_put(jax.random.key(0), shardings.replicated)
+    state = jax.jit(task.init, out_shardings=shardings.replicated)(key)
+    resident = jax.device_put(batches.resident, shardings.replicated)
+    pieces = batches.pieces(0)
+    holder = [state]
+
+    def dispatch() -> float:
+        began = time.perf_counter()
+        piece = next(pieces)
+        waited = time.perf_counter() - began
+        holder[0], _, _ = step(holder[0], resident, jax.device_put(piece, shardings.batch), key)
+        return waited
+
+    return dispatch, lambda: jax.block_until_ready(holder[0])
+
+
+def torch_step(batch: int, size: int, freeze: bool) -> Callable[[], None]:
+    """The same step in PyTorch: layers, initial weights and update order of pytorch/examples/dcgan."""
+    import torch
+    from torch import nn
+    from torch.nn import functional
+
+    base, depth = halvings(size)
+    wide = WIDTH * 2 ** (depth - 1)
+    layers: list[nn.Module] = [nn.ConvTranspose2d(LATENT, wide, base, bias=False), nn.BatchNorm2d(wide), nn.ReLU(True)]
+    for level in range(depth - 1, 0, -1):
+        features = WIDTH * 2 ** (level - 1)
+        layers += [nn.ConvTranspose2d(2 * features, features, 4, 2, 1, bias=False)]
+        layers += [nn.BatchNorm2d(features), nn.ReLU(True)]
+    generator = nn.Sequential(*layers, nn.ConvTranspose2d(WIDTH, 3, 4, 2, 1, bias=False), nn.Tanh())
+    layers = [nn.Conv2d(3, WIDTH, 4, 2, 1, bias=False), nn.LeakyReLU(0.2, True)]
+    for level in range(1, depth):
+        features = WIDTH * 2**level
+        layers += [nn.Conv2d(features // 2, features, 4, 2, 1, bias=False)]
+        layers += [nn.BatchNorm2d(features), nn.LeakyReLU(0.2, True)]
+    discriminator = nn.Sequential(*layers, nn.Conv2d(wide, 1, base, bias=False), nn.Flatten(0))
+    players = (discriminator, generator)
+    d_optimizer, g_optimizer = (torch.optim.Adam(p.parameters(), 2e-4, betas=(0.5, 0.999)) for p in players)
+    images = torch.randint(0, 256, (4096, 3, size, size), dtype=torch.uint8)
+
+    def step() -> None:
+        real = images[torch.randint(0, len(images), (batch,))].float() / 127.5 - 1
+        d_optimizer.zero_grad()
+        with torch.no_grad():
+            fake = generator(torch.randn(batch, LATENT, 1, 1))
+        loss = functional.softplus(-discriminator(real)).mean() + functional.softplus(discriminator(fake)).mean()
+        loss.backward()
+        d_optimizer.step()
+        g_optimizer.zero_grad()
+        discriminator.requires_grad_(not freeze)
+        functional.softplus(-discriminator(generator(torch.randn(batch, LATENT, 1, 1)))).mean().backward()
+        discriminator.requires_grad_(True)
+        g_optimizer.step()
+
+    return step
+
+
+def needed_gflop(batch: int, size: int) -> float:
+    """Multiply-adds, twice, of all convolutions and dense layers in one step of the game.
+
+    With F the cost of one pass through a player, D pays 3F for real and 3F for fake images less two first-layer
+    input gradients, G pays F; in G's update G pays 3F less its first input gradient, and D 2F.
+    """
+    base, depth = halvings(size)
+    sides = [base * 2**level for level in range(depth + 1)]  # generator order: small to large
+    widths = [*(WIDTH * 2 ** (depth - 1 - level) for level in range(depth)), 3]
+    inner = [2 * 16 * sides[i] ** 2 * widths[i] * widths[i + 1] for i in range(depth)]
+    end = 2 * base**2 * widths[0]
+    g, d = sum(inner) + end * LATENT, sum(inner) + end
+    flop = (6 * d - 2 * inner[-1]) + g + (3 * g - end * LATENT) + 2 * d
+    return batch * flop / 1e9
+
+
+def matrix_product_gflops() -> float:
+    """The best rate of a 2048 x 2048 float32 product: what the processor can do."""
+    x = jnp.ones((2048, 2048))
+    product = jax.jit(lambda a: a @ a)
+    seconds = []
+    for _ in range(8):
+        began = time.perf_counter()
+        product(x).block_until_ready()
+        seconds.append(time.perf_counter() - began)
+    return 2 * 2048**3 / min(seconds) / 1e9
+
+
+def main() -> None:
+    """Warm up, interleave, print."""
+    options = parse()
+    import torch
+
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    dispatch, wait = ours(options.batch, options.size)
+    sides: dict[str, Callable[[], object]] = {
+        "gormley_vision": lambda: (dispatch(), wait()),
+        "torch": torch_step(options.batch, options.size, freeze=False),
+        "torch (D frozen)": torch_step(options.batch, options.size, freeze=True),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for turn in range(options.steps + 3):
+        for name, side in sides.items():
+            began = time.perf_counter()
+            side()
+            if turn >= 3:
+                seconds[name].append(time.perf_counter() - began)
+    began, waited = time.perf_counter(), 0.0
+    for _ in range(options.steps):
+        waited += dispatch()
+    wait()
+    share = waited / (time.perf_counter() - began)
+
+    gflop, peak = needed_gflop(options.batch, options.size), matrix_product_gflops()
+    figures: dict[str, object] = {"jax": jax.__version__, "torch": torch.__version__, "needed_gflop": round(gflop, 1)}
+    print(f"jax {jax.__version__}, torch {torch.__version__}; a step needs {gflop:.1f} GFLOP")
+    print(f"a 2048^3 matrix product runs at {peak:.0f} GFLOP/s: the floor of a step is {gflop / peak:.3f} s")
+    mine = seconds["gormley_vision"]
+    for name, times in seconds.items():
+        low, middle = min(times), statistics.median(times)
+        ratios = [a / b for a, b in zip(mine, times, strict=True)]
+        print(f"{name:<18} min {low:.3f} s  median {middle:.3f} s  {gflop / low:4.0f} GFLOP/s")
+        figures[name] = {"min_s": round(low, 4), "median_s": round(middle, 4)}
+        if times is not mine:
+            print(f"{'':<18} ours / this: of minima {min(mine) / low:.2f}, median of pairs {statistics.median(ratios):.2f}")
+            figures[f"ratio to {name}"] = {
+                "of_minima": round(min(mine) / low, 3),
+                "median_of_pairs": round(statistics.median(ratios), 3),
+            }
+    print(f"waiting for data: {share:.2%} of a step")
+    figures |= {"matrix_product_gflops": round(peak), "waiting_for_data": round(share, 5)}
+    if options.json:
+        from pathlib import Path
+
+        from gormley_vision.files import write_json
+
+        write_json(Path(options.json), figures)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,409 @@
+"""The loop, in this process: one compilation, donation, transfers, non-finite steps, what may change on resume."""
+
+import dataclasses
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gormley_vision import run as run_module
+from gormley_vision.errors import UserError
+from gormley_vision.training import checkpoints as ckpt
+from gormley_vision.training import loop, records
+
+TASKS = ("gan", "classification")
+
+
+class Poisoned:
+    """A task whose step spoils something from step `when` on. `what` names it; all else is the task's own."""
+
+    def __init__(self, task, what: str, when: int) -> None:
+        self._task, self._what, self._when = task, what, when
+
+    def __getattr__(self, name):
+        return getattr(self._task, name)
+
+    def train_step(self, state, batch, key):
+        now = state.step + 1 >= self._when
+        state, metrics, checks = self._task.train_step(state, batch, key)
+        if self._what == "check":
+            second, third = list(checks)[1:3]
+            checks = checks | {second: checks[second] & ~now, third: checks[third] & ~now}
+        elif self._what == "metric":
+            metrics = metrics | {"accuracy/train": jnp.where(now, jnp.inf, metrics["accuracy/train"])}
+        else:  # the update overflowed, though its loss and gradients did not
+            kernel = state.classifier.variables["params"]["Dense_0"]["kernel"]
+            spoiled = kernel.at[0, 0].set(jnp.where(now, jnp.inf, kernel[0, 0]))
+            params = state.classifier.variables["params"] | {"Dense_0": {"kernel": spoiled}}
+            variables = {**state.classifier.variables, "params": params}
+            state = state.replace(classifier=state.classifier.replace(variables=variables))
+        return state, metrics, checks
+
+
+def prepared(lab, config, workdir):
+    workdir.mkdir(parents=True, exist_ok=True)
+    task, batches = lab.open(config)
+    return loop.prepare(task, batches, config, workdir), batches
+
+
+def leaves_of(workdir, step):
+    checkpoint = workdir / "checkpoints" / str(step)
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    tree = {name: ckpt._parse(text, here) for name, text in ckpt.read_meta(checkpoint)["tree"].items()}
+    return {name: np.asarray(x) for name, x in ckpt._read_arrays(checkpoint, tree).items()}
+
+
+@pytest.fixture(scope="module", params=TASKS)
+def finished(request, lab, tmp_path_factory):
+    """(task, folder) of an uninterrupted smoke run; the seam: nothing here asks which task it is."""
+    workdir = tmp_path_factory.mktemp(request.param) / "run"
+    assert lab.train(lab.config(request.param), workdir) == 0
+    return request.param, workdir
+
+
+# What one step is.
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_step_compiles_once_and_donates_the_state(lab, tmp_path, task):
+    run, batches = prepared(lab, lab.config(task), tmp_path)
+    state = run.state
+    for step in range(3):
+        before = state
+        piece = jax.device_put(batches.read(step), run.shardings.batch)
+        state, metrics, finite = run.step(state, run.resident, piece, run.key)
+        assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before))
+    assert run.step.traces == 1
+    assert int(state.step) == 3
+    assert finite.all()
+    assert len(run.step.checks) == len(finite)
+    assert all(value.dtype == jnp.float32 for value in metrics.values())
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves((run.resident, run.key)))
+
+
+def test_restored_state_runs_the_same_compiled_step(lab, tmp_path, monkeypatch):
+    """A resumed state has the shapes, dtypes, weak types and placement of a fresh one: no second program."""
+    steps = []
+    make = loop.Step.__init__
+    monkeypatch.setattr(loop.Step, "__init__", lambda self, *a: (make(self, *a), steps.append(self))[0])
+    config = lab.config(duration="6 steps")
+    lab.train({**config, "stop_after": "3 steps"}, tmp_path)
+    lab.train(config, tmp_path)
+    assert [step.traces for step in steps] == [1, 1]
+
+
+@pytest.mark.parametrize("placement", ["device", "host"])
+def test_implicit_transfer_in_the_loop_is_refused(lab, tmp_path, monkeypatch, placement):
+    """The piece handed to the compiled step as numpy: jit would copy it to the device without a word."""
+    monkeypatch.setattr(jax, "make_array_from_process_local_data", lambda sharding, array: array)
+    with pytest.raises(Exception, match=r"(?i)disallowed host-to-device transfer"):
+        lab.train(lab.config(data__placement=placement), tmp_path)
+
+
+def test_plan_in_steps(lab):
+    """4,096 images, 16 a minibatch, 2 minibatches a step: an epoch is 128 steps."""
+    config = lab.config(
+        "gan",
+        gan__discriminator_steps=2,
+        duration="2 epochs",
+        stop_after="1k images",
+        log__every="0.5 epochs",
+        log__samples_every="",
+        checkpoint__every="10 steps",
+        checkpoint__keep_every="64 images",
+    )
+    assert dataclasses.asdict(loop.Plan.of(config, lab.open(config)[1])) == {
+        "total": 256,
+        "stop_after": 31,  # 31.25
+        "log_every": 64,
+        "samples_every": 0,
+        "checkpoint_every": 10,
+        "keep_every": 2,
+    }
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ({"duration": ""}, "duration"),
+        ({"duration": "0 steps"}, "duration"),
+        ({"duration": "a while"}, "'a while': write '50 epochs'"),
+        ({"checkpoint__keep_last": 0}, "checkpoint.keep_last"),
+        ({"mesh__data": 9}, "mesh.data=9, but there are 8 devices"),
+        ({"mesh__data": 3}, "--config.data.batch_size=15"),
+    ],
+)
+def test_run_that_cannot_be_is_refused(lab, tmp_path, override, message):
+    with pytest.raises(UserError) as refusal:
+        lab.train(lab.config(**override), tmp_path)
+    assert message in str(refusal.value)
+    assert not list(tmp_path.iterdir())
+
+
+# Non-finite steps.
+
+
+@pytest.mark.parametrize("when", [3, 4])
+@pytest.mark.parametrize("what", ["check", "metric", "state"])
+def test_non_finite_step_is_named_and_never_saved(lab, tmp_path, what, when):
+    config = lab.config(checkpoint__every="1 steps", checkpoint__keep_last=99, log__every="2 steps")
+    with pytest.raises(UserError) as stop:
+        lab.train(config, tmp_path, wrap=lambda task: Poisoned(task, what, when))
+    name = {
+        "check": "classifier/gradient/BatchNorm_0/bias",
+        "metric": "metric/accuracy/train",
+        "state": "state/classifier/variables/params/Dense_0/kernel",
+    }[what]
+    assert f"step {when}: {name} is not finite" in str(stop.value)
+    assert f"python scripts/replay.py --workdir={tmp_path} --step={when}" in str(stop.value)
+    folder = tmp_path / "checkpoints"
+    assert ckpt.steps_of(folder) == list(range(1, when)), "all good steps are saved, the last one too"
+    for step in ckpt.steps_of(folder):
+        assert ckpt.find_damage(folder / str(step)) == ""
+        assert all(np.isfinite(x).all() for x in leaves_of(tmp_path, step).values())
+    assert all(json.loads(line)["step"] < when for line in (tmp_path / "metrics.jsonl").read_text().splitlines())
+
+
+def test_non_finite_step_between_saves_is_found_one_step_late(lab, tmp_path):
+    config = lab.config(checkpoint__every="", log__every="", log__samples_every="")
+    with pytest.raises(UserError, match="step 3: "):
+        lab.train(config, tmp_path, wrap=lambda task: Poisoned(task, "check", 3))
+    assert ckpt.steps_of(tmp_path / "checkpoints") == []
+
+
+def test_exploding_run_ends_with_status_2_and_replay_names_the_same_tensor(programs, tmp_path):
+    explode = {
+        f"{player}_optimizer__{key}": value
+        for player in ("generator", "discriminator")
+        for key, value in (("name", "momentum_sgd"), ("learning_rate", "1e38"))
+    }
+    status, errors = programs.train(tmp_path, **explode, checkpoint__every="1 steps", checkpoint__keep_last=9)
+    assert status == 2, errors
+    assert "Traceback" not in errors
+    (line,) = [line for line in errors.splitlines() if line.startswith("error: ")]
+    step, _, rest = line.removeprefix("error: step ").partition(": ")
+    name = rest.split(" is not finite")[0]
+    assert ckpt.steps_of(tmp_path / "checkpoints") == list(range(1, int(step)))
+    for saved in ckpt.steps_of(tmp_path / "checkpoints"):
+        assert all(np.isfinite(x).all() for x in leaves_of(tmp_path, saved).values())
+    before = sorted(path for path in tmp_path.rglob("*") if ".lock" not in path.name)
+    replayed = programs.script("replay", f"--workdir={tmp_path}", f"--step={step}")
+    assert replayed.returncode == 0, replayed.stderr
+    found = [line.split()[-1] for line in replayed.stdout.splitlines() if line.startswith("  NOT FINITE")]
+    assert found[0] == name
+    assert "first operation that made it: " in replayed.stdout
+    assert sorted(path for path in tmp_path.rglob("*") if ".lock" not in path.name) == before
+
+
+# Resume: what may change, and what is refused.
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"log__every": "4 steps", "log__samples_every": "", "log__samples": 9},
+        {"checkpoint__every": "1 steps", "checkpoint__keep_last": 1, "checkpoint__keep_every": "2 steps"},
+        {"data__placement": "host"},
+        {"data__placement": "stream", "data__workers": 1},
+    ],
+    ids=lambda change: next(iter(change)) + "=" + str(next(iter(change.values()))),
+)
+def test_keys_that_may_change_leave_the_bits_alone(lab, finished, tmp_path, end_of, change):
+    task, reference = finished
+    lab.train(lab.config(task, stop_after="5 steps"), tmp_path)
+    lab.train(lab.config(task, **change), tmp_path)
+    assert end_of(tmp_path)["digest"] == end_of(reference)["digest"]
+
+
+def test_stop_after_then_continue_is_the_uninterrupted_run(lab, finished, tmp_path, end_of, said):
+    task, reference = finished
+    config = lab.config(task, stop_after="5 steps")
+    assert lab.train(config, tmp_path) == 0
+    assert ckpt.steps_of(tmp_path / "checkpoints") == [3, 5]
+    assert lab.train(config, tmp_path) == 0
+    assert "has reached stop_after at step 5" in said[-1]
+    assert lab.train(lab.config(task), tmp_path) == 0
+    assert end_of(tmp_path) == end_of(reference)
+    before = end_of(tmp_path)
+    assert lab.train(lab.config(task), tmp_path) == 0
+    assert "finished at step 8" in said[-1]
+    assert end_of(tmp_path) == before
+
+
+def test_changed_keys_are_refused_and_listed(lab, finished, end_of):
+    task, workdir = finished
+    before = end_of(workdir)
+    changed = lab.config(task, seed=1, data__batch_size=32, duration="9 steps", log__every="2 steps")
+    with pytest.raises(UserError) as refusal:
+        lab.train(changed, workdir)
+    text = str(refusal.value)
+    for line in ("seed: 0 -> 1", "data.batch_size: 16 -> 32", "duration: '8 steps' -> '9 steps'"):
+        assert line in text
+    assert "log.every" not in text
+    assert end_of(workdir) == before
+
+
+def test_changed_data_are_refused_and_named(lab, tmp_path):
+    draw = np.random.default_rng(0)
+    images, labels = draw.integers(0, 256, (40, 16, 16), np.uint8), np.arange(40) % 3
+    np.savez(tmp_path / "set.npz", images=images, labels=labels)
+    config = lab.config(data__source="npz", data__path=str(tmp_path / "set.npz"), duration="4 steps")
+    lab.train({**config, "stop_after": "2 steps"}, tmp_path / "run")
+    images[7, 3, 3] ^= 1
+    np.savez(tmp_path / "set.npz", images=images, labels=labels)
+    with pytest.raises(UserError, match=r"the data set has changed.*sha256"):
+        lab.train(config, tmp_path / "run")
+    images[7, 3, 3] ^= 1
+    np.savez(tmp_path / "moved.npz", images=images, labels=labels)
+    config["data"]["path"] = str(tmp_path / "moved.npz")  # the same pixels elsewhere
+    assert lab.train(config, tmp_path / "run") == 0
+
+
+def test_other_surroundings_are_said_but_not_refused(lab, finished, tmp_path, said):
+    task, reference = finished
+    shutil.copytree(reference / "checkpoints", tmp_path / "checkpoints")
+    lab.train(lab.config(task, mesh__data=8), tmp_path)
+    assert any("not to the same bits" in line and "{'data': 1}" in line for line in said)
+
+
+def test_damaged_newest_checkpoint_costs_steps_but_no_bits(lab, finished, tmp_path, end_of, said):
+    task, reference = finished
+    workdir = shutil.copytree(reference, tmp_path / "run")
+    assert ckpt.steps_of(workdir / "checkpoints") == [6, 8]
+    (workdir / "checkpoints" / "8" / "meta.json").unlink()
+    lab.train(lab.config(task), workdir)
+    assert any("checkpoint 8 is damaged (meta.json is missing)" in line for line in said)
+    assert any("continuing after step 6" in line for line in said)
+    assert end_of(workdir) == end_of(reference)
+    assert (workdir / "checkpoints" / "8.damaged").is_dir(), "set aside, not destroyed"
+
+
+def test_run_whose_checkpoints_are_all_damaged_is_not_overwritten(lab, finished, tmp_path):
+    task, reference = finished
+    workdir = shutil.copytree(reference, tmp_path / "run")
+    for step in (6, 8):
+        (workdir / "checkpoints" / str(step) / "SHA256SUMS").unlink()
+    before = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match=r"every checkpoint in .* is damaged \(6, 8\)"):
+        lab.train(lab.config(task), workdir)
+    assert {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()} == before
+
+
+def test_metrics_and_samples_after_the_restored_step_are_dropped(tmp_path):
+    (tmp_path / "samples").mkdir()
+    for step in (4, 8):
+        (tmp_path / "samples" / f"{step:08d}.png").write_bytes(b"x")
+    lines = [json.dumps({"step": step, "time": {}}) for step in range(1, 9)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + '\n{"step": 9, "los')  # cut by the kill
+    records.cut_back(tmp_path, 5)
+    assert (tmp_path / "metrics.jsonl").read_text() == "\n".join(lines[:5]) + "\n"
+    assert [path.name for path in (tmp_path / "samples").iterdir()] == ["00000004.png"]
+
+
+def test_second_process_on_one_folder_is_refused(lab, finished):
+    task, workdir = finished
+    with (
+        records.locked(workdir),
+        pytest.raises(UserError, match="another process trains in"),
+    ):
+        run_module.run(lab.config(task), workdir)
+
+
+# Another run's weights.
+
+
+def weights(leaves):
+    return {name: x for name, x in leaves.items() if {"variables", "ema"} & set(name.split("/"))}
+
+
+@pytest.mark.parametrize("other", [{}, {"adam": "momentum_sgd"}], ids=["same optimizer", "another optimizer"])
+def test_init_from_takes_weights_and_nothing_else(lab, finished, tmp_path, other):
+    task, source = finished
+    optimizers = ("generator_optimizer", "discriminator_optimizer") if task == "gan" else ("optimizer",)
+    change = {f"{optimizer}__name": name for optimizer in optimizers for name in other.values()}
+    config = lab.config(task, init_from=str(source), seed=3, duration="2 steps", **change)
+    run, _ = prepared(lab, config, tmp_path)
+    fresh, _ = prepared(lab, {**config, "init_from": ""}, tmp_path)
+    theirs = leaves_of(source, 8)
+    mine, fresh = ({k: np.array(v) for k, v in ckpt.flat(r.state).items()} for r in (run, fresh))
+    assert mine["step"] == 0
+    taken = weights(theirs)
+    assert weights(mine).keys() == taken.keys()
+    assert all(np.array_equal(mine[name], taken[name]) for name in taken)
+    rest = mine.keys() - taken.keys()
+    assert any("opt_state" in name for name in rest)
+    assert all(np.array_equal(mine[name], fresh[name]) for name in rest)
+    assert lab.train(config, tmp_path) == 0
+
+
+def test_init_from_a_folder_without_checkpoints_is_refused(lab, tmp_path):
+    with pytest.raises(UserError, match="init_from=nowhere: no checkpoint there"):
+        lab.train(lab.config(init_from="nowhere"), tmp_path / "run")
+
+
+# One device and eight.
+
+
+def after_steps(lab, config, workdir, steps):
+    run, batches = prepared(lab, config, workdir)
+    state, logged = run.state, []
+    for step in range(steps):
+        piece = jax.device_put(batches.read(step), run.shardings.batch)
+        state, metrics, _ = run.step(state, run.resident, piece, run.key)
+        logged.append({name: float(value) for name, value in metrics.items()})
+    return logged, {name: np.array(x) for name, x in ckpt.flat(state).items()}, state
+
+
+def test_loop_is_its_steps_done_by_hand(lab, finished, tmp_path):
+    """Step t reads batch t, from 0: as replay and every restart assume."""
+    task, reference = finished
+    _, mine, _ = after_steps(lab, lab.config(task), tmp_path, 8)
+    theirs = leaves_of(reference, 8)
+    assert mine.keys() == theirs.keys()
+    assert [name for name in mine if mine[name].tobytes() != theirs[name].tobytes()] == []
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_eight_devices_make_the_step_of_one(lab, tmp_path, task):
+    """Losses, gradients (SGD's trace is the gradient after one step), statistics, parameters; sums reordered."""
+    sgd = {"name": "momentum_sgd", "learning_rate": 0.1}
+    sections = ("generator_optimizer", "discriminator_optimizer") if task == "gan" else ("optimizer",)
+    overrides = {f"{section}__{key}": value for section in sections for key, value in sgd.items()}
+    if task == "gan":
+        overrides |= {"gan__discriminator_steps": 2, "gan__conditional": True}
+    overrides["data__flip"] = True
+    (logged, one, _), (logged_8, eight, state_8) = (
+        after_steps(lab, lab.config(task, **overrides, mesh__data=data), tmp_path, 1) for data in (1, 8)
+    )
+    assert all(len(leaf.sharding.device_set) == 8 for leaf in jax.tree.leaves(state_8))
+    assert one.keys() == eight.keys()
+    assert any("trace" in name for name in one)
+    assert any("batch_stats" in name for name in one)
+    for mine, theirs in zip(logged, logged_8, strict=True):
+        assert mine == pytest.approx(theirs, rel=2e-5, abs=1e-6)
+    for name, value in one.items():
+        scale = max(np.abs(value).max(), 1e-3)
+        np.testing.assert_allclose(eight[name], value, rtol=0, atol=3e-5 * scale, err_msg=name)
+
+
+# The rest.
+
+
+def test_profile_writes_a_trace(lab, tmp_path, said):
+    assert lab.train(lab.config(duration="2 steps"), tmp_path, profile=True) == 0
+    assert any(path.stat().st_size for path in (tmp_path / "profile").rglob("*.xplane.pb"))
+    assert any(f"wrote a trace to {tmp_path / 'profile'}" in line for line in said)
+
+
+def test_checkpoint_describes_itself(finished):
+    task, workdir = finished
+    meta = ckpt.read_meta(workdir / "checkpoints" / "8")
+    assert meta["step"] == 8
+    assert meta["config"] == json.loads((workdir / "config.json").read_text())
+    assert meta["config"]["task"] == task
+    assert meta["data"]["length"] == 4096
+    assert len(meta["data"]["class_names"]) == 10
+    assert {"processor", "cores", "mesh", "XLA_FLAGS", "jax", "jaxlib"} <= meta["environment"].keys()
