@@ -23,8 +23,8 @@ import jax.numpy as jnp
 from gormley_vision import experiment
 from gormley_vision.config import default_config
 from gormley_vision.models.dcgan import halvings
-from gormley_vision.training.loop import Step
 from gormley_vision.training.sharding import Shardings, make_mesh
+from gormley_vision.training.step import Step
 
 WIDTH, LATENT = 64, 100
 
@@ -169,11 +169,10 @@ def main() -> None:
         print(f"{name:<18} min {low:.3f} s  median {middle:.3f} s  {gflop / low:4.0f} GFLOP/s")
         figures[name] = {"min_s": round(low, 4), "median_s": round(middle, 4)}
         if times is not mine:
-            print(f"{'':<18} ours / this: of minima {min(mine) / low:.2f}, median of pairs {statistics.median(ratios):.2f}")
-            figures[f"ratio to {name}"] = {
-                "of_minima": round(min(mine) / low, 3),
-                "median_of_pairs": round(statistics.median(ratios), 3),
-            }
+            of_minima, of_pairs = min(mine) / low, statistics.median(ratios)
+            print(f"{'':<18} ours / this: of minima {of_minima:.2f}, median of pairs {of_pairs:.2f}")
+            ratio = {"of_minima": round(of_minima, 3), "median_of_pairs": round(of_pairs, 3)}
+            figures[f"ratio to {name}"] = ratio
     print(f"waiting for data: {share:.2%} of a step")
     figures |= {"matrix_product_gflops": round(peak), "waiting_for_data": round(share, 5)}
     if options.json:

@@ -59,7 +59,9 @@ SHARED_FIELDS: dict[str, Field] = {
     "mesh.data": Field(0, "devices that share a batch; 0 is all of them", may_change=True),
     "checkpoint.every": Field("5 epochs", f"between checkpoints: {DURATION}", may_change=True),
     "checkpoint.keep_last": Field(2, "newest checkpoints kept", may_change=True),
-    "checkpoint.keep_every": Field("", "also keep those at multiples of this duration; '' keeps none", may_change=True),
+    "checkpoint.keep_every": Field(
+        "", "also keep those that fall on multiples of this duration; '' keeps none", may_change=True
+    ),
     "log.every": Field("50 steps", f"between lines of metrics.jsonl: {DURATION}", may_change=True),
     "log.samples_every": Field("1 epochs", f"between sample grids: {DURATION}", may_change=True),
     "log.samples": Field(64, "images in a sample grid", may_change=True),

@@ -1,17 +1,20 @@
 """One run in its folder: what `train.py` does after its flags are checked."""
 
+import contextlib
+import fcntl
 import logging
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import absl.logging
 import jax
 
 from gormley_vision import experiment
-from gormley_vision.training import loop, progress, records
-
-log = logging.getLogger(__name__)
+from gormley_vision.errors import UserError
+from gormley_vision.training import loop, progress
 
 
 def use_compilation_cache() -> None:
@@ -30,11 +33,52 @@ def run(config: Mapping[str, Any], workdir: Path, profile: bool = False) -> int:
         UserError: whatever the user can mend, before anything long starts where that can be known.
     """
     experiment.check(config)
-    with records.locked(workdir):
-        records.log_to(workdir / "run.log", progress.console_handler())
+    with locked(workdir):
+        log_to(workdir / "run.log", progress.console_handler())
         use_compilation_cache()
         with progress.counted("decoding images") as report:
             batches = experiment.make_batches(config, report)
         task = experiment.make_task(config, class_names=batches.class_names, epoch_images=batches.length)
         signal = loop.train(task, batches, config, workdir, profile)
     return 128 + signal if signal else 0
+
+
+@contextlib.contextmanager
+def locked(workdir: Path) -> Iterator[None]:
+    """Own the run's folder while the block runs; the system gives it up however the process ends.
+
+    Raises:
+        UserError: another process owns it.
+    """
+    workdir.mkdir(parents=True, exist_ok=True)
+    with (workdir / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another process trains in {workdir}: wait for it, or pass another --workdir") from None
+        yield
+
+
+def log_to(path: Path, extra: logging.Handler) -> None:
+    """Send the package's log to a file with times, and to `extra` (the console) as it is."""
+    # Orbax tells a dozen lines a checkpoint, and raises its errors to us besides logging them with traces.
+    absl.logging.set_verbosity(absl.logging.FATAL)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    sys.unraisablehook = _unraisable
+    logger = logging.getLogger("gormley_vision")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+        handler.close()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = logging.FileHandler(path)
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger.addHandler(file)
+    logger.addHandler(extra)
+
+
+def _unraisable(fault: Any) -> None:
+    """Python's hook, but for tensorstore's callbacks, which outlive orbax's event loop when a write failed."""
+    if str(fault.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(fault)

@@ -29,7 +29,7 @@ def main() -> None:
 
     from gormley_vision.run import use_compilation_cache
     from gormley_vision.sampling import restore, sample
-    from gormley_vision.training.records import to_uint8
+    from gormley_vision.training.pictures import to_uint8
 
     use_compilation_cache()
     digits, labels = mnist_data()

@@ -28,13 +28,13 @@ def main() -> None:
     from gormley_vision import experiment
     from gormley_vision.files import read_json
     from gormley_vision.run import use_compilation_cache
-    from gormley_vision.training import loop
+    from gormley_vision.training.start import prepare
 
     use_compilation_cache()
     config = read_json(options.workdir / "config.json")
     batches = experiment.make_batches(config)
     task = experiment.make_task(config, class_names=batches.class_names, epoch_images=batches.length)
-    run = loop.prepare(task, batches, config, options.workdir, at=options.step - 1)
+    run = prepare(task, batches, config, options.workdir, at=options.step - 1)
     state, start = run.state, int(run.state.step)
     print(f"replaying steps {start + 1} to {options.step}")
     for step in range(start, options.step):

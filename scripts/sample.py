@@ -60,7 +60,7 @@ def write(out: Path, images, labels, columns: int) -> None:
     import numpy as np
 
     from gormley_vision.files import write_atomically
-    from gormley_vision.training.records import tile, to_uint8, write_png
+    from gormley_vision.training.pictures import tile, to_uint8, write_png
 
     pixels = to_uint8(images)
     if out.suffix == ".png":

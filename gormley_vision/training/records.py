@@ -1,53 +1,93 @@
-"""What a run leaves for people: metrics.jsonl, TensorBoard, sample grids, run.log. All cut back on resume."""
+"""What a run leaves for people: metrics.jsonl, TensorBoard, sample grids. All cut back on resume."""
 
-import contextlib
 import datetime
-import fcntl
 import json
-import logging
-import sys
-from collections.abc import Iterator, Mapping
-from io import BytesIO
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import absl.logging
 import numpy as np
-from PIL import Image
 
-from gormley_vision.errors import UserError
 from gormley_vision.files import write_atomically
+from gormley_vision.training.pictures import tile, to_uint8, write_png
 
 
 class Records:
     """The writers of one run, which continues after `step` (0: from the start)."""
 
     def __init__(self, workdir: Path, step: int) -> None:
-        from tensorboardX import SummaryWriter  # 1 s to import: after the first words to the user
-
         self.workdir = workdir
         cut_back(workdir, step)
-        self._metrics = (workdir / "metrics.jsonl").open("a", buffering=1)
-        self._board = SummaryWriter(
-            str(workdir / "tensorboard"), purge_step=step + 1, flush_secs=10, filename_suffix=f".{step}"
-        )
+        self._metrics = (workdir / "metrics.jsonl").open("a")
+        self._board = Board(workdir / "tensorboard", step)
 
-    def scalars(self, step: int, values: Mapping[str, float], time: Mapping[str, float | str]) -> None:
+    def scalars(
+        self, step: int, values: Mapping[str, float], images_per_second: float, waiting_for_data: float
+    ) -> None:
         """One line of metrics.jsonl. All but `time` is the same however often the run was killed."""
-        self._metrics.write(json.dumps({"step": step, **values, "time": dict(time)}, allow_nan=False) + "\n")
+        at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        times = {
+            "at": at,
+            "images_per_second": round(images_per_second, 1),
+            "waiting_for_data": round(waiting_for_data, 4),
+        }
+        self._metrics.write(json.dumps({"step": step, **values, "time": times}, allow_nan=False) + "\n")
+        self._metrics.flush()
         for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+            self._board.scalar(step, name, value)
 
     def pictures(self, step: int, images: np.ndarray, columns: int) -> None:
         """`samples/<step>.png` from images [n, H, W, C] in [-1, 1], and the same in TensorBoard."""
         grid = tile(to_uint8(images), columns)
         write_png(self.workdir / "samples" / f"{step:08d}.png", grid)
-        self._board.add_image("samples", grid, step, dataformats="HWC")
+        self._board.image(step, "samples", grid)
+
+    def flush(self) -> None:
+        """Hand everything to the system: what precedes a checkpoint outlives a kill after it."""
+        self._board.flush()
 
     def close(self) -> None:
-        """Flush everything."""
+        """Flush and close."""
         self._metrics.close()
-        self._board.close()
+        self._board.flush()
+
+
+class Board:
+    """TensorBoard's event file, written by this thread.
+
+    tensorboardX's SummaryWriter has a queue and a thread, and a kill loses what is in them.
+    """
+
+    def __init__(self, folder: Path, step: int) -> None:
+        from tensorboardX.event_file_writer import EventsWriter  # 1 s to import: not before it is needed
+        from tensorboardX.proto.event_pb2 import SessionLog
+
+        folder.mkdir(parents=True, exist_ok=True)
+        self._writer = EventsWriter(str(folder / "events"), f".{step}")
+        # TensorBoard drops what earlier files say of steps from here on.
+        self._write(step + 1, session_log=SessionLog(status=SessionLog.START))
+
+    def scalar(self, step: int, name: str, value: float) -> None:
+        """One point of a curve."""
+        from tensorboardX import summary
+
+        self._write(step, summary=summary.scalar(name, value))
+
+    def image(self, step: int, name: str, image: np.ndarray) -> None:
+        """One picture, uint8 [H, W, C]."""
+        from tensorboardX import summary
+
+        self._write(step, summary=summary.image(name, image, dataformats="HWC"))
+
+    def flush(self) -> None:
+        """To the system."""
+        self._writer.flush()
+
+    def _write(self, step: int, **content: Any) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+
+        self._writer.write_event(Event(wall_time=time.time(), step=step, **content))
 
 
 def cut_back(workdir: Path, step: int) -> None:
@@ -56,6 +96,8 @@ def cut_back(workdir: Path, step: int) -> None:
     if path.exists():
         kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
         write_atomically(path, "".join(f"{line}\n" for line in kept).encode())
+    for leftover in [*workdir.glob(".*.[0-9]*"), *workdir.glob("samples/.*.[0-9]*")]:  # of `write_atomically`
+        leftover.unlink()
     for picture in (workdir / "samples").glob("*.png"):
         if picture.stem.isdigit() and int(picture.stem) > step:
             picture.unlink()
@@ -66,73 +108,3 @@ def _step_of(line: str) -> float:
         return json.loads(line)["step"]
     except json.JSONDecodeError:  # the line that the kill cut short
         return float("inf")
-
-
-def log_to(path: Path, extra: logging.Handler) -> None:
-    """Send the package's log to a file with times, and to `extra` (the console) as it is."""
-    # Orbax tells a dozen lines a checkpoint, and raises its errors to us besides logging them with traces.
-    absl.logging.set_verbosity(absl.logging.FATAL)
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    sys.unraisablehook = _unraisable
-    logger = logging.getLogger("gormley_vision")
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    for handler in list(logger.handlers):
-        logger.removeHandler(handler)
-        handler.close()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = logging.FileHandler(path)
-    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logger.addHandler(file)
-    logger.addHandler(extra)
-
-
-def _unraisable(fault: Any) -> None:
-    """Python's hook, but for tensorstore's callbacks, which outlive orbax's event loop when a write failed."""
-    if str(fault.exc_value) != "Event loop is closed":
-        sys.__unraisablehook__(fault)
-
-
-def now() -> str:
-    """The time, for people."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-def to_uint8(images: Any) -> np.ndarray:
-    """[-1, 1] to uint8 [0, 255], rounded."""
-    return np.clip(np.rint((np.asarray(images, np.float32) + 1) * 127.5), 0, 255).astype(np.uint8)
-
-
-def tile(images: np.ndarray, columns: int) -> np.ndarray:
-    """uint8 [n, H, W, C] to one picture [rows*(H+2)-2, columns*(W+2)-2, C], row by row, white where empty."""
-    count, height, width, channels = images.shape
-    columns = min(columns, count)
-    rows = -(-count // columns)
-    grid = np.full((rows * (height + 2) - 2, columns * (width + 2) - 2, channels), 255, np.uint8)
-    for index, image in enumerate(images):
-        top, left = index // columns * (height + 2), index % columns * (width + 2)
-        grid[top : top + height, left : left + width] = image
-    return grid
-
-
-def write_png(path: Path, image: np.ndarray) -> None:
-    """uint8 [H, W, C], C 1 or 3, as PNG, atomically."""
-    buffer = BytesIO()
-    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(buffer, "PNG")
-    write_atomically(path, buffer.getvalue())
-
-
-@contextlib.contextmanager
-def locked(workdir: Path) -> Iterator[None]:
-    """Own the run's folder while the block runs; the system gives it up however the process ends.
-
-    Raises:
-        UserError: another process owns it.
-    """
-    workdir.mkdir(parents=True, exist_ok=True)
-    with (workdir / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another process trains in {workdir}: wait for it, or pass another --workdir") from None
-        yield

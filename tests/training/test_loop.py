@@ -12,7 +12,8 @@ import pytest
 from gormley_vision import run as run_module
 from gormley_vision.errors import UserError
 from gormley_vision.training import checkpoints as ckpt
-from gormley_vision.training import loop, records
+from gormley_vision.training import records, start
+from gormley_vision.training.step import Step
 
 TASKS = ("gan", "classification")
 
@@ -46,7 +47,7 @@ class Poisoned:
 def prepared(lab, config, workdir):
     workdir.mkdir(parents=True, exist_ok=True)
     task, batches = lab.open(config)
-    return loop.prepare(task, batches, config, workdir), batches
+    return start.prepare(task, batches, config, workdir), batches
 
 
 def leaves_of(workdir, step):
@@ -87,8 +88,8 @@ def test_step_compiles_once_and_donates_the_state(lab, tmp_path, task):
 def test_restored_state_runs_the_same_compiled_step(lab, tmp_path, monkeypatch):
     """A resumed state has the shapes, dtypes, weak types and placement of a fresh one: no second program."""
     steps = []
-    make = loop.Step.__init__
-    monkeypatch.setattr(loop.Step, "__init__", lambda self, *a: (make(self, *a), steps.append(self))[0])
+    make = Step.__init__
+    monkeypatch.setattr(Step, "__init__", lambda self, *a: (make(self, *a), steps.append(self))[0])
     config = lab.config(duration="6 steps")
     lab.train({**config, "stop_after": "3 steps"}, tmp_path)
     lab.train(config, tmp_path)
@@ -115,7 +116,7 @@ def test_plan_in_steps(lab):
         checkpoint__every="10 steps",
         checkpoint__keep_every="64 images",
     )
-    assert dataclasses.asdict(loop.Plan.of(config, lab.open(config)[1])) == {
+    assert dataclasses.asdict(start.Plan.of(config, lab.open(config)[1])) == {
         "total": 256,
         "stop_after": 31,  # 31.25
         "log_every": 64,
@@ -306,7 +307,7 @@ def test_metrics_and_samples_after_the_restored_step_are_dropped(tmp_path):
 def test_second_process_on_one_folder_is_refused(lab, finished):
     task, workdir = finished
     with (
-        records.locked(workdir),
+        run_module.locked(workdir),
         pytest.raises(UserError, match="another process trains in"),
     ):
         run_module.run(lab.config(task), workdir)
@@ -395,7 +396,7 @@ def test_eight_devices_make_the_step_of_one(lab, tmp_path, task):
 def test_profile_writes_a_trace(lab, tmp_path, said):
     assert lab.train(lab.config(duration="2 steps"), tmp_path, profile=True) == 0
     assert any(path.stat().st_size for path in (tmp_path / "profile").rglob("*.xplane.pb"))
-    assert any(f"wrote a trace to {tmp_path / 'profile'}" in line for line in said)
+    assert any(f"wrote a trace: open {tmp_path / 'profile'}" in line for line in said)
 
 
 def test_checkpoint_describes_itself(finished):

@@ -100,6 +100,7 @@ def test_killed_at_random_moments_a_run_ends_as_if_undisturbed(programs, referen
     assert status == 0, errors
     assert end_of(workdir) == end_of(reference)
     assert not list((workdir / "checkpoints").glob("*.partial"))
+    assert check_tensorboard(workdir)[0] == 1
 
 
 def read_events(path):
@@ -111,12 +112,11 @@ def read_events(path):
     return events
 
 
-def test_tensorboard_shows_each_step_once_after_resumes(interrupted):
-    workdir, history = interrupted
-    files = sorted((workdir / "tensorboard").iterdir())
-    assert len(files) == 3
+def check_tensorboard(workdir):
+    """Every step of metrics.jsonl once, after TensorBoard's own purge; returns the steps at which files start."""
     shown = collections.Counter()
     starts = []
+    files = sorted((workdir / "tensorboard").iterdir(), key=lambda file: file.stat().st_mtime_ns)
     for file in files:
         for event in read_events(file):
             if event.HasField("session_log") and event.session_log.status == SessionLog.START:
@@ -125,11 +125,16 @@ def test_tensorboard_shows_each_step_once_after_resumes(interrupted):
                     if step >= event.step:
                         del shown[tag, step]
             shown.update((value.tag, event.step) for value in event.summary.value)
-    assert starts == [1, history[0][1] + 1, history[1][1] + 1]
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     wanted = [(tag, line["step"]) for line in lines for tag in line if tag not in ("step", "time")]
     wanted += [("samples", step) for step in range(10, STEPS + 1, 10)]
     assert shown == collections.Counter(wanted)
+    return starts
+
+
+def test_tensorboard_shows_each_step_once_after_resumes(interrupted):
+    workdir, history = interrupted
+    assert check_tensorboard(workdir) == [1, history[0][1] + 1, history[1][1] + 1]
 
 
 def test_second_signal_ends_at_once():

@@ -1,0 +1,153 @@
+"""Where a process starts: afresh, from another run's weights, or where its run was stopped."""
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from gormley_vision import durations
+from gormley_vision.config import changed_keys
+from gormley_vision.data.batches import Batches
+from gormley_vision.errors import UserError
+from gormley_vision.training import checkpoints as ckpt
+from gormley_vision.training.environment import describe_environment, source_commit
+from gormley_vision.training.sharding import Shardings, make_mesh
+from gormley_vision.training.step import Step
+from gormley_vision.training.task import Task
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """The config's durations in steps; 0 is never."""
+
+    total: int
+    stop_after: int
+    log_every: int
+    samples_every: int
+    checkpoint_every: int
+    keep_every: int
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], batches: Batches) -> "Plan":
+        """Convert with the data set's epoch and the step's images."""
+
+        def steps(duration: str) -> int:
+            images = batches.batch_size * batches.minibatches
+            return durations.to_steps(duration, epoch_images=batches.length, step_images=images)
+
+        plan = cls(
+            total=steps(config["duration"]),
+            stop_after=steps(config["stop_after"]),
+            log_every=steps(config["log"]["every"]),
+            samples_every=steps(config["log"]["samples_every"]),
+            checkpoint_every=steps(config["checkpoint"]["every"]),
+            keep_every=steps(config["checkpoint"]["keep_every"]),
+        )
+        if plan.total < 1:
+            raise UserError(f"duration={config['duration']!r} is no step at all: pass --config.duration='1 epochs'")
+        if config["checkpoint"]["keep_last"] < 1:
+            raise UserError("checkpoint.keep_last must be at least 1: pass --config.checkpoint.keep_last=1")
+        return plan
+
+    @property
+    def end(self) -> int:
+        """The step at which this process ends."""
+        return min(self.total, self.stop_after or self.total)
+
+
+@dataclasses.dataclass
+class Run:
+    """What the loop holds ready before its first step."""
+
+    workdir: Path
+    plan: Plan
+    start: int  # steps done
+    shardings: Shardings
+    step: Step
+    state: Any
+    resident: dict[str, jax.Array]
+    key: jax.Array
+    meta: dict[str, Any]
+
+
+def prepare(task: Task, batches: Batches, config: Mapping[str, Any], workdir: Path, at: int | None = None) -> Run:
+    """Build the run, at its newest whole checkpoint (or the newest not after step `at`), or at the start."""
+    plan = Plan.of(config, batches)
+    mesh = make_mesh(config["mesh"]["data"], batches.batch_size)
+    shardings = Shardings.on(mesh)
+    meta = {
+        "config": config,
+        "data": {
+            "sha256": batches.sha256,
+            "length": batches.length,
+            "image_shape": list(batches.image_shape),
+            "class_names": list(batches.class_names),
+        },
+        "environment": describe_environment(mesh),
+        "commit": source_commit(),
+    }
+    key = jax.device_put(jax.random.key(config["seed"]), shardings.replicated)
+    shapes = jax.eval_shape(task.init, key)
+    folder = workdir / "checkpoints"
+    step = ckpt.newest_whole(folder, at)
+    if step is None and at is None and (damaged := ckpt.steps_of(folder)):
+        raise UserError(
+            f"every checkpoint in {folder} is damaged ({', '.join(map(str, damaged))}), and starting afresh would "
+            f"overwrite this run: move {workdir} away, or use another --workdir"
+        )
+    if step is not None:
+        refuse_changes(ckpt.read_meta(folder / str(step)), meta)
+        state = ckpt.restore(folder / str(step), shapes, shardings.replicated)
+    else:
+        state = jax.jit(task.init, out_shardings=shardings.replicated)(key)
+        if config["init_from"]:
+            state = adopt_weights(state, Path(config["init_from"]), shardings)
+    compiled = Step(task, batches.fetch, shardings)
+    resident = jax.device_put(batches.resident, shardings.replicated)
+    return Run(workdir, plan, step or 0, shardings, compiled, state, resident, key, meta)
+
+
+def refuse_changes(saved: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+    """Refuse to resume under another config or data set; say where bits may differ."""
+    if changes := changed_keys(saved["config"], here["config"]):
+        raise UserError(
+            "this run was started with another config:\n  "
+            + "\n  ".join(changes)
+            + "\nuse another --workdir, or --config.init_from to start from its weights"
+        )
+    old, new = saved["data"], here["data"]
+    if len({config["data"]["placement"] == "stream" for config in (saved["config"], here["config"])}) == 2:
+        log.warning("data.placement changed to or from 'stream': that the data set is the same is only checked by size")
+        new = new | {"sha256": old["sha256"]}  # of decoded pixels for the one, of the files' identity for the other
+    if old != new:
+        raise UserError(
+            f"the data set has changed since the checkpoint: {_differences(old, new)}; "
+            "restore it, or use another --workdir"
+        )
+    if saved["environment"] != here["environment"]:
+        log.warning(
+            "continuing with the same batches and noise, but not to the same bits: %s",
+            _differences(saved["environment"], here["environment"]),
+        )
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{k} {old.get(k)!r} -> {new.get(k)!r}" for k in dict.fromkeys([*old, *new]) if old.get(k) != new.get(k)
+    )
+
+
+def adopt_weights(state: Any, source: Path, shardings: Shardings) -> Any:
+    """`state` with the variables and averages of another run's newest checkpoint; optimizers stay fresh."""
+    folder = source / "checkpoints"
+    step = ckpt.newest_whole(folder)
+    if step is None:
+        raise UserError(f"init_from={source}: no checkpoint there")
+    log.info("starting from the weights of %s, step %d", source, step)
+    weights = frozenset({"variables", "ema"})
+    return ckpt.restore(folder / str(step), state, shardings.replicated, parts=weights)

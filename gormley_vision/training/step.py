@@ -1,0 +1,55 @@
+"""The compiled step, and the refusal of one that is not finite."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gormley_vision.errors import UserError
+from gormley_vision.training import checkpoints as ckpt
+from gormley_vision.training.sharding import Shardings
+from gormley_vision.training.task import Task
+
+
+class Step:
+    """The compiled step: `step(state, resident, piece, key) -> state, metrics, finite`, state donated.
+
+    `finite` is one bool vector; `checks` names its entries; `traces` counts compilations.
+    """
+
+    def __init__(self, task: Task, fetch: Callable, shardings: Shardings) -> None:
+        self.checks: list[str] = []
+        self.traces = 0
+
+        def step(state: Any, resident: Any, piece: Any, key: jax.Array) -> tuple[Any, Any, jax.Array]:
+            self.traces += 1
+            state, metrics, checks = task.train_step(state, fetch(resident, piece), key)
+            metrics = {name: value.astype(jnp.float32) for name, value in metrics.items()}
+            # Finite losses and gradients can still overflow in a norm that is logged, or in the update.
+            after = {f"metric/{name}": value for name, value in metrics.items()}
+            after |= {f"state/{name}": leaf for name, leaf in ckpt.flat(state).items()}
+            checks = checks | {name: jnp.isfinite(value).all() for name, value in after.items()}
+            self.checks[:] = checks
+            return state, metrics, jnp.stack(list(checks.values()))
+
+        self._run = jax.jit(step, donate_argnums=0, out_shardings=shardings.replicated)
+        self.lower = self._run.lower
+
+    def __call__(self, state: Any, resident: Any, piece: Any, key: jax.Array) -> tuple[Any, Any, jax.Array]:
+        """Dispatch one step."""
+        return self._run(state, resident, piece, key)
+
+    def refuse_non_finite(self, step: int, finite: jax.Array, workdir: Path) -> None:
+        """Raise if the step that ended at `step` met a NaN or an infinity, naming the first tensor."""
+        flags = jax.device_get(finite)
+        if not flags.all():
+            name = self.checks[int(np.argmin(flags))]
+            raise UserError(
+                f"step {step}: {name} is not finite ({int((~flags).sum())} of {flags.size} losses, gradients and "
+                f"state arrays); "
+                f"nothing of it is saved. Look at it again with\n"
+                f"  python scripts/replay.py --workdir={workdir} --step={step}"
+            )
