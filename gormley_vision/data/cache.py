@@ -23,6 +23,7 @@ import numpy as np
 
 from gormley_vision.data.sources import Source
 from gormley_vision.errors import UserError
+from gormley_vision.files import sync_folder
 
 # Part of every key: raise it when the files' layout or the decoding in `images` changes.
 FORMAT_VERSION = 1
@@ -152,11 +153,11 @@ def _write(source: Source, root: Path, key: str, progress: Progress | None) -> N
             with (temporary / "meta.json").open("wb") as file:
                 file.write(json.dumps(meta, indent=1).encode())
                 _sync(file)
-            _sync_folder(temporary)
+            sync_folder(temporary)
             if (root / key).exists():  # broken, or `_open` would have returned it
                 shutil.rmtree(root / key)
             temporary.rename(root / key)
-            _sync_folder(root)
+            sync_folder(root)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -218,11 +219,3 @@ def _remove_abandoned(root: Path, held_key: str) -> None:
 def _sync(file: BinaryIO) -> None:
     file.flush()
     os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

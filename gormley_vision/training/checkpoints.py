@@ -11,7 +11,6 @@ Orbax's CheckpointManager is not used: it deletes old checkpoints before sums of
 import hashlib
 import json
 import logging
-import os
 import shutil
 import threading
 from collections.abc import Mapping
@@ -24,7 +23,7 @@ import orbax.checkpoint as ocp
 from flax import serialization, traverse_util
 
 from gormley_vision.errors import UserError
-from gormley_vision.files import read_json, write_atomically, write_json
+from gormley_vision.files import read_json, sync_folder, write_atomically, write_json
 
 log = logging.getLogger(__name__)
 _SUMS = "SHA256SUMS"
@@ -62,7 +61,7 @@ class Checkpoints:
             final = self.folder / str(step)
             shutil.rmtree(final, ignore_errors=True)  # a damaged one of the same step, passed over on restore
             partial.rename(final)
-            _sync(self.folder)
+            sync_folder(self.folder)
             self._prune()
         except Exception as error:  # handed to the loop by `wait` or `check`
             self._error = error
@@ -224,11 +223,3 @@ def _files(folder: Path) -> list[Path]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -14,8 +14,9 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from gormley_vision import experiment
 from gormley_vision.config import default_config, shrink
+from gormley_vision.data.batches import Batches
 from gormley_vision.training import checkpoints as ckpt
-from gormley_vision.training import loop
+from gormley_vision.training import loop, start
 
 ROOT = Path(__file__).parents[2]
 SMALL = {"data.source": "fake", "data.image_size": 16, "mesh.data": 1, "log.samples": 4}
@@ -40,6 +41,12 @@ class Lab:
         batches = experiment.make_batches(config)
         classes, length = batches.class_names, batches.length
         return experiment.make_task(config, class_names=classes, epoch_images=length), batches
+
+    def prepare(self, config: dict, workdir: Path) -> tuple[start.Run, Batches]:
+        """What the loop holds ready before its first step, and its data."""
+        workdir.mkdir(parents=True, exist_ok=True)
+        task, batches = self.open(config)
+        return start.prepare(task, batches, config, workdir), batches
 
     def train(self, config: dict, workdir: Path, wrap=lambda task: task, profile: bool = False) -> int:
         """What `run` does behind the lock and the log; `wrap` may replace the task."""
@@ -122,7 +129,7 @@ def programs(cache) -> Programs:
     return Programs(cache)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def lab(cache):
     """In-process runs whose compiled programs are kept for the session: many tests run the same step."""
     names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
@@ -164,3 +171,11 @@ def end_of():
         return {"digest": ckpt.digest(folder / str(step)), "metrics": metrics, "samples": samples}
 
     return end
+
+
+@pytest.fixture(scope="session", params=("gan", "classification"))
+def finished(request, lab, tmp_path_factory):
+    """(task, folder) of an uninterrupted smoke run; the seam: nothing here asks which task it is."""
+    workdir = tmp_path_factory.mktemp(request.param) / "run"
+    assert lab.train(lab.config(request.param), workdir) == 0
+    return request.param, workdir

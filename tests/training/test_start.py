@@ -1,0 +1,168 @@
+"""Where a process starts: what may change on resume, what is refused, and other runs' weights."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from gormley_vision import run as run_module
+from gormley_vision.errors import UserError
+from gormley_vision.training import checkpoints as ckpt
+from gormley_vision.training import records
+
+TASKS = ("gan", "classification")
+
+
+def leaves_of(workdir, step):
+    checkpoint = workdir / "checkpoints" / str(step)
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    tree = {name: ckpt._parse(text, here) for name, text in ckpt.read_meta(checkpoint)["tree"].items()}
+    return {name: np.asarray(x) for name, x in ckpt._read_arrays(checkpoint, tree).items()}
+
+
+# Resume: what may change, and what is refused.
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"log__every": "4 steps", "log__samples_every": "", "log__samples": 9},
+        {"checkpoint__every": "1 steps", "checkpoint__keep_last": 1, "checkpoint__keep_every": "2 steps"},
+        {"data__placement": "host"},
+        {"data__placement": "stream", "data__workers": 1},
+    ],
+    ids=lambda change: next(iter(change)) + "=" + str(next(iter(change.values()))),
+)
+def test_keys_that_may_change_leave_the_bits_alone(lab, finished, tmp_path, end_of, change):
+    task, reference = finished
+    lab.train(lab.config(task, stop_after="5 steps"), tmp_path)
+    lab.train(lab.config(task, **change), tmp_path)
+    assert end_of(tmp_path)["digest"] == end_of(reference)["digest"]
+
+
+def test_stop_after_then_continue_is_the_uninterrupted_run(lab, finished, tmp_path, end_of, said):
+    task, reference = finished
+    config = lab.config(task, stop_after="5 steps")
+    assert lab.train(config, tmp_path) == 0
+    assert ckpt.steps_of(tmp_path / "checkpoints") == [3, 5]
+    assert lab.train(config, tmp_path) == 0
+    assert "has reached stop_after at step 5" in said[-1]
+    assert lab.train(lab.config(task), tmp_path) == 0
+    assert end_of(tmp_path) == end_of(reference)
+    before = end_of(tmp_path)
+    assert lab.train(lab.config(task), tmp_path) == 0
+    assert "finished at step 8" in said[-1]
+    assert end_of(tmp_path) == before
+
+
+def test_changed_keys_are_refused_and_listed(lab, finished, end_of):
+    task, workdir = finished
+    before = end_of(workdir)
+    changed = lab.config(task, seed=1, data__batch_size=32, duration="9 steps", log__every="2 steps")
+    with pytest.raises(UserError) as refusal:
+        lab.train(changed, workdir)
+    text = str(refusal.value)
+    for line in ("seed: 0 -> 1", "data.batch_size: 16 -> 32", "duration: '8 steps' -> '9 steps'"):
+        assert line in text
+    assert "log.every" not in text
+    assert end_of(workdir) == before
+
+
+def test_changed_data_are_refused_and_named(lab, tmp_path):
+    draw = np.random.default_rng(0)
+    images, labels = draw.integers(0, 256, (40, 16, 16), np.uint8), np.arange(40) % 3
+    np.savez(tmp_path / "set.npz", images=images, labels=labels)
+    config = lab.config(data__source="npz", data__path=str(tmp_path / "set.npz"), duration="4 steps")
+    lab.train({**config, "stop_after": "2 steps"}, tmp_path / "run")
+    images[7, 3, 3] ^= 1
+    np.savez(tmp_path / "set.npz", images=images, labels=labels)
+    with pytest.raises(UserError, match=r"the data set has changed.*sha256"):
+        lab.train(config, tmp_path / "run")
+    images[7, 3, 3] ^= 1
+    np.savez(tmp_path / "moved.npz", images=images, labels=labels)
+    config["data"]["path"] = str(tmp_path / "moved.npz")  # the same pixels elsewhere
+    assert lab.train(config, tmp_path / "run") == 0
+
+
+def test_other_surroundings_are_said_but_not_refused(lab, finished, tmp_path, said):
+    task, reference = finished
+    shutil.copytree(reference / "checkpoints", tmp_path / "checkpoints")
+    lab.train(lab.config(task, mesh__data=8), tmp_path)
+    assert any("not to the same bits" in line and "{'data': 1}" in line for line in said)
+
+
+def test_damaged_newest_checkpoint_costs_steps_but_no_bits(lab, finished, tmp_path, end_of, said):
+    task, reference = finished
+    workdir = shutil.copytree(reference, tmp_path / "run")
+    assert ckpt.steps_of(workdir / "checkpoints") == [6, 8]
+    (workdir / "checkpoints" / "8" / "meta.json").unlink()
+    lab.train(lab.config(task), workdir)
+    assert any("checkpoint 8 is damaged (meta.json is missing)" in line for line in said)
+    assert any("continuing after step 6" in line for line in said)
+    assert end_of(workdir) == end_of(reference)
+    assert (workdir / "checkpoints" / "8.damaged").is_dir(), "set aside, not destroyed"
+
+
+def test_run_whose_checkpoints_are_all_damaged_is_not_overwritten(lab, finished, tmp_path):
+    task, reference = finished
+    workdir = shutil.copytree(reference, tmp_path / "run")
+    for step in (6, 8):
+        (workdir / "checkpoints" / str(step) / "SHA256SUMS").unlink()
+    before = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match=r"every checkpoint in .* is damaged \(6, 8\)"):
+        lab.train(lab.config(task), workdir)
+    assert {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()} == before
+
+
+def test_metrics_and_samples_after_the_restored_step_are_dropped(tmp_path):
+    (tmp_path / "samples").mkdir()
+    for step in (4, 8):
+        (tmp_path / "samples" / f"{step:08d}.png").write_bytes(b"x")
+    lines = [json.dumps({"step": step, "time": {}}) for step in range(1, 9)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + '\n{"step": 9, "los')  # cut by the kill
+    records.cut_back(tmp_path, 5)
+    assert (tmp_path / "metrics.jsonl").read_text() == "\n".join(lines[:5]) + "\n"
+    assert [path.name for path in (tmp_path / "samples").iterdir()] == ["00000004.png"]
+
+
+def test_second_process_on_one_folder_is_refused(lab, finished):
+    task, workdir = finished
+    with (
+        run_module.locked(workdir),
+        pytest.raises(UserError, match="another process trains in"),
+    ):
+        run_module.run(lab.config(task), workdir)
+
+
+# Another run's weights.
+
+
+def weights(leaves):
+    return {name: x for name, x in leaves.items() if {"variables", "ema"} & set(name.split("/"))}
+
+
+@pytest.mark.parametrize("other", [{}, {"adam": "momentum_sgd"}], ids=["same optimizer", "another optimizer"])
+def test_init_from_takes_weights_and_nothing_else(lab, finished, tmp_path, other):
+    task, source = finished
+    optimizers = ("generator_optimizer", "discriminator_optimizer") if task == "gan" else ("optimizer",)
+    change = {f"{optimizer}__name": name for optimizer in optimizers for name in other.values()}
+    config = lab.config(task, init_from=str(source), seed=3, duration="2 steps", **change)
+    run, _ = lab.prepare(config, tmp_path)
+    fresh, _ = lab.prepare({**config, "init_from": ""}, tmp_path)
+    theirs = leaves_of(source, 8)
+    mine, fresh = ({k: np.array(v) for k, v in ckpt.flat(r.state).items()} for r in (run, fresh))
+    assert mine["step"] == 0
+    taken = weights(theirs)
+    assert weights(mine).keys() == taken.keys()
+    assert all(np.array_equal(mine[name], taken[name]) for name in taken)
+    rest = mine.keys() - taken.keys()
+    assert any("opt_state" in name for name in rest)
+    assert all(np.array_equal(mine[name], fresh[name]) for name in rest)
+    assert lab.train(config, tmp_path) == 0
+
+
+def test_init_from_a_folder_without_checkpoints_is_refused(lab, tmp_path):
+    with pytest.raises(UserError, match="init_from=nowhere: no checkpoint there"):
+        lab.train(lab.config(init_from="nowhere"), tmp_path / "run")
