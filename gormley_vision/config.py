@@ -14,6 +14,7 @@ from pathlib import Path
 
 import ml_collections
 
+from gormley_vision import durations
 from gormley_vision.errors import UserError
 
 Value = bool | int | float | str
@@ -26,54 +27,62 @@ class Field:
     default: Value
     meaning: str
     choices: tuple[Value, ...] = ()
+    at_least: float | None = None
+    is_duration: bool = False
     may_change: bool = False  # on resume
 
 
-DURATION = "'N steps', 'N epochs' or 'N images' (k, M allowed: '5M images')"
+def _duration(default: str, meaning: str, may_change: bool = False) -> Field:
+    return Field(default, f"{meaning} (steps, epochs or images)", is_duration=True, may_change=may_change)
+
+
+def _count(default: int, meaning: str, at_least: int = 1, may_change: bool = False) -> Field:
+    return Field(default, meaning, at_least=at_least, may_change=may_change)
+
 
 SHARED_FIELDS: dict[str, Field] = {
     "task": Field("gan", "what is learned; chosen in the config file by default_config(task)"),
     "seed": Field(0, "every random draw and the data order follow from it"),
-    "duration": Field("30 epochs", f"length of training: {DURATION}"),
-    "stop_after": Field("", "end early, schedules unchanged; '' runs to the end", may_change=True),
+    "duration": _duration("30 epochs", "length of training"),
+    "stop_after": _duration("", "end early, schedules unchanged; '' runs to the end", may_change=True),
     "init_from": Field("", "another run's folder whose weights start this one; '' starts fresh"),
     "compute_dtype": Field("float32", "dtype of activations", ("float32", "bfloat16")),
     "data.source": Field("mnist_5k", "where images come from", ("tfds", "folder", "npz", "mnist_5k", "fake")),
     "data.name": Field("", "TFDS name, such as cifar10 (source tfds only)"),
     "data.path": Field("", "image folder, .npz file, or TFDS data directory", may_change=True),
     "data.split": Field("train", "part of the data set"),
-    "data.image_size": Field(28, "height and width after crop and resize, pixels"),
+    "data.image_size": _count(28, "height and width after crop and resize, pixels"),
     "data.channels": Field(1, "1 grey, 3 colour", (1, 3)),
     "data.crop": Field("center", "largest centred square, or none (squeeze)", ("center", "none")),
     "data.resize_filter": Field("lanczos", "antialiased filter", ("box", "bilinear", "hamming", "bicubic", "lanczos")),
     "data.flip": Field(False, "mirror half of the images left to right"),
-    "data.batch_size": Field(64, "images of one minibatch (m), over all devices and hosts"),
+    "data.batch_size": _count(64, "images of one minibatch (m), over all devices and hosts"),
     "data.placement": Field(
         "device",
         "decoded set on the device, memory-mapped on the host, or streamed undecoded",
         ("device", "host", "stream"),
         may_change=True,
     ),
-    "data.workers": Field(2, "threads that decode images", may_change=True),
+    "data.workers": _count(2, "threads that decode images; 0 is this one", at_least=0, may_change=True),
     "data.cache_dir": Field("", "folder of decoded sets; '' is ~/.cache/gormley_vision/data", may_change=True),
-    "mesh.data": Field(0, "devices that share a batch; 0 is all of them", may_change=True),
-    "checkpoint.every": Field("5 epochs", f"between checkpoints: {DURATION}", may_change=True),
-    "checkpoint.keep_last": Field(2, "newest checkpoints kept", may_change=True),
-    "checkpoint.keep_every": Field(
+    "mesh.data": _count(0, "devices that share a batch; 0 is all of them", at_least=0, may_change=True),
+    "checkpoint.every": _duration("5 epochs", "between checkpoints", may_change=True),
+    "checkpoint.keep_last": _count(2, "newest checkpoints kept", may_change=True),
+    "checkpoint.keep_every": _duration(
         "", "also keep those that fall on multiples of this duration; '' keeps none", may_change=True
     ),
-    "log.every": Field("50 steps", f"between lines of metrics.jsonl: {DURATION}", may_change=True),
-    "log.samples_every": Field("1 epochs", f"between sample grids: {DURATION}", may_change=True),
-    "log.samples": Field(64, "images in a sample grid", may_change=True),
+    "log.every": _duration("50 steps", "between lines of metrics.jsonl", may_change=True),
+    "log.samples_every": _duration("1 epochs", "between sample grids", may_change=True),
+    "log.samples": _count(64, "images in a sample grid", may_change=True),
 }
 
 
 def _optimizer_fields(player: str, learning_rate: float) -> dict[str, Field]:
     return {
         f"{player}.name": Field("adam", "update rule", ("adam", "momentum_sgd")),
-        f"{player}.learning_rate": Field(learning_rate, "step size; 0 freezes the player"),
-        f"{player}.momentum": Field(0.5, "Adam's beta1, or the momentum of SGD"),
-        f"{player}.beta2": Field(0.999, "decay of Adam's second moment (adam only)"),
+        f"{player}.learning_rate": Field(learning_rate, "step size; 0 freezes the player", at_least=0),
+        f"{player}.momentum": Field(0.5, "Adam's beta1, or the momentum of SGD", at_least=0),
+        f"{player}.beta2": Field(0.999, "decay of Adam's second moment (adam only)", at_least=0),
     }
 
 
@@ -82,16 +91,16 @@ GAN_FIELDS: dict[str, Field] = {
     "gan.generator_loss": Field(
         "non_saturating", "ascend log D(G(z)), or descend log(1 - D(G(z)))", ("non_saturating", "saturating")
     ),
-    "gan.discriminator_steps": Field(1, "k: discriminator updates, each on a fresh minibatch, per step"),
+    "gan.discriminator_steps": _count(1, "k: discriminator updates, each on a fresh minibatch, per step"),
     "gan.shared_fakes": Field(False, "the generator update reuses the last discriminator update's noise"),
     "gan.simultaneous": Field(False, "the generator meets the discriminator before its last update"),
-    "gan.ema_half_life": Field("10000 images", f"half-life of the averaged generator: {DURATION}; 0 is no average"),
+    "gan.ema_half_life": _duration("10000 images", "half-life of the averaged generator, 0 for no average"),
     "gan.ema_ramp": Field(0.05, "half-life is at most this fraction of the images seen so far"),
-    "generator.latent_size": Field(100, "Z: noise dimensions"),
-    "generator.width": Field(64, "channels of the last hidden layer; doubles with each halving of the size"),
+    "generator.latent_size": _count(100, "Z: noise dimensions"),
+    "generator.width": _count(64, "channels of the last hidden layer; doubles with each halving of the size"),
     "generator.kernel_size": Field(4, "4 as most people run it, 5 as in the original", (4, 5)),
     "discriminator.architecture": Field("dcgan", "one logit an image, or one a patch", ("dcgan", "patchgan")),
-    "discriminator.width": Field(64, "channels of the first layer; doubles with each halving of the size"),
+    "discriminator.width": _count(64, "channels of the first layer; doubles with each halving of the size"),
     "discriminator.kernel_size": Field(4, "4 or 5 (5: dcgan only)", (4, 5)),
     "discriminator.receptive_field": Field(
         0, "pixels one patchgan logit sees; 0 for dcgan, which sees all", (0, 1, 16, 34, 70)
@@ -101,7 +110,7 @@ GAN_FIELDS: dict[str, Field] = {
 }
 
 CLASSIFICATION_FIELDS: dict[str, Field] = {
-    "classifier.width": Field(32, "channels of the first layer; doubles with each halving of the size"),
+    "classifier.width": _count(32, "channels of the first layer; doubles with each halving of the size"),
     "classifier.kernel_size": Field(4, "4 or 5", (4, 5)),
     **_optimizer_fields("optimizer", 1e-3),
 }
@@ -151,10 +160,21 @@ def validate(config: Mapping) -> None:
         field, value = fields[key], flat[key]
         if type(value) is not type(field.default):
             problems.append(f"{key}={value!r}: needs {_TYPE_NAMES[type(field.default)]} ({field.meaning})")
-        elif field.choices and value not in field.choices:
-            problems.append(f"{key}={value!r}: {_nearest(str(value), [str(c) for c in field.choices])}")
+        elif fault := _fault_of(value, field):
+            problems.append(f"{key}={value!r}: {fault}")
     if problems:
         raise UserError("the config is wrong:\n  " + "\n  ".join(sorted(problems)))
+
+
+def _fault_of(value: Value, field: Field) -> str:
+    """Why a value of the right type is still none for this field; '' when it is one."""
+    if field.choices and value not in field.choices:
+        return _nearest(str(value), [str(choice) for choice in field.choices])
+    if field.at_least is not None and not float(value) >= field.at_least:
+        return f"must be at least {field.at_least:g}"
+    if field.is_duration and value and not durations.is_duration(str(value)):
+        return "write '50 epochs', '20000 steps' or '5M images'"
+    return ""
 
 
 def changed_keys(old: Mapping, new: Mapping) -> list[str]:
@@ -260,9 +280,7 @@ def _problem_with(text: str | None, field: Field) -> str:
         value = kind(text)
     except ValueError:
         return needs
-    if field.choices and value not in field.choices:
-        return _nearest(text, [str(choice) for choice in field.choices])
-    return ""
+    return _fault_of(value, field)
 
 
 def check_flags(argv: list[str]) -> None:

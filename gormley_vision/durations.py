@@ -8,6 +8,11 @@ _PATTERN = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(k|M)?\s*(steps?|epochs?|images?)\s
 _SCALE = {"": 1.0, "k": 1e3, "m": 1e6}
 
 
+def is_duration(text: str) -> bool:
+    """Whether the text is of the form."""
+    return _PATTERN.fullmatch(text) is not None
+
+
 def to_images(duration: str, *, epoch_images: int, step_images: int) -> float:
     """A duration in images shown, given the images of an epoch and of a step.
 

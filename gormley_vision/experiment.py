@@ -27,8 +27,6 @@ def check(config: Config) -> None:
     halvings(config["data"]["image_size"])
     if config["task"] == "gan":
         _check_discriminator(**config["discriminator"])
-        if config["gan"]["discriminator_steps"] < 1:
-            raise UserError("gan.discriminator_steps must be at least 1: pass --config.gan.discriminator_steps=1")
 
 
 def _check_discriminator(*, architecture: str, width: int, kernel_size: int, receptive_field: int) -> None:

@@ -147,6 +147,8 @@ def test_every_key_can_be_overridden_on_the_command_line(task, tmp_path, monkeyp
 
 def _another(field):
     """A value of the field's type other than its default."""
+    if field.is_duration:
+        return "7 steps"
     if field.choices:
         return next(choice for choice in field.choices if choice != field.default)
     return {
@@ -167,6 +169,9 @@ def _another(field):
         ("--config.generator_optimizer.learning_rate=fast", "needs a number"),
         ("--config.discriminator.architecture=pachgan", "'patchgan'"),
         ("--config.discriminator.receptive_field=15", "one of '0', '1', '16', '34', '70'"),
+        ("--config.checkpoint.every=5 epoch5", "write '50 epochs'"),
+        ("--config.data.batch_size=0", "at least 1"),
+        ("--config.generator_optimizer.learning_rate=nan", "at least 0"),
         ("--wrkdir=x", "workdir"),
     ],
 )

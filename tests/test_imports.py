@@ -15,7 +15,7 @@ ALLOWED = {
     "files": set(),
     "randomness": set(),
     "durations": {"errors"},
-    "config": {"errors"},
+    "config": {"durations", "errors"},
     "layers": set(),
     "losses": set(),
     "metrics": set(),

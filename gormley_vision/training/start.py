@@ -50,8 +50,6 @@ class Plan:
         )
         if plan.total < 1:
             raise UserError(f"duration={config['duration']!r} is no step at all: pass --config.duration='1 epochs'")
-        if config["checkpoint"]["keep_last"] < 1:
-            raise UserError("checkpoint.keep_last must be at least 1: pass --config.checkpoint.keep_last=1")
         return plan
 
     @property
