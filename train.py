@@ -11,7 +11,8 @@ from pathlib import Path
 from absl import app, flags
 from ml_collections import config_flags
 
-from gormley_vision.config import check_flags, describe
+from gormley_vision.command_line import check_flags
+from gormley_vision.config import describe
 from gormley_vision.errors import reported
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment: configs/NAME.py or configs/NAME.py:smoke.")

@@ -1,6 +1,5 @@
 """The table of fields: every config key, its default, its meaning, and whether it may change on resume.
 
-This module imports no jax, so that `train.py` refuses a mistyped flag before the slow imports start.
 A config is a locked `ml_collections.ConfigDict` with exactly the keys of its task's table: each section is
 splatted into one constructor, which refuses what it does not know. Values are bool, int, float or str alone:
 a ConfigDict cannot override None, and JSON turns tuples into lists.
@@ -8,9 +7,7 @@ a ConfigDict cannot override None, and JSON turns tuples into lists.
 
 import dataclasses
 import difflib
-import importlib.util
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 
 import ml_collections
 
@@ -18,6 +15,7 @@ from gormley_vision import durations
 from gormley_vision.errors import UserError
 
 Value = bool | int | float | str
+TYPE_NAMES = {bool: "true or false", int: "an integer", float: "a number", str: "a string"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +122,7 @@ TASK_FIELDS: dict[str, dict[str, Field]] = {
 def fields_of(config: Mapping) -> dict[str, Field]:
     """The table of the config's task."""
     if config["task"] not in TASK_FIELDS:
-        raise UserError(f"task={config['task']!r}: {_nearest(str(config['task']), TASK_FIELDS)}")
+        raise UserError(f"task={config['task']!r}: {nearest(str(config['task']), TASK_FIELDS)}")
     return TASK_FIELDS[config["task"]]
 
 
@@ -154,22 +152,22 @@ def flatten(config: Mapping, prefix: str = "") -> dict[str, Value]:
 def validate(config: Mapping) -> None:
     """Refuse a config whose keys, types or choices are not those of its table, naming each key at fault."""
     fields, flat = fields_of(config), flatten(config)
-    problems = [f"{key}: no such key; {_nearest(key, fields)}" for key in flat.keys() - fields.keys()]
+    problems = [f"{key}: no such key; {nearest(key, fields)}" for key in flat.keys() - fields.keys()]
     problems += [f"{key}: missing ({fields[key].meaning})" for key in fields.keys() - flat.keys()]
     for key in fields.keys() & flat.keys():
         field, value = fields[key], flat[key]
         if type(value) is not type(field.default):
-            problems.append(f"{key}={value!r}: needs {_TYPE_NAMES[type(field.default)]} ({field.meaning})")
-        elif fault := _fault_of(value, field):
+            problems.append(f"{key}={value!r}: needs {TYPE_NAMES[type(field.default)]} ({field.meaning})")
+        elif fault := fault_of(value, field):
             problems.append(f"{key}={value!r}: {fault}")
     if problems:
         raise UserError("the config is wrong:\n  " + "\n  ".join(sorted(problems)))
 
 
-def _fault_of(value: Value, field: Field) -> str:
+def fault_of(value: Value, field: Field) -> str:
     """Why a value of the right type is still none for this field; '' when it is one."""
     if field.choices and value not in field.choices:
-        return _nearest(str(value), [str(choice) for choice in field.choices])
+        return nearest(str(value), [str(choice) for choice in field.choices])
     if field.at_least is not None and not float(value) >= field.at_least:
         return f"must be at least {field.at_least:g}"
     if field.is_duration and value and not durations.is_duration(str(value)):
@@ -193,27 +191,6 @@ def describe(config: Mapping) -> str:
     left = {key: f"{key} = {value!r}" for key, value in flat.items()}
     width = max(map(len, left.values()))
     return "\n".join(f"{left[key]:<{width}}  # {fields[key].meaning}" for key in flat)
-
-
-# ---------------------------------------------------------------------------------------------------------
-# Command line: `--config=FILE[:arg]` and `--config.KEY=VALUE`, checked before anything slow is imported.
-
-_TYPE_NAMES = {bool: "true or false", int: "an integer", float: "a number", str: "a string"}
-
-
-def load_config_file(spec: str) -> ml_collections.ConfigDict:
-    """Run `get_config(arg)` of a config file given as `FILE` or `FILE:arg`."""
-    name, _, arg = spec.partition(":")
-    path = Path(name)
-    if not path.is_file():
-        shipped = sorted(str(p) for p in path.parent.glob("*.py"))
-        raise UserError(f"--config={spec}: no such file; {_nearest(name, shipped)}")
-    module_spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert module_spec is not None
-    assert module_spec.loader is not None
-    module = importlib.util.module_from_spec(module_spec)
-    module_spec.loader.exec_module(module)
-    return module.get_config(arg)
 
 
 def check_arg(arg: str) -> bool:
@@ -246,59 +223,8 @@ def shrink(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     return config
 
 
-def _overrides(argv: list[str]) -> Iterator[tuple[str, str | None]]:
-    """(key, text) for each `--config.KEY=TEXT` or `--config.KEY TEXT`; text None where it is missing."""
-    for position, word in enumerate(argv):
-        flag, equals, text = word.lstrip("-").partition("=")
-        if word.startswith("-") and flag.startswith("config."):
-            following = argv[position + 1] if position + 1 < len(argv) else "-"
-            yield (
-                flag.removeprefix("config."),
-                text if equals else None if following.startswith("--") else following,
-            )
-
-
-def _config_spec(argv: list[str]) -> str:
-    for position, word in enumerate(argv):
-        if word in ("--config", "-config") and position + 1 < len(argv):
-            return argv[position + 1]
-        if word.startswith(("--config=", "-config=")):
-            return word.partition("=")[2]
-    shipped = " ".join(sorted(str(path) for path in Path("configs").glob("*.py")))
-    raise UserError(f"name an experiment: --config=FILE, one of {shipped or 'configs/*.py'}")
-
-
-def _problem_with(text: str | None, field: Field) -> str:
-    """Why this text is no value for this field; '' when it is one."""
-    kind = type(field.default)
-    needs = f"needs {_TYPE_NAMES[kind]}"
-    if text is None:
-        return "" if kind is bool else needs
-    if kind is bool:
-        return "" if text.lower() in ("true", "false") else needs
-    try:
-        value = kind(text)
-    except ValueError:
-        return needs
-    return _fault_of(value, field)
-
-
-def check_flags(argv: list[str]) -> None:
-    """Refuse unknown config keys and values of a wrong type or choice, with the nearest valid name."""
-    fields = fields_of(load_config_file(_config_spec(argv)))
-    problems = []
-    for key, text in _overrides(argv):
-        if key not in fields:
-            problems.append(f"--config.{key}: no such key; {_nearest(key, fields)}")
-        elif key == "task":
-            problems.append(f"--config.task: {fields[key].meaning}")
-        elif problem := _problem_with(text, fields[key]):
-            problems.append(f"--config.{key}={text or ''}: {problem} ({fields[key].meaning})")
-    if problems:
-        raise UserError("\n  ".join(["the command line is wrong:", *problems]))
-
-
-def _nearest(word: str, valid) -> str:
+def nearest(word: str, valid: Iterable[str]) -> str:
+    """What to type instead of `word`."""
     valid = list(valid)
     near = difflib.get_close_matches(word, valid, n=1, cutoff=0.5)
     if not near:  # a key typed without its section, or under another one

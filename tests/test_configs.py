@@ -15,6 +15,7 @@ import pytest
 
 from gormley_vision import config as cfg
 from gormley_vision import experiment
+from gormley_vision.command_line import check_flags, load_config_file
 from gormley_vision.errors import UserError
 from gormley_vision.files import read_json
 from gormley_vision.run import run
@@ -39,12 +40,12 @@ def _own_cache(tmp_path_factory):
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
 def test_a_config_builds_and_is_plain_data(path):
-    config = cfg.load_config_file(str(path))
+    config = load_config_file(str(path))
     experiment.check(config)
     assert json.loads(json.dumps(config.to_dict())) == config.to_dict()
     assert len(cfg.describe(config).splitlines()) == len(cfg.fields_of(config))
     with pytest.raises(UserError, match="smoke"):
-        cfg.load_config_file(f"{path}:smok")
+        load_config_file(f"{path}:smok")
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
@@ -55,14 +56,14 @@ def test_the_command_in_a_config_header_is_a_command(path):
     assert command, "no command"
     words = shlex.split(command.group(1))[2:]
     assert f"--config=configs/{path.name}" in words
-    cfg.check_flags([word.replace("configs/", f"{ROOT}/configs/") for word in words])
+    check_flags([word.replace("configs/", f"{ROOT}/configs/") for word in words])
     for part in ("Source:", "Deviations:", "Reached here:"):
         assert part in text, f"the header lacks '{part}'"
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
 def test_the_full_size_step_traces(path):
-    config = cfg.load_config_file(str(path)).to_dict()
+    config = load_config_file(str(path)).to_dict()
     task = experiment.make_task(config, class_names=tuple("0123456789"), epoch_images=50_000)
     key = jax.random.key(0)
     k, m, size, channels = (
@@ -84,7 +85,7 @@ def test_the_full_size_step_traces(path):
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
 def test_the_smoke_version_trains_checkpoints_resumes_and_samples(path, tmp_path):
-    config = cfg.load_config_file(f"{path}:smoke")
+    config = load_config_file(f"{path}:smoke")
     config.mesh.data = 1
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert run(config.to_dict(), whole) == 0
@@ -135,7 +136,7 @@ def test_every_key_can_be_overridden_on_the_command_line(task, tmp_path, monkeyp
     fields = {key: field for key, field in cfg.TASK_FIELDS[task].items() if key != "task"}
     values = {key: _another(field) for key, field in fields.items()}
     argv = [f"--config={file}", *(f"--config.{key}={value}" for key, value in values.items())]
-    cfg.check_flags(argv)
+    check_flags(argv)
     monkeypatch.setattr(sys, "argv", ["train.py", *argv])  # where config_flags looks for overrides
     holder = flags.FlagValues()
     config_flags.DEFINE_config_file("config", None, flag_values=holder, lock_config=True)

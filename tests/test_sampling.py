@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import gormley_vision
-from gormley_vision.config import load_config_file
+from gormley_vision.command_line import load_config_file
 from gormley_vision.errors import UserError
 from gormley_vision.run import run
 from gormley_vision.sampling import great_circle, interpolate, sample

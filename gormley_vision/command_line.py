@@ -1,0 +1,82 @@
+"""The command line: `--config=FILE[:arg]` and `--config.KEY=VALUE`, checked before anything slow is imported.
+
+jax and its friends take seconds to import; a mistyped key is refused in a tenth of one.
+"""
+
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+
+import ml_collections
+
+from gormley_vision.config import TYPE_NAMES, Field, fault_of, fields_of, nearest
+from gormley_vision.errors import UserError
+
+
+def load_config_file(spec: str) -> ml_collections.ConfigDict:
+    """Run `get_config(arg)` of a config file given as `FILE` or `FILE:arg`."""
+    name, _, arg = spec.partition(":")
+    path = Path(name)
+    if not path.is_file():
+        shipped = sorted(str(p) for p in path.parent.glob("*.py"))
+        raise UserError(f"--config={spec}: no such file; {nearest(name, shipped)}")
+    module_spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert module_spec is not None
+    assert module_spec.loader is not None
+    module = importlib.util.module_from_spec(module_spec)
+    module_spec.loader.exec_module(module)
+    return module.get_config(arg)
+
+
+def check_flags(argv: list[str]) -> None:
+    """Refuse unknown config keys and values of a wrong type or choice, with the nearest valid name."""
+    if any(word.lstrip("-") in ("help", "helpshort", "helpfull") for word in argv):
+        return
+    fields = fields_of(load_config_file(_config_spec(argv)))
+    problems = []
+    for key, text in _overrides(argv):
+        if key not in fields:
+            problems.append(f"--config.{key}: no such key; {nearest(key, fields)}")
+        elif key == "task":
+            problems.append(f"--config.task: {fields[key].meaning}")
+        elif problem := _problem_with(text, fields[key]):
+            problems.append(f"--config.{key}={text or ''}: {problem} ({fields[key].meaning})")
+    if problems:
+        raise UserError("\n  ".join(["the command line is wrong:", *problems]))
+
+
+def _overrides(argv: list[str]) -> Iterator[tuple[str, str | None]]:
+    """(key, text) for each `--config.KEY=TEXT` or `--config.KEY TEXT`; text None where it is missing."""
+    for position, word in enumerate(argv):
+        flag, equals, text = word.lstrip("-").partition("=")
+        if word.startswith("-") and flag.startswith("config."):
+            following = argv[position + 1] if position + 1 < len(argv) else "-"
+            yield (
+                flag.removeprefix("config."),
+                text if equals else None if following.startswith("--") else following,
+            )
+
+
+def _config_spec(argv: list[str]) -> str:
+    for position, word in enumerate(argv):
+        if word in ("--config", "-config") and position + 1 < len(argv):
+            return argv[position + 1]
+        if word.startswith(("--config=", "-config=")):
+            return word.partition("=")[2]
+    shipped = " ".join(sorted(str(path) for path in Path("configs").glob("*.py")))
+    raise UserError(f"name an experiment: --config=FILE, one of {shipped or 'configs/*.py'}")
+
+
+def _problem_with(text: str | None, field: Field) -> str:
+    """Why this text is no value for this field; '' when it is one."""
+    kind = type(field.default)
+    needs = f"needs {TYPE_NAMES[kind]}"
+    if text is None:
+        return "" if kind is bool else needs
+    if kind is bool:
+        return "" if text.lower() in ("true", "false") else needs
+    try:
+        value = kind(text)
+    except ValueError:
+        return needs
+    return fault_of(value, field)
