@@ -7,7 +7,8 @@ Source: Goodfellow et al. 2014 (arXiv:1406.2661), Algorithm 1: k = 1 discriminat
 Deviations: DCGAN networks instead of maxout and dense layers, constant momentum 0.5 and learning rates (the
     authors' released code anneals both, ascends log D(G(z)), and updates both players at once: see
     gan.generator_loss and gan.simultaneous).
-Reached here: @@algorithm1_mnist@@
+Reached here: mostly recognisable digits (docs/images/algorithm1_mnist.png) after 4,688 steps, about 3 minutes on
+    2 cores of an AMD EPYC, other programs running, jax 0.10.2, seed 0.
     The rates matter: with 0.02 for both players the discriminator wins within 100 steps, D(G(z)) falls below
     0.001, and log(1 - D) has no gradient left, which is why section 3 of the paper offers log D instead.
 """

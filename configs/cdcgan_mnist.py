@@ -5,7 +5,11 @@
 Source: Mirza & Osindero 2014 (arXiv:1411.1784) on the networks and optimizer of configs/dcgan_mnist.py.
 Deviations: the label enters once, beside the noise and as feature maps beside the image (Newmu/dcgan_code
     repeats it at every layer); as in dcgan_mnist otherwise.
-Reached here: @@cdcgan_mnist@@
+Reached here: a classifier of real digits agrees with the label asked for on 97.3 to 97.7 % of 2,000 samples
+    (seeds 0, 1, 2; that classifier is right on 95.4 % of held-out real digits), by
+    `python scripts/label_agreement.py --workdir=runs/cdcgan_mnist --num=2000`: results/cdcgan_mnist.json.
+    About 3 minutes on 2 cores of an AMD EPYC, other programs running, jax 0.10.2. Grid, one class a row:
+    docs/images/cdcgan_mnist.png.
 """
 
 from gormley_vision.config import check_arg, default_config, shrink

@@ -4,7 +4,8 @@
 
 Source: none; the body of DCGAN's discriminator with ten outputs, cross-entropy, Adam.
 Deviations: none.
-Reached here: @@classifier_mnist@@
+Reached here: 97 to 100 % of a minibatch right in the last epochs of five, in 8 s from command to end, on 2 cores of
+    an AMD EPYC, jax 0.10.2, seed 0. These are training images: the loop does not evaluate yet.
 """
 
 from gormley_vision.config import check_arg, default_config, shrink
