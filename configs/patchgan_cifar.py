@@ -7,7 +7,8 @@ Source: the discriminator of Isola et al. 2017 (arXiv:1611.07004), section 3.2.2
     16 pixels; generator and optimizer as in configs/dcgan_cifar.py.
 Deviations: unconditional, so no image-to-image input and no L1 term: each patch is judged by itself, and
     nothing asks the patches to make one object.
-Reached here: @@patchgan_cifar@@
+Reached here: not run to its end here. After 1 of 100 epochs on the CIFAR-10 (JPEG q75 copy) folder, seed 0: colours
+    and textures with a visible grid; 3 min 56 s on 2 cores of an AMD EPYC, other programs running, jax 0.10.2.
 """
 
 from gormley_vision.config import check_arg, default_config, shrink
