@@ -50,7 +50,7 @@ class Records:
     def close(self) -> None:
         """Flush and close."""
         self._metrics.close()
-        self._board.flush()
+        self._board.close()
 
 
 class Board:
@@ -83,6 +83,10 @@ class Board:
     def flush(self) -> None:
         """To the system."""
         self._writer.flush()
+
+    def close(self) -> None:
+        """Flush and close."""
+        self._writer.close()
 
     def _write(self, step: int, **content: Any) -> None:
         from tensorboardX.proto.event_pb2 import Event
