@@ -12,7 +12,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from gormley_vision.command_line import check_flags
-from gormley_vision.config import describe
+from gormley_vision.config import describe, validate
 from gormley_vision.errors import reported
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment: configs/NAME.py or configs/NAME.py:smoke.")
@@ -23,6 +23,8 @@ _PROFILE = flags.DEFINE_bool("profile", False, "Write a profiler trace of this p
 
 def main(argv: list[str]) -> int:
     """Parse, check, train."""
+    with reported():
+        validate(_CONFIG.value)
     if _PRINT_CONFIG.value:
         print(describe(_CONFIG.value))
         return 0
