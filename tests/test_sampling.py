@@ -29,7 +29,7 @@ def folder(tmp_path_factory):
         config = load_config_file(f"{ROOT}/configs/cdcgan_mnist.py:smoke")
         config.mesh.data = 1
         assert run(config.to_dict(), root / "run") == 0
-    return root / "run"
+        yield root / "run"
 
 
 @pytest.fixture(scope="module")
