@@ -59,11 +59,6 @@ class Batches:
     _source: Source = field(repr=False)
     _arrays: dict[str, np.ndarray] = field(repr=False)  # decoded examples; {} for "stream"
 
-    @property
-    def steps_per_epoch(self) -> float:
-        """N / (k * m): how many steps visit every example once."""
-        return self.length / (self.minibatches * self.batch_size)
-
     def read(self, step: int) -> Piece:
         """This process's piece of the batch of `step` (from 0).
 

@@ -36,7 +36,6 @@ class Step:
             return state, metrics, jnp.stack(list(checks.values()))
 
         self._run = jax.jit(step, donate_argnums=0, out_shardings=shardings.replicated)
-        self.lower = self._run.lower
 
     def __call__(self, state: Any, resident: Any, piece: Any, key: jax.Array) -> tuple[Any, Any, jax.Array]:
         """Dispatch one step."""
