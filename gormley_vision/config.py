@@ -107,10 +107,59 @@ GAN_FIELDS: dict[str, Field] = {
     **_optimizer_fields("discriminator_optimizer", 2e-4),
 }
 
+PRESET_NAMES = ("roformer", "llama", "naver_axial", "naver_mixed", "timm", "dinov3")  # layers.rope.PRESETS
+
 CLASSIFICATION_FIELDS: dict[str, Field] = {
-    "classifier.width": _count(32, "channels of the first layer; doubles with each halving of the size"),
-    "classifier.kernel_size": Field(4, "4 or 5", (4, 5)),
-    **_optimizer_fields("optimizer", 1e-3),
+    "vit.width": _count(64, "D: channels of a token"),
+    "vit.depth": _count(6, "L: layers"),
+    "vit.mlp": _count(128, "F: channels inside an MLP"),
+    "vit.heads": _count(4, "K: attention heads; divides the width"),
+    "vit.patch_size": _count(4, "P: pixels along a patch; divides the image size"),
+    "vit.position": Field("learned", "what is added to tokens", ("learned", "sincos2d", "none")),
+    "vit.rope": Field("none", "how queries and keys are rotated (docs/rope.md)", ("none", *PRESET_NAMES)),
+    "vit.rope_scaling": Field(
+        "none", "rule for a grid larger than trained: positions, or frequencies", ("none", "interpolate", "ntk")
+    ),
+    "vit.trained_grid": _count(0, "patches along a side in training, for rope_scaling; 0 without", at_least=0),
+    "vit.pooling": Field("cls", "head reads [CLS], the mean of patches, or an attention pool", ("cls", "gap", "map")),
+    "vit.registers": _count(0, "extra learned tokens", at_least=0),
+    "vit.representation": _count(0, "width of a tanh layer before the head; 0 for none", at_least=0),
+    "vit.head_bias": Field(0.0, "initial bias of the head"),
+    "vit.gelu": Field("tanh", "tanh (flax, Google's weights) or erf (timm, Hugging Face)", ("tanh", "erf")),
+    "vit.norm": Field("layer", "LayerNorm, or ViT-22B's without bias and centering", ("layer", "rms")),
+    "vit.parallel": Field(False, "attention and MLP side by side, as in ViT-22B"),
+    "vit.qkv_bias": Field(True, "biases of queries, keys and values"),
+    "vit.qk_norm": Field(False, "normalise queries and keys of each head"),
+    "vit.layer_scale": Field(0.0, "initial LayerScale; 0 for none", at_least=0),
+    "vit.dropout": Field(0.0, "probability, after each branch's last matrix and within MLPs", at_least=0),
+    "vit.stochastic_depth": Field(0.0, "probability that the last layer's branches are left out", at_least=0),
+    "vit.scan": Field(False, "compile one layer and loop over it: for deep nets on accelerators", may_change=True),
+    "vit.remat": Field(False, "compute a layer again for its gradient rather than keep it", may_change=True),
+    "classification.label_smoothing": Field(0.0, "share of a target spread over all classes", at_least=0),
+    "classification.shift": _count(0, "move each image by up to so many pixels", at_least=0),
+    "classification.crop_min_area": Field(0.0, "cut out a rectangle of at least this share; 0 for none", at_least=0),
+    "classification.randaugment_operations": _count(0, "RandAugment operations an image; 0 for none", at_least=0),
+    "classification.randaugment_magnitude": Field(9.0, "strength of RandAugment, 0 to 10", at_least=0),
+    "classification.mixup": Field(0.0, "alpha of mixup; 0 for none", at_least=0),
+    "classification.cutmix": Field(0.0, "alpha of CutMix; 0 for none; with mixup, either by a coin", at_least=0),
+    "classification.fresh_head": Field(False, "drop init_from's head, begin at zero: fine-tuning from its average"),
+    "classification.only_head": Field(False, "train the head alone: a linear probe of init_from"),
+    "classification.position_resize": Field(
+        "google", "how init_from's positions are resized, and whose way", ("google", "timm", "huggingface")
+    ),
+    "classification.ema_half_life": _duration("0 images", "half-life of the averaged weights, 0 for no average"),
+    "classification.ema_ramp": Field(0.05, "half-life is at most this fraction of the images seen so far"),
+    "optimizer.name": Field("adam", "AdamW, or SGD with momentum", ("adam", "momentum_sgd")),
+    "optimizer.learning_rate": Field(1e-3, "highest step size", at_least=0),
+    "optimizer.schedule": Field("cosine", "after the warm-up: half a cosine to 0, or constant", ("cosine", "constant")),
+    "optimizer.warmup": _duration("0 steps", "linear warm-up"),
+    "optimizer.momentum": Field(0.9, "Adam's beta1, or the momentum of SGD", at_least=0),
+    "optimizer.beta2": Field(0.999, "decay of Adam's second moment (adam only)", at_least=0),
+    "optimizer.weight_decay": Field(0.0, "decoupled, of matrices alone; multiplied by the rate", at_least=0),
+    "optimizer.clip_norm": Field(1.0, "largest global norm of a gradient; 0 for no limit", at_least=0),
+    "optimizer.layer_decay": Field(1.0, "factor of the rate from each layer to the one below", at_least=0),
+    "eval.split": Field("", "part of the data set to evaluate on, whole; '' for none", may_change=True),
+    "eval.every": _duration("1 epochs", "between evaluations; the last step is always one", may_change=True),
 }
 
 TASK_FIELDS: dict[str, dict[str, Field]] = {
@@ -203,10 +252,11 @@ def check_arg(arg: str) -> bool:
 def shrink(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """The smoke version of any experiment: the same code on tiny shapes, in seconds.
 
-    A TFDS set, which a machine may not have, gives way to made-up images of the same shape.
+    Data that a machine may not have give way to made-up images of the same shape, another run to fresh weights.
     """
-    if config.data.source == "tfds":
-        config.data.source, config.data.name = "fake", ""
+    if config.data.source in ("tfds", "npz", "folder"):
+        config.data.update(source="fake", name="", path="")
+    config.init_from = ""
     small: dict[str, Value] = {
         "duration": "8 steps",
         "data.batch_size": 16,
@@ -217,9 +267,20 @@ def shrink(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
         "generator.width": 4,
         "generator.latent_size": 8,
         "discriminator.width": 4,
-        "classifier.width": 4,
+        "vit.width": 16,
+        "vit.depth": 2,
+        "vit.mlp": 32,
+        "vit.heads": 2,
+        "vit.registers": 0,
+        "vit.representation": 0,
+        "optimizer.warmup": "2 steps",
+        "eval.every": "4 steps",
     }
     config.update_from_flattened_dict({k: v for k, v in small.items() if k in fields_of(config)})
+    if config.task == "classification":  # a grid of few patches, whatever the image size
+        config.vit.patch_size = next(
+            p for p in range(config.data.image_size // 4, 0, -1) if config.data.image_size % p == 0
+        )
     return config
 
 

@@ -13,9 +13,11 @@ from gormley_vision.errors import UserError
 from gormley_vision.losses.adversarial import GENERATOR_LOSSES
 from gormley_vision.models.dcgan import Discriminator, Generator, halvings
 from gormley_vision.models.patchgan import PatchDiscriminator
-from gormley_vision.tasks.classification import Classification
+from gormley_vision.models.vit import ViT
+from gormley_vision.tasks.classification import Augmentation, Classification
 from gormley_vision.tasks.gan import GAN, step_phases
-from gormley_vision.tasks.players import make_optimizer
+from gormley_vision.tasks.optimizers import make_classifier_optimizer, make_optimizer
+from gormley_vision.training.evaluation import Evaluation
 from gormley_vision.training.task import Task
 
 Config = Mapping[str, Any]
@@ -24,8 +26,10 @@ Config = Mapping[str, Any]
 def check(config: Config) -> None:
     """Refuse a config that contradicts itself, before data are read or anything compiles."""
     validate(config)
-    halvings(config["data"]["image_size"])
-    if config["task"] == "gan":
+    if config["task"] == "classification":
+        _check_vit(config)
+    else:
+        halvings(config["data"]["image_size"])
         _check_discriminator(**config["discriminator"])
 
 
@@ -41,9 +45,45 @@ def _check_discriminator(*, architecture: str, width: int, kernel_size: int, rec
         raise UserError("patchgan has 4x4 kernels: pass --config.discriminator.kernel_size=4")
 
 
-def make_batches(config: Config, progress=None) -> Batches:
-    """Open the data set and its order for this process."""
+def _check_vit(config: Config) -> None:
+    vit, size = config["vit"], config["data"]["image_size"]
+    if size % vit["patch_size"]:
+        fits = [p for p in range(1, size + 1) if size % p == 0]
+        near = min(fits, key=lambda p: abs(p - vit["patch_size"]))
+        raise UserError(
+            f"images of {size} pixels are no whole number of {vit['patch_size']}-pixel patches: "
+            f"pass --config.vit.patch_size={near}, or --config.data.image_size={round_to(size, vit['patch_size'])}"
+        )
+    if vit["width"] % vit["heads"]:
+        near = round_to(vit["width"], vit["heads"])
+        raise UserError(
+            f"vit.width={vit['width']} does not divide into {vit['heads']} heads: --config.vit.width={near}"
+        )
+    pairs = 1 if vit["rope"] in ("none", "roformer", "llama") else 2  # for each axis of an image
+    if vit["rope"] != "none" and vit["width"] // vit["heads"] % (2 * pairs):
+        near = round_to(vit["width"], 2 * pairs * vit["heads"])
+        raise UserError(
+            f"vit.rope={vit['rope']} needs heads of a multiple of {2 * pairs} channels, not "
+            f"{vit['width'] // vit['heads']}: --config.vit.width={near}"
+        )
+    if (vit["rope_scaling"] == "none") != (vit["trained_grid"] == 0):
+        raise UserError(
+            f"vit.rope_scaling={vit['rope_scaling']} and vit.trained_grid={vit['trained_grid']}: a rule needs the grid "
+            "in training, as in --config.vit.trained_grid=7, and without a rule that is 0"
+        )
+    if config["classification"]["only_head"] and not config["init_from"]:
+        raise UserError("a linear probe needs the weights that it probes: pass --config.init_from=RUN")
+
+
+def round_to(number: int, multiple: int) -> int:
+    """The nearest multiple, at least one."""
+    return max(1, round(number / multiple)) * multiple
+
+
+def make_batches(config: Config, progress=None, split: str = "") -> Batches:
+    """Open the data set and its order for this process; `split` other than the config's, if given."""
     data = {key: value for key, value in config["data"].items() if key != "flip"}
+    data["split"] = split or data["split"]
     return open_batches(
         seed=config["seed"],
         minibatches=config["gan"]["discriminator_steps"] if config["task"] == "gan" else 1,
@@ -58,7 +98,21 @@ def make_task(config: Config, *, class_names: tuple[str, ...], epoch_images: int
     """The task of a config on a data set with these classes and so many images."""
     if config["task"] == "gan":
         return _make_gan(config, len(class_names), epoch_images)
-    return _make_classification(config, len(class_names))
+    return _make_classification(config, len(class_names), epoch_images)
+
+
+def make_evaluation(config: Config, task: Task, training: Batches, progress=None) -> Evaluation | None:
+    """What evaluates the task in the loop, where the config names a split for it."""
+    if config["task"] != "classification" or not config["eval"]["split"]:
+        return None
+    batches = make_batches(config, progress, split=config["eval"]["split"])
+    if batches.class_names != training.class_names:
+        raise UserError(
+            f"the classes of data.split={config['data']['split']} and eval.split={config['eval']['split']} differ: "
+            f"{', '.join(training.class_names)} and {', '.join(batches.class_names)}"
+        )
+    every = durations.to_steps(config["eval"]["every"], epoch_images=training.length, step_images=training.batch_size)
+    return Evaluation(task, batches, every)
 
 
 def _make_gan(config: Config, classes: int, epoch_images: int) -> GAN:
@@ -99,13 +153,25 @@ def _make_gan(config: Config, classes: int, epoch_images: int) -> GAN:
     )
 
 
-def _make_classification(config: Config, classes: int) -> Classification:
+def _make_classification(config: Config, classes: int, epoch_images: int) -> Classification:
     if classes < 2:
         raise UserError(f"classification needs labels, and the data set has {classes} classes")
-    data = config["data"]
+    data, options, optimizer = config["data"], dict(config["classification"]), dict(config["optimizer"])
+    images = {"epoch_images": epoch_images, "step_images": data["batch_size"]}
+    warmup = durations.to_steps(optimizer.pop("warmup"), **images)
     return Classification(
-        classifier=Discriminator(outputs=classes, dtype=jnp.dtype(config["compute_dtype"]), **config["classifier"]),
-        optimizer=make_optimizer(**config["optimizer"]),
+        classifier=ViT(classes=classes, dtype=jnp.dtype(config["compute_dtype"]), **config["vit"]),
+        optimizer=make_classifier_optimizer(
+            warmup_steps=warmup,
+            total_steps=durations.to_steps(config["duration"], **images),
+            only_head=options.pop("only_head"),
+            **optimizer,
+        ),
         image_shape=(data["image_size"], data["image_size"], data["channels"]),
-        flip=data["flip"],
+        batch_size=data["batch_size"],
+        ema_half_life=durations.to_images(options.pop("ema_half_life"), **images),
+        ema_ramp=options.pop("ema_ramp"),
+        position_resize=options.pop("position_resize"),
+        fresh_head=options.pop("fresh_head"),
+        augmentation=Augmentation(flip=data["flip"], **options),
     )

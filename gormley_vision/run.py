@@ -39,7 +39,9 @@ def run(config: Mapping[str, Any], workdir: Path, profile: bool = False) -> int:
         with progress.counted("decoding images") as report:
             batches = experiment.make_batches(config, report)
         task = experiment.make_task(config, class_names=batches.class_names, epoch_images=batches.length)
-        signal = loop.train(task, batches, config, workdir, profile)
+        with progress.counted("decoding images to evaluate on") as report:
+            evaluation = experiment.make_evaluation(config, task, batches, report)
+        signal = loop.train(task, batches, config, workdir, profile, evaluation)
     return 128 + signal if signal else 0
 
 

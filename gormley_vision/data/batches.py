@@ -99,6 +99,21 @@ class Batches:
         # Indices are in range by construction; "clip" is the mode that costs nothing to make safe.
         return {name: jnp.take(array, piece["index"], axis=0, mode="clip") for name, array in resident.items()}
 
+    def whole(self) -> Generator[Piece, None, None]:
+        """Yields every example once, in the source's own order, as this process's columns of padded batches.
+
+        {"image": uint8 [m/P, H, W, C], "label": int32 [m/P], "mask": bool [m/P]}: false where the last is padded.
+        """
+        for first in range(0, self.length, self.batch_size):
+            ids = np.arange(first, first + self.batch_size)[self._columns]
+            mask, ids = ids < self.length, np.minimum(ids, self.length - 1)
+            if self._arrays:
+                piece = {name: array[ids] for name, array in self._arrays.items()}
+            else:
+                images, labels = zip(*(self._source[int(i)] for i in ids), strict=True)
+                piece = {"image": np.stack(images), "label": np.array(labels, np.int32)}
+            yield {**piece, "mask": mask}
+
     def pieces(self, start_step: int) -> Generator[Piece, None, None]:
         """Yields read(start_step), read(start_step + 1), ... for ever, read ahead in the background.
 

@@ -289,23 +289,31 @@ PRESETS = {
 }
 
 
-def preset_angles(name: str, dim: int, positions: jax.Array) -> jax.Array:
+def preset_angles(name: str, dim: int, positions: jax.Array, ntk_scale: float | Sequence[float] = 1.0) -> jax.Array:
     """Angles [..., N, Dh/2] of a fixed preset for heads of width `dim`, to be used with `PRESETS[name].pairing`.
 
-    `positions` [..., N] on a line; on a grid `grid_positions(height, width, PRESETS[name].coordinates)`.
+    `positions` [..., N] on a line; on a grid `grid_positions(height, width, PRESETS[name].coordinates)`. `ntk_scale`
+    applies `ntk_base`, to each axis (x, y) of a grid its own; periods have normalised coordinates, and no such rule.
     """
     if name not in PRESETS:
         raise ValueError(f"no preset {name!r}: one of {', '.join(PRESETS)}")
-    preset = PRESETS[name]
-    frequencies = period_frequencies if preset.periods else rope_frequencies
+    preset, scales = PRESETS[name], _scales(ntk_scale)
+    if preset.periods and (scales != 1).any():
+        raise ValueError(f"{name} has normalised coordinates, which interpolate by themselves: no NTK rule")
     match preset.kind:
         case "line":
-            return rope_angles(positions, frequencies(dim, preset.base))
+            return rope_angles(positions, rope_frequencies(dim, _stretched(preset.base, dim, scales[0])))
         case "axial":
             if dim % 4:
                 raise ValueError(f"two axes of pairs: dim must be a multiple of 4, not {dim}")
-            return axial_angles(positions, frequencies(dim // 2, preset.base), preset.order)
+            frequencies = period_frequencies if preset.periods else rope_frequencies
+            of_axes = [frequencies(dim // 2, _stretched(preset.base, dim // 2, scale)) for scale in scales]
+            return axial_angles(positions, jnp.stack(of_axes), preset.order)
     raise ValueError(f"{name} learns its frequencies: start from `mixed_frequencies`, then `mixed_angles`")
+
+
+def _stretched(base: float, dim: int, scale: float) -> float:
+    return base if scale == 1 else ntk_base(base, dim, float(scale))
 
 
 # ---------------------------------------------------------------------------------------------------------

@@ -2,12 +2,11 @@
 
 import jax
 import jax.numpy as jnp
-import optax
 
 
-def softmax_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """-mean log softmax(logits)[label] for `logits` [B, Y] and integer `labels` [B]; a scalar, nats."""
-    if logits.shape[:-1] != labels.shape:
-        raise ValueError(f"logits {logits.shape} do not match labels {labels.shape}")
+def softmax_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
+    """-sum_y targets log softmax(logits), each row's, [B] nats, for `logits` and distributions `targets` [B, Y]."""
+    if logits.shape != targets.shape:
+        raise ValueError(f"logits {logits.shape} do not match targets {targets.shape}")
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
+    return -jnp.sum(targets * jax.nn.log_softmax(logits, axis=-1), axis=-1)

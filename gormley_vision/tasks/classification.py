@@ -1,81 +1,180 @@
-"""Image classification by cross-entropy: the second task, which proves that the loop knows neither."""
+"""Image classification by cross-entropy: pre-training, fine-tuning at another resolution, and linear probes."""
 
 import dataclasses
 from typing import Any
 
-import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
 
+from gormley_vision.augmentation.geometry import flip_half, random_resized_crop, shift
+from gormley_vision.augmentation.mixing import mix, smoothed_targets
+from gormley_vision.augmentation.randaugment import randaugment
+from gormley_vision.errors import UserError
+from gormley_vision.layers.positions import ResizeConvention, resize_position_embeddings
 from gormley_vision.losses.classification import softmax_cross_entropy
+from gormley_vision.models.vit import ViT
 from gormley_vision.randomness import named_key
-from gormley_vision.tasks.players import Player, apply_gradients, finite, flip_half, new_player, to_unit_range
+from gormley_vision.tasks.players import (
+    Player,
+    Variables,
+    apply_gradients,
+    ema_decay,
+    finite,
+    moving_average,
+    new_player,
+    to_unit_range,
+)
+
+Arrays = dict[str, jax.Array]
+_TABLE = "params/position_embedding"
+_PARTS = ("classifier/variables", "ema")
 
 
 @flax.struct.dataclass
 class ClassificationState:
-    """All that training changes."""
+    """All that training changes. `ema` holds the averaged variables, which evaluation uses."""
 
     step: jax.Array
     classifier: Player
+    ema: Variables
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """What happens to a batch of training images, in this order; 0 turns a thing off."""
+
+    flip: bool
+    shift: int  # pixels
+    crop_min_area: float  # fraction
+    randaugment_operations: int
+    randaugment_magnitude: float
+    mixup: float  # alpha
+    cutmix: float  # alpha
+    label_smoothing: float
+
+    def __call__(self, key: jax.Array, images: jax.Array, labels: jax.Array, classes: int, step: jax.Array):
+        """uint8 [B, H, W, C] and labels [B] -> float32 images in [-1, 1] and targets [B, Y]."""
+        if self.flip:
+            images = flip_half(named_key(key, "flip", step), images)
+        if self.shift:
+            images = shift(named_key(key, "shift", step), images, self.shift)
+        if self.crop_min_area:
+            images = random_resized_crop(named_key(key, "crop", step), images, self.crop_min_area)
+        if self.randaugment_operations:
+            draw = named_key(key, "randaugment", step)
+            images = randaugment(
+                draw, images, operations=self.randaugment_operations, magnitude=self.randaugment_magnitude
+            )
+        targets = smoothed_targets(labels, classes, self.label_smoothing)
+        draw = named_key(key, "mix", step)
+        return mix(draw, to_unit_range(images), targets, mixup_alpha=self.mixup, cutmix_alpha=self.cutmix)
 
 
 @dataclasses.dataclass(frozen=True)
 class Classification:
     """The task; the model maps images [B, H, W, C] in [-1, 1] to logits [B, Y]."""
 
-    classifier: nn.Module
+    classifier: ViT
     optimizer: optax.GradientTransformation
+    augmentation: Augmentation
     image_shape: tuple[int, int, int]
-    flip: bool
+    batch_size: int
+    ema_half_life: float  # images
+    ema_ramp: float
+    position_resize: ResizeConvention
+    fresh_head: bool
     minibatches: int = 1
 
     def init(self, key: jax.Array) -> ClassificationState:
         """A fresh state; parameters follow from the key alone."""
-        images = jnp.zeros((2, *self.image_shape))
-        variables = self.classifier.init(named_key(key, "init/classifier"), images, train=True)
-        variables = {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
-        return ClassificationState(jnp.zeros((), jnp.int32), new_player(variables, self.optimizer))
+        images = jnp.zeros((1, *self.image_shape))
+        params = self.classifier.init(named_key(key, "init/classifier"), images)["params"]
+        variables = {"params": params, "batch_stats": {}}
+        ema = jax.tree.map(jnp.copy, variables)  # a copy: a donated buffer may appear once only
+        return ClassificationState(jnp.zeros((), jnp.int32), new_player(variables, self.optimizer), ema)
 
     def train_step(
-        self, state: ClassificationState, batch: dict[str, jax.Array], key: jax.Array
-    ) -> tuple[ClassificationState, dict[str, jax.Array], dict[str, jax.Array]]:
+        self, state: ClassificationState, batch: Arrays, key: jax.Array
+    ) -> tuple[ClassificationState, Arrays, Arrays]:
         """One gradient step on 'image' uint8 [1, m, H, W, C] and 'label' int32 [1, m]."""
-        images, labels = to_unit_range(batch["image"][0]), batch["label"][0]
-        if self.flip:
-            images = flip_half(named_key(key, "flip", state.step), images)
-        player = state.classifier
+        labels, player = batch["label"][0], state.classifier
+        images, targets = self.augmentation(key, batch["image"][0], labels, self.classifier.classes, state.step)
+        draws = {"dropout": named_key(key, "dropout", state.step)}
 
         def loss(params: Any):
-            logits, updated = self.classifier.apply(
-                {**player.variables, "params": params}, images, train=True, mutable=["batch_stats"]
-            )
-            return softmax_cross_entropy(logits, labels), (logits, updated["batch_stats"])
+            logits: Any = self.classifier.apply({"params": params}, images, train=True, rngs=draws)
+            return jnp.mean(softmax_cross_entropy(logits, targets)), logits
 
-        (value, (logits, batch_stats)), gradients = jax.value_and_grad(loss, has_aux=True)(player.variables["params"])
+        (value, logits), gradients = jax.value_and_grad(loss, has_aux=True)(player.variables["params"])
         metrics = {
             "loss/classifier": value,
             "accuracy/train": jnp.mean(jnp.argmax(logits, axis=-1) == labels),
             "gradient_norm/classifier": optax.tree.norm(gradients),
         }
         checks = finite("classifier/loss", value) | finite("classifier/gradient", gradients)
-        player = apply_gradients(player, gradients, batch_stats, self.optimizer)
-        return ClassificationState(state.step + 1, player), metrics, checks
+        player = apply_gradients(player, gradients, {}, self.optimizer)
+        images_seen = (state.step.astype(jnp.float32) + 1) * self.batch_size
+        decay = ema_decay(images_seen, self.batch_size, self.ema_half_life, self.ema_ramp)
+        ema = moving_average(state.ema, player.variables, decay)
+        return ClassificationState(state.step + 1, player, ema), metrics, checks
 
-    def eval_step(self, state: ClassificationState, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        """Sums over 'image' uint8 [B, H, W, C], 'label' [B] and 'mask' bool [B]: 'correct', 'loss', 'count'."""
-        logits: Any = self.classifier.apply(state.classifier.variables, to_unit_range(batch["image"]), train=False)
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
+    def logits(self, state: ClassificationState, images: jax.Array) -> jax.Array:
+        """[B, Y] of uint8 images [B, H, W, C], by the averaged variables."""
+        logits: Any = self.classifier.apply(state.ema, to_unit_range(images))
+        return logits
+
+    def eval_step(self, state: ClassificationState, batch: Arrays) -> Arrays:
+        """Sums over 'image' uint8 [B, H, W, C], 'label' [B] and 'mask' bool [B]: 'accuracy', 'loss', and 'count'.
+
+        A sum over its count is the mean of the whole split, however it was cut into batches.
+        """
+        logits = self.logits(state, batch["image"])
+        losses = softmax_cross_entropy(logits, jax.nn.one_hot(batch["label"], self.classifier.classes))
         correct = jnp.argmax(logits, axis=-1) == batch["label"]
         mask = batch["mask"].astype(jnp.float32)
-        return {"correct": jnp.sum(correct * mask), "loss": jnp.sum(losses * mask), "count": jnp.sum(mask)}
+        return {"accuracy": jnp.sum(correct * mask), "loss": jnp.sum(losses * mask), "count": jnp.sum(mask)}
+
+    def transfer(self, weights: Arrays, state: ClassificationState, image_size: int) -> Arrays:
+        """Another run's weights, {'ema/params/...': array, 'classifier/variables/...'}, made to fit `state`.
+
+        A learned table of positions is resized from that run's `image_size`, in pixels, to this one's. With
+        `fresh_head` (fine-tuning) the average alone is taken, and the head is that of `state`: zeros, whatever the
+        classes were.
+
+        Raises:
+            UserError: other classes, and no fresh head.
+        """
+        heads = {f"{part}/params/head/{name}": x for part in _PARTS for name, x in state.ema["params"]["head"].items()}
+        if self.fresh_head:
+            averaged = {name.removeprefix("ema/"): x for name, x in weights.items() if name.startswith("ema/")}
+            weights = {f"{part}/{name}": jnp.copy(x) for part in _PARTS for name, x in averaged.items()}
+            weights |= {name: jnp.copy(head) for name, head in heads.items()}
+        elif any(weights[name].shape != head.shape for name, head in heads.items() if name in weights):
+            raise UserError(
+                f"init_from has other classes than the {self.classifier.classes} here: "
+                "pass --config.classification.fresh_head=true"
+            )
+        old, new = (side // self.classifier.patch_size for side in (image_size, self.image_shape[0]))
+        return {
+            name: resized_positions(x, (old, old), (new, new), self.position_resize) if name.endswith(_TABLE) else x
+            for name, x in weights.items()
+        }
 
     preview_columns = 8
 
     def preview(self, state: ClassificationState, key: jax.Array) -> jax.Array:
-        """The first layer's kernels as images [n, k, k, C], scaled to [-1, 1]."""
+        """The patch embedding's filters as images [D, P, P, C], each scaled to [-1, 1]."""
         del key
-        kernel = state.classifier.variables["params"]["Convolution_0"]["kernel"]
-        return jnp.moveaxis(kernel / jnp.maximum(jnp.abs(kernel).max(), 1e-8), 3, 0)
+        kernel = state.ema["params"]["patch_embedding"].astype(jnp.float32)
+        return jnp.moveaxis(kernel / jnp.maximum(jnp.abs(kernel).max((0, 1, 2), keepdims=True), 1e-8), 3, 0)
+
+
+def resized_positions(
+    table: jax.Array, old: tuple[int, int], new: tuple[int, int], convention: ResizeConvention
+) -> jax.Array:
+    """A learned table [1, N or N+1, D] for the grid `new`, made from that of `old`, (height, width); [CLS] stays."""
+    first = table.shape[1] - old[0] * old[1]
+    patches = resize_position_embeddings(table[0, first:], old, new, convention)
+    return jnp.concatenate([table[:, :first], patches[None]], axis=1)

@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gormley_vision.augmentation.geometry import flip_half
 from gormley_vision.losses.adversarial import discriminator_loss
 from gormley_vision.randomness import keyed_normal, named_key
 from gormley_vision.tasks.players import (
@@ -33,7 +34,6 @@ from gormley_vision.tasks.players import (
     apply_gradients,
     ema_decay,
     finite,
-    flip_half,
     moving_average,
     new_player,
     to_unit_range,
@@ -190,6 +190,15 @@ class GAN:
         (value, batch_stats), gradients = jax.value_and_grad(loss, has_aux=True)(player.variables["params"])
         logged = {"loss/generator": value, "gradient_norm/generator": optax.tree.norm(gradients)}
         return apply_gradients(player, gradients, batch_stats, self.generator_optimizer), gradients, logged
+
+    def eval_step(self, state: GANState, batch: Batch) -> Metrics:
+        """Nothing to evaluate on labelled images."""
+        raise NotImplementedError("a GAN has no score on labelled images")
+
+    def transfer(self, weights: dict[str, jax.Array], state: GANState, image_size: int) -> dict[str, jax.Array]:
+        """Another run's weights as they are: both games must be the same."""
+        del state, image_size
+        return weights
 
     def generate(self, variables: Variables, noise: jax.Array, labels: jax.Array | None = None) -> jax.Array:
         """Images [B, H, W, C] in [-1, 1] from noise [B, Z], normalised by the running statistics."""

@@ -20,13 +20,6 @@ class Player:
     updates: jax.Array
 
 
-def make_optimizer(*, name: str, learning_rate: float, momentum: float, beta2: float) -> optax.GradientTransformation:
-    """Adam (Kingma & Ba 2014, eps 1e-8 as in DCGAN's code), or SGD with heavy-ball momentum."""
-    if name == "adam":
-        return optax.adam(learning_rate, b1=momentum, b2=beta2)
-    return optax.sgd(learning_rate, momentum=momentum)
-
-
 def new_player(variables: Variables, optimizer: optax.GradientTransformation) -> Player:
     """A player before its first update."""
     return Player(variables, optimizer.init(variables["params"]), jnp.zeros((), jnp.int32))
@@ -45,12 +38,6 @@ def apply_gradients(
 def to_unit_range(images: jax.Array) -> jax.Array:
     """uint8 [0, 255] to float32 [-1, 1]."""
     return images.astype(jnp.float32) / 127.5 - 1
-
-
-def flip_half(key: jax.Array, images: jax.Array) -> jax.Array:
-    """Mirror each of the images [B, H, W, C] left to right with probability 1/2."""
-    mirrored = jax.random.bernoulli(key, shape=(images.shape[0],))
-    return jnp.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
 
 
 def finite(name: str, tree: Any) -> dict[str, jax.Array]:

@@ -155,24 +155,42 @@ def read_meta(checkpoint: Path) -> dict[str, Any]:
     return read_json(checkpoint / "meta.json")
 
 
-def restore(checkpoint: Path, like: Any, sharding: jax.sharding.Sharding, parts: frozenset[str] = frozenset()) -> Any:
+def restore(checkpoint: Path, like: Any, sharding: jax.sharding.Sharding) -> Any:
     """The state of a checkpoint, placed by `sharding`, in the structure of `like` (shapes suffice).
-
-    With `parts`, only what lies below nodes of these names is taken; all else stays that of `like`.
 
     Raises:
         UserError: names, shapes or dtypes differ; lists the missing, extra and changed ones.
     """
+    _refuse_differences(checkpoint, read_meta(checkpoint)["tree"], describe_tree(like))
+    return merge(like, read_parts(checkpoint, frozenset(), sharding), frozenset(), checkpoint)
 
-    def chosen(tree: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: leaf for name, leaf in tree.items() if not parts or parts & set(name.split("/"))}
 
-    saved = read_meta(checkpoint)["tree"]
-    if differences := compare_trees(chosen(saved), chosen(describe_tree(like))):
-        raise UserError(f"{checkpoint} does not fit this code and config:\n  " + "\n  ".join(differences))
-    arrays = chosen(_read_arrays(checkpoint, {name: _parse(text, sharding) for name, text in saved.items()}))
+def read_parts(checkpoint: Path, parts: frozenset[str], sharding: jax.sharding.Sharding) -> dict[str, jax.Array]:
+    """{name: array} of what lies below nodes named in `parts`; of everything, where there are none."""
+    tree = read_meta(checkpoint)["tree"]
+    return _chosen(_read_arrays(checkpoint, {name: _parse(text, sharding) for name, text in tree.items()}), parts)
+
+
+def merge(like: Any, arrays: Mapping[str, jax.Array], parts: frozenset[str], checkpoint: Path) -> Any:
+    """`like` with `arrays` for what lies below nodes named in `parts`; all else stays.
+
+    Raises:
+        UserError: names, shapes or dtypes differ from those of `like`; lists them.
+    """
+    _refuse_differences(
+        checkpoint, {name: _describe(x) for name, x in arrays.items()}, _chosen(describe_tree(like), parts)
+    )
     whole = traverse_util.flatten_dict(serialization.to_state_dict(like), keep_empty_nodes=True, sep="/")
     return serialization.from_state_dict(like, traverse_util.unflatten_dict(whole | arrays, sep="/"))
+
+
+def _chosen(tree: Mapping[str, Any], parts: frozenset[str]) -> dict[str, Any]:
+    return {name: leaf for name, leaf in tree.items() if not parts or parts & set(name.split("/"))}
+
+
+def _refuse_differences(checkpoint: Path, saved: Mapping[str, str], wanted: Mapping[str, str]) -> None:
+    if differences := compare_trees(saved, wanted):
+        raise UserError(f"{checkpoint} does not fit this code and config:\n  " + "\n  ".join(differences))
 
 
 def _read_arrays(checkpoint: Path, abstract: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
@@ -188,7 +206,11 @@ def flat(state: Any) -> dict[str, Any]:
 
 def describe_tree(state: Any) -> dict[str, str]:
     """{'generator/variables/params/Dense_0/kernel': 'float32[100,6272]', ...}."""
-    return {name: f"{x.dtype}[{','.join(map(str, x.shape))}]" for name, x in flat(state).items()}
+    return {name: _describe(x) for name, x in flat(state).items()}
+
+
+def _describe(x: Any) -> str:
+    return f"{x.dtype}[{','.join(map(str, x.shape))}]"
 
 
 def compare_trees(saved: Mapping[str, str], wanted: Mapping[str, str]) -> list[str]:

@@ -17,6 +17,7 @@ import jax
 from gormley_vision.data.batches import Batches
 from gormley_vision.files import write_json
 from gormley_vision.training.checkpoints import Checkpoints
+from gormley_vision.training.evaluation import Evaluation
 from gormley_vision.training.interrupts import Interrupts
 from gormley_vision.training.progress import TrainingProgress
 from gormley_vision.training.records import Records
@@ -26,7 +27,14 @@ from gormley_vision.training.task import Task
 log = logging.getLogger(__name__)
 
 
-def train(task: Task, batches: Batches, config: Mapping[str, Any], workdir: Path, profile: bool = False) -> int:
+def train(
+    task: Task,
+    batches: Batches,
+    config: Mapping[str, Any],
+    workdir: Path,
+    profile: bool = False,
+    evaluation: Evaluation | None = None,
+) -> int:
     """Train, or go on training, until the plan ends or a signal asks to.
 
     Returns:
@@ -62,7 +70,7 @@ def train(task: Task, batches: Batches, config: Mapping[str, Any], workdir: Path
         _trace(workdir, profile),
         jax.transfer_guard_host_to_device("disallow"),
     ):
-        reached = _turns(task, run, pieces, checkpoints, records, progress, interrupts)
+        reached = _turns(task, run, pieces, checkpoints, records, progress, interrupts, evaluation)
     if reached < run.plan.end:
         log.info("saved at step %d; the same command continues", reached)
         return interrupts.signal
@@ -78,6 +86,7 @@ def _turns(
     records: Records,
     progress: TrainingProgress,
     interrupts: Interrupts,
+    evaluation: Evaluation | None,
 ) -> int:
     """The turns of the loop, to the plan's end or the first signal; returns the last step, which is saved."""
     plan, state = run.plan, run.state
@@ -98,7 +107,8 @@ def _turns(
             run.step.refuse_non_finite(*unseen, run.workdir)
         unseen = step, finite
 
-        logs = _due(step, plan.log_every)
+        evaluates = evaluation is not None and (_due(step, evaluation.every) or step == plan.total)
+        logs = _due(step, plan.log_every) or evaluates
         draws = _due(step, plan.samples_every) or step == plan.total
         ends = step == plan.end or bool(interrupts.signal)
         saves = _due(step, plan.checkpoint_every) or ends
@@ -106,6 +116,9 @@ def _turns(
             run.step.refuse_non_finite(step, finite, run.workdir)
         if logs:
             values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+            if evaluates:
+                assert evaluation is not None
+                values |= evaluation(state, run.shardings)
             progress.report(step, values)
             share = waited / (time.perf_counter() - since)
             records.scalars(step, values, progress.images_per_second, waiting_for_data=share)

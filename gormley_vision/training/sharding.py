@@ -29,12 +29,14 @@ def make_mesh(data: int, batch_size: int) -> Mesh:
 
 @dataclasses.dataclass(frozen=True)
 class Shardings:
-    """`replicated` for state and resident data; `batch` for arrays [k, m, ...], split along m."""
+    """`replicated` for state and resident data; `batch` for [k, m, ...] and `examples` for [m, ...], split along m."""
 
     replicated: NamedSharding
     batch: NamedSharding
+    examples: NamedSharding
 
     @classmethod
     def on(cls, mesh: Mesh) -> "Shardings":
         """The shardings of a mesh with a `data` axis."""
-        return cls(NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(None, "data")))
+        specs = PartitionSpec(), PartitionSpec(None, "data"), PartitionSpec("data")
+        return cls(*(NamedSharding(mesh, spec) for spec in specs))

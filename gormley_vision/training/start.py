@@ -19,6 +19,7 @@ from gormley_vision.training.step import Step
 from gormley_vision.training.task import Task
 
 log = logging.getLogger(__name__)
+WEIGHTS = frozenset({"variables", "ema"})  # nodes of a state that `init_from` takes over
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +105,7 @@ def prepare(task: Task, batches: Batches, config: Mapping[str, Any], workdir: Pa
     else:
         state = jax.jit(task.init, out_shardings=shardings.replicated)(key)
         if config["init_from"]:
-            state = adopt_weights(state, Path(config["init_from"]), shardings)
+            state = adopt_weights(task, state, Path(config["init_from"]), shardings)
     compiled = Step(task, batches.fetch, shardings)
     resident = jax.device_put(batches.resident, shardings.replicated)
     return Run(workdir, plan, step or 0, shardings, compiled, state, resident, key, meta)
@@ -140,12 +141,18 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     )
 
 
-def adopt_weights(state: Any, source: Path, shardings: Shardings) -> Any:
-    """`state` with the variables and averages of another run's newest checkpoint; optimizers stay fresh."""
+def adopt_weights(task: Task, state: Any, source: Path, shardings: Shardings) -> Any:
+    """`state` with the variables and averages of another run's newest checkpoint; optimizers stay fresh.
+
+    A task may have a `transfer`, which makes the other run's weights fit: a new head, another resolution.
+    """
     folder = source / "checkpoints"
     step = ckpt.newest_whole(folder)
     if step is None:
         raise UserError(f"init_from={source}: no checkpoint there")
     log.info("starting from the weights of %s, step %d", source, step)
-    weights = frozenset({"variables", "ema"})
-    return ckpt.restore(folder / str(step), state, shardings.replicated, parts=weights)
+    checkpoint = folder / str(step)
+    weights = ckpt.read_parts(checkpoint, WEIGHTS, shardings.replicated)
+    image_size = ckpt.read_meta(checkpoint)["config"]["data"]["image_size"]
+    weights = task.transfer(weights, state, image_size)
+    return ckpt.merge(state, weights, WEIGHTS, checkpoint)

@@ -25,6 +25,12 @@ class Task(Protocol):
         is named by `state.step`.
         """
 
+    def eval_step(self, state: Any, batch: Batch) -> Scalars:
+        """Sums over the examples whose 'mask' is set, and their 'count'; only where a config asks for evaluation."""
+
+    def transfer(self, weights: Batch, state: Any, image_size: int) -> Batch:
+        """What `init_from` takes over: {name: array} of another run (trained at `image_size`) made to fit `state`."""
+
     def preview(self, state: Any, key: jax.Array) -> jax.Array:
         """Pictures that show how training goes, [n, H, W, C] in [-1, 1]; a function of state and key alone."""
 

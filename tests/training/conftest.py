@@ -32,6 +32,7 @@ class Lab:
         """The smoke config of a task as `train.py` would hand it over; keys with '__' for '.'."""
         config = shrink(default_config(task))
         flat = SMALL | {"data.cache_dir": str(self.cache / "data")}
+        flat |= {"vit.patch_size": 8} if task == "classification" else {}
         config.update_from_flattened_dict(flat | {k.replace("__", "."): v for k, v in overrides.items()})
         experiment.check(config.to_dict())
         return config.to_dict()

@@ -1,0 +1,54 @@
+"""Where the pixels of training images are: mirrored, shifted. Pure functions of [B, H, W, C], draws from the key."""
+
+import jax
+import jax.numpy as jnp
+
+
+def flip_half(key: jax.Array, images: jax.Array) -> jax.Array:
+    """Mirror each of the images [B, H, W, C] left to right with probability 1/2."""
+    mirrored = jax.random.bernoulli(key, shape=(images.shape[0],))
+    return jnp.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
+
+
+def shift(key: jax.Array, images: jax.Array, pixels: int) -> jax.Array:
+    """Each of the images [B, H, W, C] moved by -pixels ... pixels along both axes, zeros moving in; any dtype.
+
+    The padding and random crop of He et al. 2015 (arXiv:1512.03385, section 4.2, with 4 pixels), each of the
+    (2 * pixels + 1)^2 places equally likely. What zero looks like depends on the range: on MNIST's uint8 it is the
+    background, in [-1, 1] it is grey.
+    """
+    if pixels < 0:
+        raise ValueError(f"a shift by {pixels} pixels")
+    if pixels == 0:
+        return images
+    padded = jnp.pad(images, ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0)))
+    corners = jax.random.randint(key, (images.shape[0], 2), 0, 2 * pixels + 1)
+    crop = jax.vmap(lambda image, corner: jax.lax.dynamic_slice(image, (corner[0], corner[1], 0), images.shape[1:]))
+    return crop(padded, corners)
+
+
+def random_resized_crop(key: jax.Array, images: jax.Array, min_area: float) -> jax.Array:
+    """A rectangle of each image [B, H, W, C], enlarged to all of it (Szegedy et al. 2014, arXiv:1409.4842, section 6).
+
+    Its area is uniform in [`min_area`, 1] of the image's, its aspect ratio log-uniform in [3/4, 4/3], cut off where it
+    is longer than the image; bilinear, antialiased, integers rounded. The usual way crops the decoded file before it
+    is resized, and so keeps more detail; this one has static sizes and runs where the model does.
+    """
+    batch, height, width, channels = images.shape
+
+    def crop(key: jax.Array, image: jax.Array) -> jax.Array:
+        of_area, of_ratio, of_place = jax.random.split(key, 3)
+        area = jax.random.uniform(of_area, (), minval=min_area, maxval=1.0)
+        ratio = jnp.exp(jax.random.uniform(of_ratio, (), minval=jnp.log(3 / 4), maxval=jnp.log(4 / 3)))
+        sides = jnp.minimum(jnp.sqrt(area * jnp.stack([1 / ratio, ratio])), 1.0)  # of height and width, as fractions
+        corner = jax.random.uniform(of_place, (2,)) * (1 - sides)
+        size = jnp.array([height, width], jnp.float32)
+        shape = (height, width, channels)
+        return jax.image.scale_and_translate(
+            image.astype(jnp.float32), shape, (0, 1), 1 / sides, -corner / sides * size, "bilinear"
+        )
+
+    cropped = jax.vmap(crop)(jax.random.split(key, batch), images)
+    if jnp.issubdtype(images.dtype, jnp.integer):
+        cropped = jnp.clip(jnp.round(cropped), 0, 255)
+    return cropped.astype(images.dtype)

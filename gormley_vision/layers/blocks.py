@@ -1,0 +1,183 @@
+"""Transformer blocks: attention and MLP around a residual stream, pre-norm or parallel.
+
+Pre-norm (Dosovitskiy et al. 2020, arXiv:2010.11929, equations 2 and 3): x + MSA(LN(x)), then x + MLP(LN(x)).
+Parallel (Dehghani et al. 2023, ViT-22B, arXiv:2302.05442, section 2): y = LN(x), x + MLP(y) + MSA(y).
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from gormley_vision.layers import rope
+from gormley_vision.layers.attention import attend, attention_weights
+
+xavier = nn.initializers.xavier_uniform()
+# Each of Q, K, V is drawn as the matrix [D, K*Dh] that it is.
+_xavier_qkv = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform", in_axis=0, out_axis=(2, 3), batch_axis=(1,))
+_xavier_out = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform", in_axis=(0, 1), out_axis=2)
+GELU: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "tanh": partial(jax.nn.gelu, approximate=True),  # flax's default, hence of Google's weights
+    "erf": partial(jax.nn.gelu, approximate=False),  # of timm's and Hugging Face's
+}
+
+
+class MixedRope(NamedTuple):
+    """RoPE whose frequencies each layer learns: the base that they start from, and the NTK rule's (x, y) scale."""
+
+    base: float
+    ntk_scale: tuple[float, float] = (1.0, 1.0)
+
+
+def make_norm(kind: str, dtype: Any, name: str | None = None) -> nn.Module:
+    """LayerNorm, or 'rms': ViT-22B's, without bias and centering; eps 1e-6, statistics in float32."""
+    if kind == "rms":
+        return nn.RMSNorm(epsilon=1e-6, dtype=dtype, name=name)
+    return nn.LayerNorm(epsilon=1e-6, dtype=dtype, name=name)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention [B, N, D] -> [B, N, D].
+
+    Parameters: `qkv` [D, 3, K, Dh] and `out` [K, Dh, D] kernels; with `qk_norm` a LayerNorm of queries and one of
+    keys, over each head's channels, before the rotation. `where` the tokens are is None (nothing is rotated), angles
+    [N, Dh/2], or with `mixed_rope` positions [N, 2], to be turned by the layer's own `rope_frequencies`.
+    """
+
+    heads: int
+    dtype: Any = jnp.float32
+    qkv_bias: bool = True
+    qk_norm: bool = False
+    norm: str = "layer"
+    pairing: rope.Pairing = "interleaved"
+    mixed_rope: MixedRope | None = None
+    causal: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array, where: jax.Array | None = None, mask: jax.Array | None = None) -> jax.Array:
+        """Attend; with `mutable=['maps']` also records A as 'maps/weights' [B, K, N, N]."""
+        width = x.shape[-1]
+        head_dim = width // self.heads
+        qkv = Projection((3, self.heads, head_dim), _xavier_qkv, self.qkv_bias, self.dtype, name="qkv")(x)
+        query, key, value = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
+        if self.qk_norm:
+            query = make_norm(self.norm, self.dtype, "query_norm")(query)
+            key = make_norm(self.norm, self.dtype, "key_norm")(key)
+        if where is not None:
+            angles = where[..., None, :]
+            if self.mixed_rope is not None:
+                initial = partial(rope.mixed_frequencies, base=self.mixed_rope.base)
+                frequencies = self.param("rope_frequencies", initial, self.heads, head_dim)
+                if self.mixed_rope.ntk_scale != (1.0, 1.0):
+                    frequencies = rope.ntk_mixed_frequencies(frequencies, self.mixed_rope.ntk_scale)
+                angles = rope.mixed_angles(where, frequencies)
+            query, key = (rope.apply_rope(y, angles, self.pairing, token_axis=-3) for y in (query, key))
+        if self.is_mutable_collection("maps") and not self.is_initializing():
+            self.sow("maps", "weights", attention_weights(query, key, mask=mask, causal=self.causal))
+        mixed = attend(query, key, value, mask=mask, causal=self.causal)
+        return Projection((width,), _xavier_out, True, self.dtype, contracts=2, name="out")(mixed)
+
+
+class Projection(nn.Module):
+    """x [B, N, (last `contracts` axes)] -> [B, N, *shape] as one matrix product; kernel [*contracted, *shape]."""
+
+    shape: tuple[int, ...]
+    kernel_init: Callable
+    use_bias: bool
+    dtype: Any
+    contracts: int = 1
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Project."""
+        lead, inner = x.shape[: -self.contracts], x.shape[-self.contracts :]
+        kernel = self.param("kernel", self.kernel_init, (*inner, *self.shape)).astype(self.dtype)
+        rows = 1
+        for n in inner:
+            rows *= n
+        y = x.astype(self.dtype).reshape(*lead, rows) @ kernel.reshape(rows, -1)
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, self.shape).astype(self.dtype)
+            y = y + bias.reshape((1,) * len(lead) + (-1,))
+        return y.reshape(*lead, *self.shape)
+
+
+class MLP(nn.Module):
+    """Dense to `mlp` channels, GELU, Dense back (arXiv:2010.11929, appendix B: Xavier kernels, biases N(0, 1e-6))."""
+
+    mlp: int
+    dtype: Any = jnp.float32
+    gelu: str = "tanh"
+    dropout: float = 0.0
+    train: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, N, D] -> [B, N, D]."""
+        dense = partial(nn.Dense, dtype=self.dtype, kernel_init=xavier, bias_init=nn.initializers.normal(1e-6))
+        hidden = GELU[self.gelu](dense(self.mlp, name="in")(x))
+        hidden = nn.Dropout(self.dropout, deterministic=not self.train)(hidden)
+        return dense(x.shape[-1], name="out")(hidden)
+
+
+class Block(nn.Module):
+    """One layer [B, N, D] -> [B, N, D]; dropout on both branches, then LayerScale, then stochastic depth.
+
+    LayerScale (Touvron et al. 2021, arXiv:2103.17239): a learned factor for each channel, `layer_scale` at first, 0 for
+    none. Stochastic depth (Huang et al. 2016, arXiv:1603.09382): an image's branch is left out with probability
+    `drop_rate` (an array, so that scanned layers may differ) and divided by what is left.
+    """
+
+    heads: int
+    mlp: int
+    dtype: Any = jnp.float32
+    gelu: str = "tanh"
+    norm: str = "layer"
+    parallel: bool = False
+    qkv_bias: bool = True
+    qk_norm: bool = False
+    layer_scale: float = 0.0
+    dropout: float = 0.0
+    stochastic_depth: bool = False
+    pairing: rope.Pairing = "interleaved"
+    mixed_rope: MixedRope | None = None
+    causal: bool = False
+    train: bool = False
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, drop_rate: jax.Array, where: jax.Array | None = None, mask: jax.Array | None = None
+    ) -> tuple[jax.Array, None]:
+        """The new residual stream, and nothing for the scan over layers to stack."""
+        attention = Attention(
+            self.heads,
+            self.dtype,
+            self.qkv_bias,
+            self.qk_norm,
+            self.norm,
+            self.pairing,
+            self.mixed_rope,
+            self.causal,
+            name="attention",
+        )
+        mlp = MLP(self.mlp, self.dtype, self.gelu, self.dropout, self.train, name="mlp")
+        y = make_norm(self.norm, self.dtype, "norm_1")(x)
+        if self.parallel:
+            return x + self._branch("1", attention(y, where, mask) + mlp(y), drop_rate), None
+        x = x + self._branch("1", attention(y, where, mask), drop_rate)
+        y = make_norm(self.norm, self.dtype, "norm_2")(x)
+        return x + self._branch("2", mlp(y), drop_rate), None
+
+    def _branch(self, name: str, y: jax.Array, drop_rate: jax.Array) -> jax.Array:
+        y = nn.Dropout(self.dropout, deterministic=not self.train)(y)
+        if self.layer_scale:
+            scale = self.param(f"layer_scale_{name}", nn.initializers.constant(self.layer_scale), y.shape[-1:])
+            y = y * scale.astype(y.dtype)[None, None]
+        if self.stochastic_depth and self.train:
+            keep = 1 - drop_rate
+            kept = jax.random.bernoulli(self.make_rng("dropout"), keep, (y.shape[0], 1, 1))
+            y = jnp.where(kept, y / keep.astype(y.dtype), 0)
+        return y

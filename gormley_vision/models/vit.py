@@ -1,0 +1,232 @@
+"""Vision Transformer (Dosovitskiy et al. 2020, "An Image is Worth 16x16 Words", arXiv:2010.11929), and its kin.
+
+An image is cut into patches, each patch is a token by one linear map, positions are added to the tokens or rotated
+into queries and keys, an encoder-only transformer mixes them, and a head reads the class from [CLS], from the mean, or
+through attention pooling. Tokens are in the order [CLS], registers, patches row by row.
+
+Deviations from the paper, each an option: positions other than learned 1-D ones (sincos2d: Chen et al. 2021,
+arXiv:2104.02057; RoPE: docs/rope.md), pooling by mean or attention (Zhai et al. 2021, arXiv:2106.04560), registers
+(Darcet et al. 2023, arXiv:2309.16588), and ViT-22B's parallel block, QK-norm and norms (arXiv:2302.05442).
+
+Layers lie stacked in the parameters, `encoder/...` [L, ...], whether they are scanned (compile time of one layer) or
+unrolled (faster on a CPU), and each draws from keys of its own index: values and checkpoints are the same.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from gormley_vision.layers import rope
+from gormley_vision.layers.attention import attend
+from gormley_vision.layers.blocks import MLP, Block, MixedRope, Projection, make_norm, xavier
+from gormley_vision.layers.positions import sincos_2d
+
+
+class Size(NamedTuple):
+    """The four numbers of a variant: D, L, F, K."""
+
+    width: int
+    depth: int
+    mlp: int
+    heads: int
+
+
+# Paper tables: B, L, H (arXiv:2010.11929, table 1), Ti, S (DeiT, arXiv:2012.12877), g, G (arXiv:2106.04560, table 2), e
+# (PaLI, arXiv:2209.06794), So400m (arXiv:2305.13035), 22B (arXiv:2302.05442); mu and M as in big_vision.
+SIZES = {
+    "mu": Size(32, 1, 128, 2),
+    "Ti": Size(192, 12, 768, 3),
+    "S": Size(384, 12, 1536, 6),
+    "M": Size(512, 12, 2048, 8),
+    "B": Size(768, 12, 3072, 12),
+    "L": Size(1024, 24, 4096, 16),
+    "So400m": Size(1152, 27, 4304, 16),
+    "H": Size(1280, 32, 5120, 16),
+    "g": Size(1408, 40, 6144, 16),
+    "G": Size(1664, 48, 8192, 16),
+    "e": Size(1792, 56, 15360, 16),
+    "22B": Size(6144, 48, 24576, 48),
+}
+
+
+class ViT(nn.Module):
+    """Images [B, H, W, C] in [-1, 1] -> logits [B, Y] in at least float32; pooled features [B, D] where `classes` is 0.
+
+    `position` is added to the tokens: 'learned' (1-D, [CLS] included), 'sincos2d' or 'none'. `rope` is 'none' or a name
+    in `layers.rope.PRESETS`; the line's presets number patches row by row. Class and register tokens are not rotated.
+    For images larger than trained, `rope_scaling` 'interpolate' or 'ntk' and the grid's side in training.
+    """
+
+    width: int
+    depth: int
+    mlp: int
+    heads: int
+    patch_size: int
+    classes: int
+    position: str = "learned"
+    rope: str = "none"
+    pooling: str = "cls"
+    registers: int = 0
+    representation: int = 0  # width of a tanh layer before the head, 0 for none
+    head_bias: float = 0.0
+    gelu: str = "tanh"
+    norm: str = "layer"
+    parallel: bool = False
+    qkv_bias: bool = True
+    qk_norm: bool = False
+    layer_scale: float = 0.0
+    dropout: float = 0.0
+    stochastic_depth: float = 0.0  # of the last layer; grows linearly from 0 at the first
+    scan: bool = False
+    remat: bool = False
+    rope_scaling: str = "none"
+    trained_grid: int = 0  # patches along a side in training; read where `rope_scaling` is not 'none'
+    dtype: Any = jnp.float32
+
+    @property
+    def unrotated(self) -> int:
+        """Tokens before the patches."""
+        return (self.pooling == "cls") + self.registers
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+        """Classify; `train` turns on dropout and stochastic depth, which draw from the 'dropout' stream."""
+        tokens, grid = self._embed(images)
+        tokens = nn.Dropout(self.dropout, deterministic=not train)(tokens)
+        rates = jnp.linspace(0, self.stochastic_depth, self.depth)
+        tokens, _ = self._encoder(grid, train)(tokens, rates, self._where(grid), None)
+        tokens = make_norm(self.norm, self.dtype, "norm")(tokens)
+        x = self._pool(tokens)
+        if self.representation:
+            x = nn.tanh(nn.Dense(self.representation, dtype=self.dtype, name="representation")(x))
+        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        if not self.classes:
+            return x
+        bias = nn.initializers.constant(self.head_bias)
+        return nn.Dense(self.classes, kernel_init=nn.initializers.zeros, bias_init=bias, name="head")(x)
+
+    def _embed(self, images: jax.Array) -> tuple[jax.Array, tuple[int, int]]:
+        """Tokens [B, N, D] with what is added to them, and the grid (height, width) in patches."""
+        batch, height, width, channels = images.shape
+        size = self.patch_size
+        if height % size or width % size:
+            raise ValueError(f"images of {height}x{width} pixels are not a whole number of {size}x{size} patches")
+        grid = height // size, width // size
+        patches = to_patches(images.astype(self.dtype), size)
+        kernel = self.param("patch_embedding", _patch_kernel, (size, size, channels, self.width)).astype(self.dtype)
+        bias = self.param("patch_bias", nn.initializers.zeros, (self.width,)).astype(self.dtype)
+        tokens = patches @ kernel.reshape(-1, self.width) + bias[None, None]
+        if self.position == "sincos2d":
+            tokens = tokens + sincos_2d(*grid, self.width).astype(self.dtype)[None]
+        token_inits = nn.initializers.zeros, nn.initializers.normal(0.02)
+        if self.pooling == "cls":
+            cls = self.param("class_token", token_inits[0], (1, 1, self.width)).astype(self.dtype)
+            tokens = jnp.concatenate([jnp.broadcast_to(cls, (batch, 1, self.width)), tokens], axis=1)
+        if self.position == "learned":
+            shape = (1, tokens.shape[1], self.width)
+            tokens = tokens + self.param("position_embedding", token_inits[1], shape).astype(self.dtype)
+        if self.registers:
+            registers = self.param("registers", token_inits[1], (1, self.registers, self.width)).astype(self.dtype)
+            registers = jnp.broadcast_to(registers, (batch, self.registers, self.width))
+            first = self.pooling == "cls"
+            tokens = jnp.concatenate([tokens[:, :first], registers, tokens[:, first:]], axis=1)
+        return tokens, grid
+
+    def _scale(self, grid: tuple[int, int]) -> tuple[float, float]:
+        """How much longer the grid (height, width) is than in training, (x, y)."""
+        side = self.trained_grid if self.rope_scaling != "none" else 0
+        return (grid[1] / side, grid[0] / side) if side else (1.0, 1.0)
+
+    def _where(self, grid: tuple[int, int]) -> jax.Array | None:
+        """What rotates the tokens: angles [N, Dh/2], or positions [N, 2] where frequencies are learned."""
+        if self.rope == "none":
+            return None
+        preset, scale = rope.PRESETS[self.rope], self._scale(grid)
+        if preset.kind == "line":
+            positions, scale = jnp.arange(grid[0] * grid[1], dtype=jnp.float32), (scale[0] * scale[1],) * 2
+        else:
+            positions = rope.grid_positions(*grid, preset.coordinates)
+        if self.rope_scaling == "interpolate" and preset.coordinates == "index":
+            positions = rope.interpolate_positions(positions, scale[0] if preset.kind == "line" else scale)
+        if preset.kind == "mixed":
+            # A token at the origin is turned by nothing, whatever the frequencies.
+            return jnp.pad(positions, ((self.unrotated, 0), (0, 0)))
+        ntk_scale = scale if self.rope_scaling == "ntk" else 1.0
+        angles = rope.preset_angles(self.rope, self.width // self.heads, positions, ntk_scale)
+        return rope.leave_unrotated(angles, first=self.unrotated)
+
+    def _encoder(self, grid: tuple[int, int], train: bool) -> nn.Module:
+        """All layers as one module [B, N, D] -> ([B, N, D], None), its parameters stacked along a first axis."""
+        body = nn.remat(Block, prevent_cse=not self.scan) if self.remat else Block
+        layers = nn.scan(
+            body,
+            variable_axes={"params": 0, "maps": 0},
+            split_rngs={"params": True, "dropout": True},
+            in_axes=(0, nn.broadcast, nn.broadcast),
+            length=self.depth,
+            unroll=1 if self.scan else self.depth,
+        )
+        return layers(**self.block_options(grid, train), name="encoder")
+
+    def block_options(self, grid: tuple[int, int], train: bool = False) -> dict[str, Any]:
+        """The arguments of each layer's `Block`, for images of so many patches (height, width)."""
+        preset = rope.PRESETS.get(self.rope)
+        mixed = None
+        if preset is not None and preset.kind == "mixed":
+            mixed = MixedRope(preset.base, self._scale(grid) if self.rope_scaling == "ntk" else (1.0, 1.0))
+        same = ("heads", "mlp", "dtype", "gelu", "norm", "parallel", "qkv_bias", "qk_norm", "layer_scale", "dropout")
+        return {
+            **{name: getattr(self, name) for name in same},
+            "stochastic_depth": self.stochastic_depth > 0,
+            "pairing": preset.pairing if preset else "interleaved",
+            "mixed_rope": mixed,
+            "train": train,
+        }
+
+    def _pool(self, tokens: jax.Array) -> jax.Array:
+        """[B, N, D] -> [B, D]."""
+        if self.pooling == "cls":
+            return tokens[:, 0]
+        if self.pooling == "gap":
+            return jnp.mean(tokens[:, self.unrotated :], axis=1)
+        return AttentionPooling(self.heads, self.mlp, self.dtype, self.gelu, self.norm, name="pooling_head")(tokens)
+
+
+class AttentionPooling(nn.Module):
+    """MAP head (Zhai et al. 2021, arXiv:2106.04560): a learned probe attends to all tokens, then an MLP."""
+
+    heads: int
+    mlp: int
+    dtype: Any
+    gelu: str
+    norm: str
+
+    @nn.compact
+    def __call__(self, tokens: jax.Array) -> jax.Array:
+        """[B, N, D] -> [B, D]."""
+        batch, _, width = tokens.shape
+        head = (self.heads, width // self.heads)
+        probe = self.param("probe", xavier, (1, 1, width)).astype(self.dtype)
+        probe = jnp.broadcast_to(probe, (batch, 1, width))
+        query, key, value = (
+            Projection(head, nn.initializers.xavier_uniform(in_axis=0, out_axis=(1, 2)), True, self.dtype, name=name)(x)
+            for name, x in (("query", probe), ("key", tokens), ("value", tokens))
+        )
+        out_init = nn.initializers.xavier_uniform(in_axis=(0, 1), out_axis=2)
+        x = Projection((width,), out_init, True, self.dtype, contracts=2, name="out")(attend(query, key, value))
+        y = make_norm(self.norm, self.dtype, "norm")(x)
+        return (x + MLP(self.mlp, self.dtype, self.gelu, name="mlp")(y))[:, 0]
+
+
+def to_patches(images: jax.Array, size: int) -> jax.Array:
+    """[B, H, W, C] -> [B, H/P * W/P, P * P * C], row by row; each patch's pixels row by row, channels last."""
+    batch, height, width, channels = images.shape
+    cut = images.reshape(batch, height // size, size, width // size, size, channels)
+    return cut.transpose(0, 1, 3, 2, 4, 5).reshape(batch, (height // size) * (width // size), -1)
+
+
+def _patch_kernel(key: jax.Array, shape: Sequence[int], dtype=jnp.float32) -> jax.Array:
+    return nn.initializers.lecun_normal(in_axis=(0, 1, 2), out_axis=3)(key, shape, dtype)

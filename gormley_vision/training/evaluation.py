@@ -1,0 +1,30 @@
+"""Evaluation over a whole split, exactly: every example counts once, whatever the batches."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from gormley_vision.data.batches import Batches
+from gormley_vision.training.sharding import Shardings
+from gormley_vision.training.task import Task
+
+
+class Evaluation:
+    """A task's `eval_step` over all of `batches`, each `every` steps (0: only at the end)."""
+
+    def __init__(self, task: Task, batches: Batches, every: int) -> None:
+        self.batches, self.every = batches, every
+        self._step = jax.jit(task.eval_step)
+
+    def __call__(self, state: Any, shardings: Shardings) -> dict[str, float]:
+        """{'eval/NAME': mean over the split} for each of the task's sums, which come with their 'count'."""
+        waiting = []
+        for piece in self.batches.whole():
+            place = jax.make_array_from_process_local_data
+            batch = {name: place(shardings.examples, array) for name, array in piece.items()}
+            waiting.append(self._step(state, batch))
+        sums = [jax.device_get(part) for part in waiting]
+        totals = {name: np.sum([part[name] for part in sums], dtype=np.float64) for name in sums[0]}
+        count = totals.pop("count")
+        return {f"eval/{name}": float(total / count) for name, total in totals.items()}

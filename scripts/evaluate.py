@@ -1,0 +1,76 @@
+"""Accuracy of a classification run over a whole split, at its own resolution or another.
+
+    python scripts/evaluate.py --workdir=RUN [--split=test] [--image_size=42] [--rope_scaling=interpolate] [--step=N]
+
+At another resolution images are resized (data.resize_filter), learned positions too (--position_resize), and rotary
+ones go on past the trained grid as they are, or by a rule. Prints one JSON line.
+"""
+
+import argparse
+from pathlib import Path
+
+from gormley_vision.errors import reported
+
+
+def main() -> None:
+    """Restore, change the resolution, evaluate."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workdir", required=True, type=Path, help="the run's folder")
+    parser.add_argument("--step", type=int, help="checkpoint (default: the newest whole one)")
+    parser.add_argument("--split", help="part of the data set (default: the run's eval.split)")
+    parser.add_argument("--data_path", help="where the data lie now (default: where they lay in training)")
+    parser.add_argument("--image_size", type=int, help="pixels (default: as trained)")
+    parser.add_argument("--rope_scaling", default="none", choices=("none", "interpolate", "ntk"))
+    parser.add_argument("--position_resize", default="google", choices=("google", "timm", "huggingface"))
+    options = parser.parse_args()
+    import copy
+    import json
+
+    from gormley_vision import experiment
+    from gormley_vision.errors import UserError
+    from gormley_vision.run import use_compilation_cache
+    from gormley_vision.sampling import restore
+    from gormley_vision.tasks.classification import Classification, resized_positions
+    from gormley_vision.training.evaluation import Evaluation
+    from gormley_vision.training.sharding import Shardings, make_mesh
+
+    use_compilation_cache()
+    run = restore(options.workdir, options.step)
+    if not isinstance(run.task, Classification):
+        raise UserError(f"a {run.config['task']} run has no accuracy")
+    config = copy.deepcopy(run.config)
+    patch_size, trained = config["vit"]["patch_size"], config["data"]["image_size"]
+    size = options.image_size or trained
+    config["data"] |= {"image_size": size, "placement": "host"}
+    config["data"]["path"] = options.data_path or config["data"]["path"]
+    if options.rope_scaling != "none":
+        config["vit"] |= {"rope_scaling": options.rope_scaling, "trained_grid": trained // patch_size}
+    experiment.check(config)
+    split = options.split or config["eval"]["split"] or config["data"]["split"]
+    batches = experiment.make_batches(config, split=split)
+    task = experiment.make_task(config, class_names=run.class_names, epoch_images=batches.length)
+    params = dict(run.state.ema["params"])
+    if "position_embedding" in params:
+        old, new = ((side // patch_size,) * 2 for side in (trained, size))
+        params["position_embedding"] = resized_positions(
+            params["position_embedding"], old, new, options.position_resize
+        )
+    state = run.state.replace(ema={**run.state.ema, "params": params})
+    figures = Evaluation(task, batches, every=0)(state, Shardings.on(make_mesh(1, batches.batch_size)))
+    accuracy, loss = figures["eval/accuracy"], figures["eval/loss"]
+    result = {
+        "accuracy": round(accuracy, 4),
+        "loss": round(loss, 4),
+        "images": batches.length,
+        "split": split,
+        "image_size": size,
+        "rope_scaling": options.rope_scaling,
+        "position_resize": options.position_resize,
+        "step": run.step,
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    with reported():
+        main()

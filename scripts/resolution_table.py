@@ -1,0 +1,41 @@
+"""How runs trained at one resolution do at larger ones: scripts/evaluate.py over sizes and rules, as one JSON file.
+
+python scripts/resolution_table.py --workdirs RUN [RUN ...] --sizes 28 42 56 [--out=results/resolution.json]
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+
+def main() -> None:
+    """Evaluate each run at each size, under each rule that its positions have."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workdirs", required=True, nargs="+", type=Path)
+    parser.add_argument("--sizes", required=True, nargs="+", type=int, help="pixels")
+    parser.add_argument("--out", type=Path, help="write the table here, too")
+    options = parser.parse_args()
+    from gormley_vision.files import write_json
+
+    rows = []
+    for workdir in options.workdirs:
+        vit = json.loads((workdir / "config.json").read_text())["vit"]
+        for size in options.sizes:
+            for rule in ("none", "interpolate", "ntk") if vit["rope"] != "none" else ("none",):
+                command = [sys.executable, str(Path(__file__).with_name("evaluate.py")), f"--workdir={workdir}"]
+                done = subprocess.run(
+                    [*command, f"--image_size={size}", f"--rope_scaling={rule}"], capture_output=True, text=True
+                )
+                if done.returncode:
+                    raise SystemExit(done.stderr)
+                figures = json.loads(done.stdout.splitlines()[-1])
+                rows.append({"run": workdir.name, "position": vit["position"], "rope": vit["rope"], **figures})
+                print(json.dumps(rows[-1]), flush=True)
+    if options.out:
+        write_json(options.out, {"rows": rows})
+
+
+if __name__ == "__main__":
+    main()

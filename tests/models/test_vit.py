@@ -1,0 +1,408 @@
+"""Parameter counts from the papers and their code, and laws that hold whatever the weights: order, rotation, scan."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gormley_vision.layers import rope
+from gormley_vision.layers.blocks import Block
+from gormley_vision.models.vit import SIZES, ViT, to_patches
+
+IMAGE = (8, 12, 3)  # high, wide, channels: 2 x 3 patches
+GRID = (2, 3)
+
+
+def tiny(**options):
+    return ViT(**{"width": 16, "depth": 2, "mlp": 24, "heads": 2, "patch_size": 4, "classes": 5, **options})
+
+
+def images(seed, batch=2):
+    return jnp.asarray(np.random.default_rng(seed).uniform(-1, 1, (batch, *IMAGE)), jnp.float32)
+
+
+def shapes(module, side=224):
+    return jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, side, side, 3)))["params"]
+
+
+def count(params):
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def weights(module, seed=0):
+    """Every parameter random, the head's and LayerScale's too."""
+    given = jax.eval_shape(module.init, jax.random.key(0), images(0))
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda leaf: jnp.asarray(0.4 * rng.normal(size=leaf.shape), leaf.dtype), given)
+
+
+def run(module, variables, x, **options):
+    return jax.jit(partial(module.apply, **options))(variables, x)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Parameters.
+
+ROPE_S = {"position": "none", "layer_scale": 1e-5}
+DINOV3 = {"position": "none", "rope": "dinov3", "registers": 4, "layer_scale": 1e-5, "qkv_bias": False, "classes": 0}
+MAP = {"pooling": "map", "classes": 0}
+COUNTS = [
+    # vit_jax/models_test.py, MODEL_SIZES: [CLS], learned positions, 1000 classes.
+    ("Ti", 16, {}, 5_717_416),
+    ("S", 32, {}, 22_878_952),
+    ("S", 16, {}, 22_050_664),
+    ("B", 32, {}, 88_224_232),
+    ("B", 16, {}, 86_567_656),
+    ("B", 8, {}, 86_576_872),
+    ("L", 32, {}, 306_535_400),
+    ("L", 16, {}, 304_326_632),
+    ("L", 14, {}, 304_203_752),
+    ("H", 14, {}, 632_045_800),
+    ("g", 14, {}, 1_012_611_432),
+    ("G", 14, {}, 1_844_440_680),
+    ("e", 14, {}, 3_807_214_312),
+    ("B", 16, {"pooling": "gap"}, 86_566_120),
+    ("B", 32, {"pooling": "gap"}, 88_222_696),
+    ("S", 16, {"pooling": "gap"}, 22_049_896),
+    ("S", 32, {"pooling": "gap"}, 22_878_184),
+    # The same by the closed form; mu by hand: 24,608 of patches, 32, 6,304 of positions, 12,704, 64, 33,000 of head.
+    ("H", 16, {}, 632_199_400),
+    ("M", 16, {}, 38_837_736),
+    ("mu", 16, {}, 76_712),
+    ("B", 16, {"classes": 0}, 85_798_656),
+    ("L", 16, {"classes": 0}, 303_301_632),
+    ("H", 14, {"classes": 0}, 630_764_800),
+    ("G", 14, {"classes": 0}, 1_842_775_680),
+    # big_vision, configs/vit_s16_i1k.py; its MAP head (So400m is timm's vit_so400m_patch14_siglip_224).
+    ("S", 16, {"pooling": "gap", "position": "sincos2d", "representation": 384}, 22_122_472),
+    ("So400m", 14, MAP, 427_680_704),
+    ("g", 14, MAP, 1_036_448_384),
+    ("G", 14, MAP, 1_881_132_416),
+    ("e", 14, MAP, 3_873_342_720),
+    # timm: vit_small_patch16_rope_224, _rope_mixed_224; vit_{small,base}_patch16_dinov3 (no head).
+    ("S", 16, ROPE_S | {"rope": "naver_axial"}, 21_984_232),
+    ("S", 16, ROPE_S | {"rope": "naver_mixed"}, 21_988_840),
+    ("S", 16, DINOV3, 21_586_944),
+    ("B", 16, DINOV3, 85_641_216),
+]
+# The lecture's tables, in millions. "86M" is without a head, "307M" is L/32 and not L/16 (304), ViT-e's 3926M has
+# MAP pooling and the 29,593 classes of JFT-3B.
+LECTURE = [
+    ("B", 16, {"classes": 0}, 86),
+    ("L", 32, {}, 307),
+    ("H", 14, {}, 632),
+    ("G", 14, {"classes": 0}, 1843),
+    ("e", 14, {"pooling": "map", "classes": 29_593}, 3926),
+]
+
+
+def published(name, patch, options):
+    return ViT(**SIZES[name]._asdict(), patch_size=patch, **{"classes": 1000, **options})
+
+
+@pytest.mark.parametrize(("name", "patch", "options", "expected"), COUNTS)
+def test_parameter_counts(name, patch, options, expected):
+    assert count(shapes(published(name, patch, options))) == expected
+
+
+@pytest.mark.parametrize(("name", "patch", "options", "millions"), LECTURE)
+def test_the_lectures_rounded_counts(name, patch, options, millions):
+    assert round(count(shapes(published(name, patch, options))) / 1e6) == millions
+
+
+def vit_22b():
+    options = {"parallel": True, "qk_norm": True, "norm": "rms", "qkv_bias": False, "pooling": "map", "classes": 0}
+    return shapes(published("22B", 14, options))
+
+
+def test_22b_has_as_many_kernel_weights_in_its_encoder_as_the_paper_says():
+    leaves = jax.tree.leaves_with_path(vit_22b()["encoder"])
+    kernels = [leaf.size for path, leaf in leaves if path[-1].key == "kernel"]
+    assert sum(kernels) == 21_743_271_936 == 48 * (4 * 6144**2 + 2 * 6144 * 24576)
+    # Besides: one norm, QK-norm of 128 channels, and biases of the MLP and of the output; none of Q, K, V.
+    others = sum(leaf.size for _, leaf in leaves) - sum(kernels)
+    assert others == 48 * (6144 + 2 * 128 + 24576 + 6144 + 6144)
+
+
+def test_all_sizes_are_tested():
+    assert {name for name, *_ in COUNTS} | {"22B"} == set(SIZES)
+
+
+def test_initial_values():
+    module = tiny(width=64, classes=7, head_bias=-6.9, scan=True, remat=True)
+    logits, variables = jax.jit(module.init_with_output)(jax.random.key(1), images(1))
+    unrolled = jax.jit(module.clone(scan=False, remat=False).init)(jax.random.key(1), images(1))
+    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-6), variables, unrolled)
+    params = variables["params"]
+    assert set(variables) == {"params"}
+    np.testing.assert_array_equal(logits, np.full((2, 7), -6.9, np.float32))
+    assert not params["class_token"].any()
+    assert params["position_embedding"].shape == (1, 7, 64)
+    np.testing.assert_allclose(params["position_embedding"].std(), 0.02, rtol=0.1)
+    np.testing.assert_allclose(params["patch_embedding"].std(), (4 * 4 * 3) ** -0.5, rtol=0.05)
+    for kernel in (params["encoder"]["attention"]["qkv"]["kernel"], params["encoder"]["mlp"]["in"]["kernel"]):
+        assert kernel.shape[0] == 2
+        assert np.abs(kernel[0] - kernel[1]).mean() > 0.02  # each layer draws its own
+        np.testing.assert_allclose(kernel.std(axis=tuple(range(1, kernel.ndim))), kernel.std(), rtol=0.05)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Patches.
+
+
+def test_patches_are_in_reading_order():
+    x = np.random.default_rng(0).normal(size=(2, 6, 9, 2))
+    cut = to_patches(jnp.asarray(x, jnp.float32), 3)
+    assert cut.shape == (2, 6, 18)
+    for b in range(2):
+        for token in range(6):
+            pixels = []
+            for i in range(3):
+                for j in range(3):
+                    pixels.extend(x[b, 3 * (token // 3) + i, 3 * (token % 3) + j])
+            np.testing.assert_allclose(cut[b, token], pixels, rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 10, 3), (1, 10, 8, 3), (1, 3, 3, 3)])
+def test_images_that_do_not_divide_into_patches_are_refused(shape):
+    with pytest.raises(ValueError, match=f"images of {shape[1]}x{shape[2]} pixels .* 4x4 patches"):
+        jax.eval_shape(tiny().init, jax.random.key(0), jnp.zeros(shape))
+
+
+@pytest.mark.parametrize("pooling", ["cls", "gap", "map"])
+@pytest.mark.parametrize(
+    ("position", "preset"),
+    [("learned", "none"), ("sincos2d", "none"), ("none", "none"), *(("none", preset) for preset in rope.PRESETS)],
+)
+def test_every_combination_takes_rectangular_images(pooling, position, preset):
+    module = tiny(pooling=pooling, position=position, rope=preset, registers=2, depth=1)
+    logits, variables = jax.eval_shape(module.init_with_output, jax.random.key(0), images(0))
+    assert logits.shape == (2, 5)
+    assert logits.dtype == jnp.float32
+    params = variables["params"]
+    assert ("class_token" in params) == (pooling == "cls")
+    assert ("position_embedding" in params) == (position == "learned")
+    assert ("rope_frequencies" in params["encoder"]["attention"]) == (preset == "naver_mixed")
+
+
+def permuted(x):
+    """The same patches at other places."""
+    patches = np.asarray(x).reshape(2, 2, 4, 3, 4, 3).transpose(0, 1, 3, 2, 4, 5).reshape(2, 6, 4, 4, 3)
+    patches = patches[:, [4, 2, 0, 5, 1, 3]].reshape(2, 2, 3, 4, 4, 3)
+    return jnp.asarray(patches.transpose(0, 1, 3, 2, 4, 5).reshape(2, *IMAGE))
+
+
+@pytest.mark.parametrize(
+    ("options", "blind"),
+    [
+        ({"position": "none", "pooling": "gap"}, True),
+        ({"position": "none", "pooling": "map", "registers": 2, "parallel": True}, True),
+        ({"position": "none", "pooling": "cls", "registers": 1, "qk_norm": True}, True),
+        ({"position": "learned", "pooling": "gap"}, False),
+        ({"position": "sincos2d", "pooling": "gap"}, False),
+        *(({"position": "none", "pooling": "gap", "rope": preset}, False) for preset in rope.PRESETS),
+    ],
+)
+def test_without_positions_the_order_of_patches_is_unseen(options, blind):
+    module = tiny(**options, depth=1)
+    variables, x = weights(module), images(2)
+    forward = jax.jit(module.apply)
+    change = np.abs(forward(variables, x) - forward(variables, permuted(x))).max()
+    assert change < 1e-5 if blind else change > 1e-3
+
+
+def test_registers_and_class_are_before_the_patches_and_not_in_the_mean():
+    x = images(3)
+    plain, more = tiny(pooling="gap", classes=0, depth=1), tiny(pooling="gap", classes=0, depth=1, registers=2)
+    variables = weights(more, 1)
+    # Registers to which nobody attends, and that are not averaged, are not there: values and the rest as without them.
+    params = {name: leaf for name, leaf in variables["params"].items() if name != "registers"}
+    params["encoder"] = jax.tree.map(lambda leaf: leaf, params["encoder"])
+    params["encoder"]["attention"]["out"] = jax.tree.map(jnp.zeros_like, params["encoder"]["attention"]["out"])
+    of_more = run(more, {"params": params | {"registers": variables["params"]["registers"]}}, x)
+    np.testing.assert_allclose(of_more, run(plain, {"params": params}, x), atol=1e-6)
+    assert np.abs(of_more).max() > 0.1
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Layers: as written by hand, and the same however they are run.
+
+
+def test_layers_are_applied_in_the_order_of_their_stack():
+    module = tiny(depth=3, pooling="gap", position="none", rope="naver_mixed", classes=0)
+    variables, x = weights(module, 2), images(4)
+    p = variables["params"]
+
+    def by_hand(p, x):
+        y = to_patches(x, 4) @ p["patch_embedding"].reshape(-1, 16) + p["patch_bias"][None, None]
+        for i in range(3):
+            layer = jax.tree.map(lambda leaf, i=i: leaf[i], p["encoder"])
+            y, _ = Block(**module.block_options(GRID)).apply({"params": layer}, y, 0.0, rope.grid_positions(*GRID))
+        y = (y - y.mean(-1, keepdims=True)) / jnp.sqrt(y.var(-1, keepdims=True) + 1e-6)
+        return (y * p["norm"]["scale"][None, None] + p["norm"]["bias"][None, None]).mean(axis=1)
+
+    np.testing.assert_allclose(run(module, variables, x), jax.jit(by_hand)(p, x), atol=1e-5)
+
+
+def test_scan_and_remat_change_neither_parameters_nor_values_nor_gradients():
+    x, keys = images(5, 4), {"dropout": jax.random.key(3, impl="rbg")}  # compiles sooner
+    options = {"layer_scale": 0.5, "dropout": 0.2, "stochastic_depth": 0.5}
+    kinds = {}, {"remat": True}, {"scan": True}, {"scan": True, "remat": True}
+    variables = weights(tiny(**options), 3)
+
+    @partial(jax.jit, static_argnums=0)
+    def step(module, variables):
+        def loss(variables):
+            logits = module.apply(variables, x, train=True, rngs=keys)
+            return jnp.sum(logits**2), logits
+
+        return jax.grad(loss, has_aux=True)(variables)
+
+    (gradients, logits), *others = (step(tiny(**options, **kind), variables) for kind in kinds)
+    assert np.abs(logits).max() > 0.1
+    assert all(np.abs(leaf).max() > 1e-3 for leaf in jax.tree.leaves(gradients))
+    scale = max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(gradients))
+    for other in others:
+        np.testing.assert_allclose(other[1], logits, rtol=1e-4, atol=1e-5)
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5 * scale), other[0], gradients)
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_stochastic_depth_grows_from_none_at_the_first_layer(scan):
+    """At 1.0 the second of two layers is always left out and the first never: what remains has one layer."""
+    module, x = tiny(stochastic_depth=1.0, scan=scan), images(6)
+    variables = weights(module, 4)
+    first = variables["params"] | {"encoder": jax.tree.map(lambda leaf: leaf[:1], variables["params"]["encoder"])}
+    out = run(module, variables, x, train=True, rngs={"dropout": jax.random.key(0)})
+    np.testing.assert_allclose(out, run(tiny(depth=1), {"params": first}, x), atol=1e-5)
+
+
+def test_without_train_nothing_is_drawn():
+    x, noisy = images(6), tiny(stochastic_depth=1.0, dropout=0.5)
+    variables = weights(noisy, 4)
+    np.testing.assert_array_equal(run(noisy, variables, x), run(tiny(), variables, x))  # nor are keys asked for
+
+
+def test_dropout_is_drawn_anew_with_each_key():
+    module, x = tiny(dropout=0.5, depth=1), images(7)
+    variables = weights(module, 5)
+    forward = jax.jit(lambda key: module.apply(variables, x, train=True, rngs={"dropout": key}))
+    a, again, b = (np.asarray(forward(jax.random.key(i))) for i in (0, 0, 1))
+    np.testing.assert_array_equal(a, again)
+    assert np.abs(a - b).min() > 0
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_each_layer_draws_its_own_dropout(scan):
+    """Two layers that add one to each channel, or nothing: what they drop agrees in some channels, not in all."""
+    module, x = tiny(dropout=0.5, classes=0, scan=scan), images(7)
+    variables = jax.tree.map(jnp.zeros_like, weights(module))
+    variables["params"]["norm"]["scale"] += 1
+    variables["params"]["encoder"]["attention"]["out"]["bias"] += 1
+    out = np.asarray(run(module, variables, x, train=True, rngs={"dropout": jax.random.key(0)}))
+    assert [len(np.unique(np.round(image, 3))) for image in out] == [3, 3]
+
+
+@pytest.mark.parametrize("options", [{}, {"scan": True, "remat": True, "rope": "dinov3", "pooling": "gap"}])
+def test_attention_maps_are_there_when_asked_for(options):
+    module, x = tiny(registers=1, **options), images(8)
+    variables = weights(module, 6)
+    tokens = 6 + 1 + (module.pooling == "cls")
+    out, collections = run(module, variables, x, mutable=["maps"])
+    np.testing.assert_allclose(out, run(module, variables, x), atol=1e-6)
+    (maps,) = jax.tree.leaves(collections)
+    assert set(collections) == {"maps"}
+    assert maps.shape == (2, 2, 2, tokens, tokens)
+    assert maps.min() >= 0
+    np.testing.assert_allclose(maps.sum(axis=-1), np.ones(maps.shape[:-1]), atol=1e-6)
+    assert np.abs(maps[0] - maps[1]).max() > 1e-3
+    given = jax.eval_shape(module.init, jax.random.key(0), x)
+    assert set(given) == {"params"}
+
+
+def test_bfloat16_computes_in_bfloat16_with_parameters_and_logits_in_float32():
+    module = tiny(
+        dtype=jnp.bfloat16, qk_norm=True, layer_scale=0.5, registers=1, rope="naver_axial", pooling="map", depth=1
+    )
+    variables = weights(module, 11)
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+    half, full = run(module, variables, images(9)), run(module.clone(dtype=jnp.float32), variables, images(9))
+    assert half.dtype == jnp.float32
+    assert 0 < np.abs(half - full).max() < 0.05 * np.abs(full).max()
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Rotations.
+
+
+class Moved(ViT):
+    """Every patch 5 further to the right and 3 further down."""
+
+    def _where(self, grid):
+        preset = rope.PRESETS[self.rope]
+        positions = rope.grid_positions(*grid, preset.coordinates) + jnp.array([[5.0, 3.0]])
+        if preset.kind == "mixed":
+            return jnp.pad(positions, ((self.unrotated, 0), (0, 0)))
+        return rope.leave_unrotated(rope.preset_angles(self.rope, 8, positions), first=self.unrotated)
+
+
+@pytest.mark.parametrize(
+    ("preset", "pooling", "unchanged"),
+    [
+        ("naver_axial", "gap", True),
+        ("naver_mixed", "gap", True),
+        ("timm", "map", True),
+        ("naver_axial", "cls", False),  # an unrotated token is a place to count from
+    ],
+)
+def test_only_differences_of_positions_are_felt(preset, pooling, unchanged):
+    module = tiny(rope=preset, position="none", pooling=pooling, scan=True)
+    moved = Moved(
+        **{name: getattr(module, name) for name in ViT.__dataclass_fields__ if name not in ("parent", "name")}
+    )
+    variables, x = weights(module, 7), images(10)
+    change = np.abs(run(module, variables, x) - run(moved, variables, x)).max()
+    assert change < 2e-5 if unchanged else change > 1e-3
+
+
+ANGLES = ["naver_axial", "timm", "naver_mixed"]
+
+
+@pytest.mark.parametrize("preset", ANGLES)
+@pytest.mark.parametrize("grid", [(8, 8), (4, 8), (8, 4), (12, 4)])
+def test_interpolation_puts_a_larger_image_where_the_trained_one_was(preset, grid):
+    trained = tiny(rope=preset, registers=2)
+    larger = tiny(rope=preset, registers=2, rope_scaling="interpolate", trained_grid=4)
+    small, large = np.asarray(trained._where((4, 4))), np.asarray(larger._where(grid))
+    assert small.shape[0] == 3 + 16
+    assert not small[:3].any()
+    assert not large[:3].any()
+    down, right = grid[0] // 4, grid[1] // 4
+    at_trained = large[3:].reshape(*grid, -1)[::down, ::right]
+    np.testing.assert_allclose(at_trained, small[3:].reshape(4, 4, -1), atol=1e-6)
+    np.testing.assert_array_equal(larger._where((4, 4)), small)
+    assert larger.block_options(grid)["mixed_rope"] == trained.block_options(grid)["mixed_rope"]
+
+
+def test_interpolation_along_a_line_and_of_normalised_coordinates():
+    line = tiny(rope="roformer", pooling="gap", rope_scaling="interpolate", trained_grid=4)
+    expected = rope.rope_angles(jnp.arange(32) / 2, rope.rope_frequencies(8))
+    np.testing.assert_allclose(line._where((4, 8)), expected, atol=1e-6)
+    normalised = tiny(rope="dinov3", rope_scaling="interpolate", trained_grid=4)
+    np.testing.assert_array_equal(normalised._where((4, 8)), tiny(rope="dinov3")._where((4, 8)))
+    assert tiny()._where(GRID) is None
+
+
+def test_ntk_keeps_the_fastest_pair_and_interpolates_the_slowest():
+    grid, options = (4, 8), {"pooling": "gap", "rope_scaling": "ntk", "trained_grid": 4}  # twice as wide as trained
+    plain = np.asarray(tiny(rope="naver_axial", pooling="gap")._where(grid))
+    given = np.asarray(tiny(rope="naver_axial", **options)._where(grid))
+    np.testing.assert_allclose(given, plain / np.array([1, 2, 1, 1]), rtol=1e-5)  # x fast, x slow, y fast, y slow
+    mixed = tiny(rope="naver_mixed", **options)
+    assert mixed.block_options(grid)["mixed_rope"].ntk_scale == (2, 1)
+    assert mixed.block_options((4, 4))["mixed_rope"].ntk_scale == (1, 1)
+    np.testing.assert_array_equal(mixed._where(grid), rope.grid_positions(*grid))
+    with pytest.raises(ValueError, match="no NTK rule"):
+        tiny(rope="dinov3", **options)._where(grid)
