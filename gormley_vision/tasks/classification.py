@@ -87,6 +87,8 @@ class Classification:
     fresh_head: bool
     minibatches: int = 1
 
+    afterwards = "look into it: python scripts/visualize.py --workdir={workdir}"
+
     def init(self, key: jax.Array) -> ClassificationState:
         """A fresh state; parameters follow from the key alone."""
         images = jnp.zeros((1, *self.image_shape))

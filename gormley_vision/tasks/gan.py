@@ -90,6 +90,8 @@ class GAN:
     flip: bool
     preview_count: int
 
+    afterwards = "sample from it: python scripts/sample.py --workdir={workdir} --out=samples.png"
+
     def init(self, key: jax.Array) -> GANState:
         """A fresh state; parameters follow from the key alone."""
         noise = jnp.zeros((2, self.latent_size))

@@ -43,7 +43,7 @@ def train(
     run = prepare(task, batches, config, workdir)
     if run.start >= run.plan.end:
         what = "finished" if run.start >= run.plan.total else "has reached stop_after"
-        log.info("this run %s at step %d; %s", what, run.start, _sample_with(workdir))
+        log.info("this run %s at step %d; %s", what, run.start, task.afterwards.format(workdir=workdir))
         return 0
     images = batches.batch_size * batches.minibatches
     checkpoints = Checkpoints(
@@ -74,7 +74,7 @@ def train(
     if reached < run.plan.end:
         log.info("saved at step %d; the same command continues", reached)
         return interrupts.signal
-    log.info("done; %s", _sample_with(workdir))
+    log.info("done; %s", task.afterwards.format(workdir=workdir))
     return 0
 
 
@@ -135,10 +135,6 @@ def _turns(
 
 def _due(step: int, every: int) -> bool:
     return bool(every) and step % every == 0
-
-
-def _sample_with(workdir: Path) -> str:
-    return f"sample from it: python scripts/sample.py --workdir={workdir} --out=samples.png"
 
 
 @contextlib.contextmanager

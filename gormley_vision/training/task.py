@@ -31,6 +31,10 @@ class Task(Protocol):
     def transfer(self, weights: Batch, state: Any, image_size: int) -> Batch:
         """What `init_from` takes over: {name: array} of another run (trained at `image_size`) made to fit `state`."""
 
+    @property
+    def afterwards(self) -> str:
+        """What to do with a finished run, with '{workdir}' for its folder."""
+
     def preview(self, state: Any, key: jax.Array) -> jax.Array:
         """Pictures that show how training goes, [n, H, W, C] in [-1, 1]; a function of state and key alone."""
 

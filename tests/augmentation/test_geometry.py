@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gormley_vision.augmentation.geometry import flip_half, shift
+from gormley_vision.augmentation.geometry import flip_half, random_resized_crop, shift
 
 PIXELS = 2
 IMAGES = np.random.default_rng(0).integers(1, 256, (200, 6, 5, 3), np.uint8)  # no zeros, which are what moves in
@@ -61,3 +61,32 @@ def test_half_of_the_images_are_mirrored():
     # The draw is that of a Bernoulli of the key itself, so that runs from before this module continue with it.
     np.testing.assert_array_equal(mirrored, jax.random.bernoulli(jax.random.key(0), shape=(200,)))
     assert (np.asarray(flipped(jax.random.key(1), IMAGES)) != images).any()
+
+
+def test_a_resized_crop_of_ramps_is_a_ramp_that_tells_its_rectangle():
+    """Channels rise along y and x, so that slopes are the crop's sides and corners where it lies."""
+    height, width, min_area = 24, 32, 0.25
+    y, x = (np.arange(n, dtype=np.float32) + 0.5 for n in (height, width))
+    ramps = np.stack(np.broadcast_arrays(y[:, None] / height, x[None] / width), -1).astype(np.float32)
+    images = np.broadcast_to(ramps, (300, height, width, 2))
+    crops = np.asarray(jax.jit(partial(random_resized_crop, min_area=min_area))(jax.random.key(0), images))
+    inner = crops[:, 4:-4, 4:-4]  # at the image's own edge there is nothing to interpolate with
+    down, along = inner[:, -1, 0, 0] - inner[:, 0, 0, 0], inner[:, 0, -1, 1] - inner[:, 0, 0, 1]
+    sides = np.stack([down * height / (height - 9), along * width / (width - 9)])
+    area, ratio = sides[0] * sides[1], sides[1] / sides[0]
+    assert (sides < 1 + 1e-4).all()
+    assert ((ratio > 0.75 - 1e-3) & (ratio < 4 / 3 + 1e-3)).all()
+    whole = (sides < 0.999).all(0)  # not cut off
+    assert (area[whole] > min_area - 1e-3).all()
+    assert 0.5 < area[whole].mean() < 0.65  # uniform in [0.25, 1], less those that were cut off
+    middle = inner.mean((1, 2))
+    assert (middle > sides.T / 2 - 1e-3).all(), "a crop begins before its image"
+    assert (middle < 1 - sides.T / 2 + 1e-3).all(), "a crop ends behind its image"
+    assert middle.std() > 0.05
+
+
+def test_a_resized_crop_keeps_shape_and_type_and_a_constant():
+    images = jnp.full((3, 8, 6, 1), 77, jnp.uint8)
+    crops = jax.jit(partial(random_resized_crop, min_area=0.1))(jax.random.key(1), images)
+    assert crops.dtype == jnp.uint8
+    np.testing.assert_array_equal(crops, images)

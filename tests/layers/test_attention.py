@@ -73,13 +73,12 @@ KINDS = ["none", "causal", "padding", "causal padding", "holes", "causal holes"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("t", "s"), [(T, S), (S, T)])
+@pytest.mark.parametrize(("t", "s"), [(T, S), (S, T)], ids=["more keys", "more queries"])
 def test_values_are_those_of_the_definition(kind, t, s):
     query, key, value = draw(0, t, s)
     options, allowed = mask_of(kind, t, s)
     weights, mixed = reference(query, key, value, allowed)
     np.testing.assert_allclose(run(attend, query, key, value, **options), mixed, atol=2e-6)
-    np.testing.assert_allclose(run(plain_attention, query, key, value, **options), mixed, atol=2e-6)
     given = np.asarray(run(attention_weights, query, key, **options))
     np.testing.assert_allclose(given, weights, atol=5e-7)
     np.testing.assert_allclose(given.sum(axis=-1), allowed.any(axis=-1), atol=1e-6)
@@ -139,7 +138,7 @@ def test_large_scores_do_not_overflow():
     assert all(np.isfinite(g).all() for g in squares)
 
 
-@pytest.mark.parametrize("function", [attend, "fused"])
+@pytest.mark.parametrize("function", [plain_attention, attend, "fused"])
 def test_a_query_that_sees_nothing_gets_zeros_and_gives_none_but_zero_gradients(function):
     query, key, value = draw(6)
     mask = np.ones((B, K, T, S), bool)

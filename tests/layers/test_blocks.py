@@ -115,6 +115,12 @@ def test_a_block_is_what_the_papers_write(case):
     options = CASES[case]
     module, x, rate = Block(K, F, **options), tokens(0), jnp.zeros(())
     variables = weights(module, 1, x, rate)
+    names = {"/".join(key.key for key in path[1:]) for path, _ in jax.tree.leaves_with_path(variables)}
+    assert ("attention/query_norm/scale" in names) == options.get("qk_norm", False)
+    assert ("attention/qkv/bias" in names) == options.get("qkv_bias", True)
+    assert ("norm_1/bias" in names) == (options.get("norm") != "rms")
+    assert ("norm_2/scale" in names) == (not options.get("parallel", False))
+    assert ("layer_scale_1" in names) == ("layer_scale" in options)
     out, stacked = run(module, variables, x, rate)
     allowed = np.tril(np.ones((N, N), bool)) if options.get("causal") else None
     expected = block(

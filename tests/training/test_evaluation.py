@@ -1,0 +1,114 @@
+"""Evaluation in the loop: every example of the split once, whatever the batch size, the placement or the devices."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from gormley_vision.data.batches import open_batches
+from gormley_vision.errors import UserError
+from gormley_vision.experiment import make_evaluation
+from gormley_vision.training.evaluation import Evaluation
+from gormley_vision.training.sharding import Shardings, make_mesh
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory):
+    """A folder with train.npz and test.npz; 21 test images, which no batch size here divides."""
+    folder = tmp_path_factory.mktemp("npz")
+    rng = np.random.default_rng(0)
+    for name, count in (("train", 64), ("test", 21)):
+        images, labels = rng.integers(0, 256, (count, 16, 16), np.uint8), rng.integers(0, 10, count)
+        labels[:10] = np.arange(10)
+        names = np.array([str(i) for i in range(10)])
+        np.savez(folder / f"{name}.npz", images=images, labels=labels, class_names=names)
+    return folder
+
+
+def opened(split, lab, processes=1, index=0, batch_size=4, placement="host"):
+    return open_batches(
+        seed=0,
+        minibatches=1,
+        process_index=index,
+        process_count=processes,
+        source="npz",
+        name="",
+        path=str(split),
+        split="test",
+        image_size=16,
+        channels=1,
+        crop="center",
+        resize_filter="lanczos",
+        batch_size=batch_size,
+        placement=placement,
+        workers=0,
+        cache_dir=str(lab.cache / "data"),
+    )
+
+
+@pytest.mark.parametrize(("processes", "batch_size"), [(1, 4), (1, 21), (2, 8), (4, 8)])
+@pytest.mark.parametrize("placement", ["host", "stream"])
+def test_every_example_comes_once_and_in_order(lab, split, processes, batch_size, placement):
+    parts = [list(opened(split, lab, processes, p, batch_size, placement).whole()) for p in range(processes)]
+    batches = [
+        {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+        for pieces in zip(*parts, strict=True)
+    ]
+    assert all(len(batch["mask"]) == batch_size for batch in batches)
+    stored = np.load(split / "test.npz")
+    for name, key in (("image", "images"), ("label", "labels")):
+        seen = np.concatenate([batch[name][batch["mask"]] for batch in batches])
+        assert (seen.reshape(stored[key].shape) == stored[key]).all()
+
+
+def test_the_loop_evaluates_the_averaged_weights_on_the_whole_split(lab, split, tmp_path):
+    config = lab.config(
+        data__source="npz", data__path=str(split), eval__split="test", eval__every="3 steps", log__every="2 steps"
+    )
+    assert train(lab, config, tmp_path) == 0
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "eval/accuracy" in line] == [3, 6, 8]
+    assert [line["step"] for line in lines] == [2, 3, 4, 6, 8]
+
+    run, _ = lab.prepare(config, tmp_path)
+    task, _ = lab.open(config)
+    stored = np.load(split / "test.npz")
+    logits = np.asarray(jax.jit(task.logits)(run.state, stored["images"][..., None]), np.float64)
+    losses = np.log(np.exp(logits).sum(1)) - logits[np.arange(21), stored["labels"]]
+    assert lines[-1]["eval/accuracy"] == (logits.argmax(1) == stored["labels"]).mean()
+    np.testing.assert_allclose(lines[-1]["eval/loss"], losses.mean(), rtol=1e-5)
+
+
+def test_eight_devices_find_what_one_finds(lab, split, tmp_path):
+    config = lab.config(data__source="npz", data__path=str(split))
+    run, _ = lab.prepare(config, tmp_path)
+    task, _ = lab.open(config)
+    state = run.state.replace(ema=jax.tree.map(lambda x: x + 0.05, run.state.ema))
+    one, eight = (
+        Evaluation(task, opened(split, lab, batch_size=8), 0)(
+            jax.device_put(jax.device_get(state), shardings.replicated), shardings
+        )
+        for shardings in (Shardings.on(make_mesh(devices, 8)) for devices in (1, 8))
+    )
+    assert one["eval/accuracy"] == eight["eval/accuracy"]
+    np.testing.assert_allclose(one["eval/loss"], eight["eval/loss"], rtol=1e-5)
+
+
+def test_a_split_with_other_classes_is_refused(lab, split, tmp_path):
+    stored = dict(np.load(split / "test.npz"))
+    np.savez(tmp_path / "train.npz", **stored)
+    stored["class_names"] = np.array([f"other {i}" for i in range(10)])
+    np.savez(tmp_path / "test.npz", **stored)
+    config = lab.config(data__source="npz", data__path=str(tmp_path), eval__split="test")
+    task, batches = lab.open(config)
+    with pytest.raises(UserError, match=r"classes .* differ: 0, 1.* and other 0"):
+        make_evaluation(config, task, batches)
+
+
+def train(lab, config, workdir):
+    from gormley_vision.training import loop
+
+    workdir.mkdir(parents=True, exist_ok=True)
+    task, batches = lab.open(config)
+    return loop.train(task, batches, config, workdir, evaluation=make_evaluation(config, task, batches))
