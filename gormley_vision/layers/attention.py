@@ -71,8 +71,9 @@ def plain_attention(
         weights = jnp.where(allowed, weights, 0)
     total = jnp.sum(weights, axis=-1, keepdims=True)
     # [B, K, T, Dh] rather than [B, T, K, Dh]: matrix products of whole heads, which CPUs run faster.
-    mixed = jnp.einsum("bkts,bksh->bkth", weights.astype(value.dtype), value.transpose(0, 2, 1, 3))
-    mixed = mixed.astype(scores.dtype) / jnp.where(total > 0, total, 1)
+    weights, value = weights.astype(value.dtype), value.transpose(0, 2, 1, 3)
+    mixed = jnp.einsum("bkts,bksh->bkth", weights, value, preferred_element_type=scores.dtype)
+    mixed = mixed / jnp.where(total > 0, total, 1)
     return mixed.transpose(0, 2, 1, 3).astype(query.dtype)
 
 
@@ -135,6 +136,6 @@ def _fused(query, key, value, mask, *, implementation: str, causal: bool) -> jax
 
 
 def _check(query: jax.Array, key: jax.Array, value: jax.Array) -> None:
-    b, _, heads, dim = query.shape if query.ndim == 4 else (0, 0, 0, 0)
-    if query.ndim != 4 or key.shape != value.shape or key.shape != (b, key.shape[1], heads, dim):
+    alike = query.ndim == key.ndim == 4 and key.shape == value.shape
+    if not alike or (key.shape[0], *key.shape[2:]) != (query.shape[0], *query.shape[2:]):
         raise ValueError(f"queries {query.shape}, keys {key.shape}, values {value.shape}: not [B, T or S, K, Dh] alike")

@@ -179,5 +179,5 @@ class Block(nn.Module):
         if self.stochastic_depth and self.train:
             keep = 1 - drop_rate
             kept = jax.random.bernoulli(self.make_rng("dropout"), keep, (y.shape[0], 1, 1))
-            y = jnp.where(kept, y / keep.astype(y.dtype), 0)
+            y = jnp.where(kept, y / jnp.where(keep > 0, keep, 1).astype(y.dtype), 0)  # 0/0 would spoil gradients
         return y

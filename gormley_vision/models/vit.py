@@ -9,7 +9,8 @@ arXiv:2104.02057; RoPE: docs/rope.md), pooling by mean or attention (Zhai et al.
 (Darcet et al. 2023, arXiv:2309.16588), and ViT-22B's parallel block, QK-norm and norms (arXiv:2302.05442).
 
 Layers lie stacked in the parameters, `encoder/...` [L, ...], whether they are scanned (compile time of one layer) or
-unrolled (faster on a CPU), and each draws from keys of its own index: values and checkpoints are the same.
+unrolled (faster on a CPU), and each draws from keys of its own index: values are the same but for rounding, and so are
+the layouts of checkpoints.
 """
 
 from collections.abc import Sequence

@@ -305,7 +305,7 @@ def test_remat_is_in_the_program_where_it_is_asked_for():
     for remat in (False, True):
         module = tiny(remat=remat, depth=1)
         program = jax.make_jaxpr(module.apply)(weights(module), images(0))
-        assert ("checkpoint" in str(program)) == remat
+        assert ("remat" in str(program)) == remat
 
 
 @pytest.mark.parametrize("scan", [False, True])

@@ -1,0 +1,172 @@
+"""A training step of ViT-Ti/4 on 32-pixel images, here and in timm, side by side in one process, interleaved.
+
+    pip install -e ".[bench]" && pip install --no-deps timm
+    python benchmarks/vit_step.py [--steps=10] [--batch=128] [--json=results/vit_step.json]
+
+Both sides: width 192, 12 layers, 3 heads, [CLS], learned positions, erf GELU, float32, cross-entropy, AdamW with weight
+decay on matrices, uint8 images in. Where timm is not installed the peer is the same net of torch.nn parts, with
+PyTorch's own `scaled_dot_product_attention`. Prints seconds a step, the ratio in pairs, and the floor that a large
+matrix product sets.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+import types
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gormley_vision import experiment
+from gormley_vision.config import default_config
+from gormley_vision.files import write_json
+from gormley_vision.models.vit import SIZES
+
+SIZE, PATCH, CLASSES = 32, 4, 10
+
+
+def ours(batch: int, overrides: dict) -> Callable[[], None]:
+    """One step of the task, dispatched and waited for."""
+    config = default_config("classification")
+    config.data.update(image_size=SIZE, channels=3, batch_size=batch)
+    config.vit.update(**SIZES["Ti"]._asdict(), patch_size=PATCH, gelu="erf", **overrides)
+    config.optimizer.update(weight_decay=0.05, clip_norm=0.0)
+    names = tuple(map(str, range(CLASSES)))
+    task = experiment.make_task(config.to_dict(), class_names=names, epoch_images=50_000)
+    rng, key = np.random.default_rng(0), jax.random.key(0)
+    images = jax.device_put(rng.integers(0, 256, (1, batch, SIZE, SIZE, 3), np.uint8))
+    labels = jax.device_put(rng.integers(0, CLASSES, (1, batch), np.int32))
+    holder = [jax.jit(task.init)(key)]
+    step = jax.jit(task.train_step, donate_argnums=0)
+
+    def run() -> None:
+        holder[0], _, _ = step(holder[0], {"image": images, "label": labels}, key)
+        jax.block_until_ready(holder[0])
+
+    return run
+
+
+def peer(batch: int) -> tuple[str, Callable[[], None]]:
+    """timm's step, or plain PyTorch's."""
+    import torch
+
+    width, depth, mlp, heads = SIZES["Ti"]
+    try:
+        _stub_torchvision()
+        from timm.models.vision_transformer import VisionTransformer
+
+        name = "timm"
+        net: torch.nn.Module = VisionTransformer(
+            img_size=SIZE, patch_size=PATCH, embed_dim=width, depth=depth, num_heads=heads, num_classes=CLASSES
+        )
+    except ImportError:
+        name, net = "torch.nn", _plain_torch(torch, width, depth, mlp, heads)
+    matrices = [p for p in net.parameters() if p.ndim > 1]
+    others = [p for p in net.parameters() if p.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=1e-3)
+    images = torch.randint(0, 256, (batch, 3, SIZE, SIZE), dtype=torch.uint8)
+    labels = torch.randint(0, CLASSES, (batch,))
+
+    def run() -> None:
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(net(images.float() / 127.5 - 1), labels).backward()
+        optimizer.step()
+
+    return name, run
+
+
+def _stub_torchvision() -> None:
+    """What timm imports of torchvision, which does not import beside PyTorch's CPU wheel; the net uses none of it."""
+
+    class Anything(types.ModuleType):
+        def __getattr__(self, name: str):
+            if name.startswith("__"):
+                raise AttributeError(name)
+            return type(name, (), {})
+
+    for name in ("", ".ops", ".ops.misc", ".models", ".models.feature_extraction", ".transforms"):
+        module = Anything(f"torchvision{name}")
+        module.__path__ = []
+        sys.modules.setdefault(f"torchvision{name}", module)
+
+
+def _plain_torch(torch, width: int, depth: int, mlp: int, heads: int):
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed = torch.nn.Conv2d(3, width, PATCH, PATCH)
+            self.cls = torch.nn.Parameter(torch.zeros(1, 1, width))
+            self.positions = torch.nn.Parameter(torch.randn(1, (SIZE // PATCH) ** 2 + 1, width) * 0.02)
+            layer = torch.nn.TransformerEncoderLayer(
+                width, heads, mlp, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+            )
+            self.encoder = torch.nn.TransformerEncoder(layer, depth, torch.nn.LayerNorm(width))
+            self.head = torch.nn.Linear(width, CLASSES)
+
+        def forward(self, images):
+            tokens = self.embed(images).flatten(2).transpose(1, 2)
+            tokens = torch.cat([self.cls.expand(len(images), -1, -1), tokens], 1) + self.positions
+            return self.head(self.encoder(tokens)[:, 0])
+
+    return Net()
+
+
+def needed_gflop(batch: int) -> float:
+    """Multiply-adds, twice, of all matrix products of a step: forward, and twice as much backward."""
+    width, depth, mlp, _ = SIZES["Ti"]
+    patches = (SIZE // PATCH) ** 2
+    tokens = patches + 1
+    layer = tokens * (4 * width**2 + 2 * width * mlp) + 2 * tokens**2 * width
+    return 6 * batch * (depth * layer + patches * PATCH**2 * 3 * width) / 1e9
+
+
+def matrix_product_gflops() -> float:
+    """The best rate of a 2048 x 2048 float32 product."""
+    x, product, seconds = jnp.ones((2048, 2048)), jax.jit(lambda a: a @ a), []
+    for _ in range(8):
+        began = time.perf_counter()
+        product(x).block_until_ready()
+        seconds.append(time.perf_counter() - began)
+    return 2 * 2048**3 / min(seconds) / 1e9
+
+
+def main() -> None:
+    """Time both in turn."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=10, help="timed steps of each side")
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    options = parser.parse_args()
+    name, theirs = peer(options.batch)
+    sides = {
+        "gormley_vision": ours(options.batch, {}),
+        name: theirs,
+        "gormley_vision, RoPE mixed": ours(options.batch, {"position": "none", "rope": "naver_mixed"}),
+    }
+    seconds: dict[str, list[float]] = {side: [] for side in sides}
+    for turn in range(options.steps + 2):
+        for side, run in sides.items():
+            began = time.perf_counter()
+            run()
+            if turn >= 2:
+                seconds[side].append(time.perf_counter() - began)
+    gflop, peak = needed_gflop(options.batch), matrix_product_gflops()
+    figures: dict[str, object] = {"jax": jax.__version__, "needed_gflop": round(gflop, 1)}
+    figures["matrix_product_gflops"] = round(peak)
+    print(f"a step needs {gflop:.0f} GFLOP; at the {peak:.0f} GFLOP/s of a large product that is {gflop / peak:.2f} s")
+    for side, times in seconds.items():
+        ratios = [mine / other for mine, other in zip(times, seconds[name], strict=True)]
+        low, middle, ratio = min(times), statistics.median(times), statistics.median(ratios)
+        print(f"{side:<28} min {low:.3f} s  median {middle:.3f} s  over {name}'s, median of pairs: {ratio:.2f}")
+        figures[side] = {"min_s": round(low, 4), "median_s": round(middle, 4), f"ratio_to_{name}": round(ratio, 3)}
+    if options.json:
+        write_json(options.json, figures)
+
+
+if __name__ == "__main__":
+    main()
