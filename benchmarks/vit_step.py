@@ -1,6 +1,6 @@
 """A training step of ViT-Ti/4 on 32-pixel images, here and in timm, side by side in one process, interleaved.
 
-    pip install -e ".[bench]" && pip install --no-deps timm
+    pip install -e ".[bench]" && pip install --no-deps timm huggingface_hub safetensors pyyaml
     python benchmarks/vit_step.py [--steps=10] [--batch=128] [--json=results/vit_step.json]
 
 Both sides: width 192, 12 layers, 3 heads, [CLS], learned positions, erf GELU, float32, cross-entropy, AdamW with weight
@@ -13,9 +13,9 @@ import argparse
 import statistics
 import sys
 import time
-import types
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -82,17 +82,12 @@ def peer(batch: int) -> tuple[str, Callable[[], None]]:
 
 def _stub_torchvision() -> None:
     """What timm imports of torchvision, which does not import beside PyTorch's CPU wheel; the net uses none of it."""
+    import torch
 
-    class Anything(types.ModuleType):
-        def __getattr__(self, name: str):
-            if name.startswith("__"):
-                raise AttributeError(name)
-            return type(name, (), {})
-
-    for name in ("", ".ops", ".ops.misc", ".models", ".models.feature_extraction", ".transforms"):
-        module = Anything(f"torchvision{name}")
-        module.__path__ = []
-        sys.modules.setdefault(f"torchvision{name}", module)
+    absent = ("", ".ops", ".ops.misc", ".models", ".models.feature_extraction", ".transforms", ".datasets", ".utils")
+    for name in (*absent, ".transforms.functional"):
+        sys.modules.setdefault(f"torchvision{name}", mock.MagicMock())
+    sys.modules["torchvision.ops.misc"].FrozenBatchNorm2d = torch.nn.BatchNorm2d  # type: ignore[attr-defined]
 
 
 def _plain_torch(torch, width: int, depth: int, mlp: int, heads: int):
@@ -105,7 +100,8 @@ def _plain_torch(torch, width: int, depth: int, mlp: int, heads: int):
             layer = torch.nn.TransformerEncoderLayer(
                 width, heads, mlp, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
             )
-            self.encoder = torch.nn.TransformerEncoder(layer, depth, torch.nn.LayerNorm(width))
+            norm = torch.nn.LayerNorm(width)
+            self.encoder = torch.nn.TransformerEncoder(layer, depth, norm, enable_nested_tensor=False)
             self.head = torch.nn.Linear(width, CLASSES)
 
         def forward(self, images):
