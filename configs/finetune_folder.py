@@ -8,7 +8,7 @@ another, set `vit` as that run did. `--config.classification.only_head=true` tra
 
 Source: Dosovitskiy et al. 2020 (arXiv:2010.11929), section 3.2: the head begins at zero, positions are resized.
 Deviations: AdamW with layer-wise decay (BEiT, arXiv:2106.08254) in place of SGD: less depends on the rate.
-Reached here: not run to its end here. Fine-tuning on a folder, at another size and with other classes, is a test.
+Reached here: not run to its end here. What the weights become at another size and with other classes is a test.
 """
 
 from gormley_vision.config import check_arg, default_config, shrink
