@@ -153,7 +153,7 @@ class Classification:
             averaged = {name.removeprefix("ema/"): x for name, x in weights.items() if name.startswith("ema/")}
             weights = {f"{part}/{name}": jnp.copy(x) for part in _PARTS for name, x in averaged.items()}
             weights |= {name: jnp.copy(head) for name, head in heads.items()}
-        elif any(weights[name].shape != head.shape for name, head in heads.items() if name in weights):
+        elif any(weights[name].shape[-1:] != head.shape[-1:] for name, head in heads.items() if name in weights):
             raise UserError(
                 f"init_from has other classes than the {self.classifier.classes} here: "
                 "pass --config.classification.fresh_head=true"
