@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
+from machine import matrix_product_gflops
 
 from gormley_vision import experiment
 from gormley_vision.config import default_config
@@ -119,18 +119,6 @@ def needed_gflop(batch: int, size: int) -> float:
     g, d = sum(inner) + end * LATENT, sum(inner) + end
     flop = (6 * d - 2 * inner[-1]) + g + (3 * g - end * LATENT) + 2 * d
     return batch * flop / 1e9
-
-
-def matrix_product_gflops() -> float:
-    """The best rate of a 2048 x 2048 float32 product: what the processor can do."""
-    x = jnp.ones((2048, 2048))
-    product = jax.jit(lambda a: a @ a)
-    seconds = []
-    for _ in range(8):
-        began = time.perf_counter()
-        product(x).block_until_ready()
-        seconds.append(time.perf_counter() - began)
-    return 2 * 2048**3 / min(seconds) / 1e9
 
 
 def main() -> None:

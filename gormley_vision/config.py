@@ -26,6 +26,7 @@ class Field:
     meaning: str
     choices: tuple[Value, ...] = ()
     at_least: float | None = None
+    at_most: float | None = None
     is_duration: bool = False
     may_change: bool = False  # on resume
 
@@ -131,15 +132,17 @@ CLASSIFICATION_FIELDS: dict[str, Field] = {
     "vit.qkv_bias": Field(True, "biases of queries, keys and values"),
     "vit.qk_norm": Field(False, "normalise queries and keys of each head"),
     "vit.layer_scale": Field(0.0, "initial LayerScale; 0 for none", at_least=0),
-    "vit.dropout": Field(0.0, "probability, after each branch's last matrix and within MLPs", at_least=0),
-    "vit.stochastic_depth": Field(0.0, "probability that the last layer's branches are left out", at_least=0),
+    "vit.dropout": Field(0.0, "probability, after each branch's last matrix and within MLPs", at_least=0, at_most=1),
+    "vit.stochastic_depth": Field(0.0, "probability that the last layer is left out", at_least=0, at_most=1),
     "vit.scan": Field(False, "compile one layer and loop over it: for deep nets on accelerators", may_change=True),
     "vit.remat": Field(False, "compute a layer again for its gradient rather than keep it", may_change=True),
-    "classification.label_smoothing": Field(0.0, "share of a target spread over all classes", at_least=0),
+    "classification.label_smoothing": Field(0.0, "share of a target spread over all classes", at_least=0, at_most=1),
     "classification.shift": _count(0, "move each image by up to so many pixels", at_least=0),
-    "classification.crop_min_area": Field(0.0, "cut out a rectangle of at least this share; 0 for none", at_least=0),
+    "classification.crop_min_area": Field(
+        0.0, "cut out at least this share of the area; 0 for none", at_least=0, at_most=1
+    ),
     "classification.randaugment_operations": _count(0, "RandAugment operations an image; 0 for none", at_least=0),
-    "classification.randaugment_magnitude": Field(9.0, "strength of RandAugment, 0 to 10", at_least=0),
+    "classification.randaugment_magnitude": Field(9.0, "strength of RandAugment, 0 to 10", at_least=0, at_most=10),
     "classification.mixup": Field(0.0, "alpha of mixup; 0 for none", at_least=0),
     "classification.cutmix": Field(0.0, "alpha of CutMix; 0 for none; with mixup, either by a coin", at_least=0),
     "classification.fresh_head": Field(False, "drop init_from's head, begin at zero: fine-tuning from its average"),
@@ -219,6 +222,8 @@ def fault_of(value: Value, field: Field) -> str:
         return nearest(str(value), [str(choice) for choice in field.choices])
     if field.at_least is not None and not float(value) >= field.at_least:
         return f"must be at least {field.at_least:g}"
+    if field.at_most is not None and not float(value) <= field.at_most:
+        return f"must be at most {field.at_most:g}"
     if field.is_duration and value and not durations.is_duration(str(value)):
         return "write '50 epochs', '20000 steps' or '5M images'"
     return ""

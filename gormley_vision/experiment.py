@@ -66,6 +66,11 @@ def _check_vit(config: Config) -> None:
             f"vit.rope={vit['rope']} needs heads of a multiple of {2 * pairs} channels, not "
             f"{vit['width'] // vit['heads']}: --config.vit.width={near}"
         )
+    if vit["rope"] == "dinov3" and vit["rope_scaling"] == "ntk":
+        raise UserError("dinov3's coordinates interpolate by themselves: pass --config.vit.rope_scaling=none")
+    if vit["position"] == "sincos2d" and (vit["width"] % 4 or vit["width"] < 8):
+        near = max(8, round_to(vit["width"], 4))
+        raise UserError(f"sincos2d needs a multiple of 4 channels, at least 8: --config.vit.width={near}")
     if (vit["rope_scaling"] == "none") != (vit["trained_grid"] == 0):
         raise UserError(
             f"vit.rope_scaling={vit['rope_scaling']} and vit.trained_grid={vit['trained_grid']}: a rule needs the grid "
@@ -103,7 +108,7 @@ def make_task(config: Config, *, class_names: tuple[str, ...], epoch_images: int
 
 def make_evaluation(config: Config, task: Task, training: Batches, progress=None) -> Evaluation | None:
     """What evaluates the task in the loop, where the config names a split for it."""
-    if config["task"] != "classification" or not config["eval"]["split"]:
+    if not isinstance(task, Classification) or not config["eval"]["split"]:
         return None
     batches = make_batches(config, progress, split=config["eval"]["split"])
     if batches.class_names != training.class_names:

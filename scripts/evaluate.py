@@ -24,6 +24,7 @@ def main() -> None:
     parser.add_argument("--position_resize", default="google", choices=("google", "timm", "huggingface"))
     options = parser.parse_args()
     import copy
+    import dataclasses
     import json
 
     from gormley_vision import experiment
@@ -48,7 +49,8 @@ def main() -> None:
     experiment.check(config)
     split = options.split or config["eval"]["split"] or config["data"]["split"]
     batches = experiment.make_batches(config, split=split)
-    task = experiment.make_task(config, class_names=run.class_names, epoch_images=batches.length)
+    scaled = {name: config["vit"][name] for name in ("rope_scaling", "trained_grid")}
+    task = dataclasses.replace(run.task, classifier=run.task.classifier.clone(**scaled))
     params = dict(run.state.ema["params"])
     if "position_embedding" in params:
         old, new = ((side // patch_size,) * 2 for side in (trained, size))

@@ -146,6 +146,34 @@ def test_every_key_can_be_overridden_on_the_command_line(task, tmp_path, monkeyp
     cfg.validate(holder.config)
 
 
+def test_the_rotary_presets_of_the_table_are_those_of_the_layers():
+    from gormley_vision.layers.rope import PRESETS
+
+    assert tuple(PRESETS) == cfg.PRESET_NAMES
+
+
+@pytest.mark.parametrize(
+    ("overrides", "advice"),
+    [
+        ({"vit.patch_size": 5}, "--config.vit.patch_size=4"),
+        ({"vit.width": 66}, "--config.vit.width="),
+        ({"vit.rope": "timm", "vit.width": 24}, "heads of a multiple of 4"),
+        ({"vit.rope": "dinov3", "vit.rope_scaling": "ntk", "vit.trained_grid": 7}, "rope_scaling=none"),
+        ({"vit.position": "sincos2d", "vit.width": 6, "vit.heads": 1}, "--config.vit.width=8"),
+        ({"vit.rope_scaling": "ntk"}, "trained_grid=7"),
+        ({"classification.only_head": True}, "--config.init_from=RUN"),
+        ({"classification.randaugment_magnitude": 11.0}, "at most 10"),
+        ({"classification.label_smoothing": 1.5}, "at most 1"),
+    ],
+)
+def test_a_vit_that_cannot_be_is_refused_before_anything_compiles(overrides, advice):
+    config = cfg.default_config("classification")
+    config.update_from_flattened_dict(overrides)
+    with pytest.raises(UserError) as refusal:
+        experiment.check(config.to_dict())
+    assert advice in str(refusal.value)
+
+
 def _another(field):
     """A value of the field's type other than its default."""
     if field.is_duration:

@@ -158,6 +158,9 @@ class Classification:
                 f"init_from has other classes than the {self.classifier.classes} here: "
                 "pass --config.classification.fresh_head=true"
             )
+        patches = "ema/params/patch_embedding"
+        if weights[patches].shape[:2] != (self.classifier.patch_size,) * 2:
+            return weights  # another grid as well: `merge` names all that differs
         old, new = (side // self.classifier.patch_size for side in (image_size, self.image_shape[0]))
         return {
             name: resized_positions(x, (old, old), (new, new), self.position_resize) if name.endswith(_TABLE) else x

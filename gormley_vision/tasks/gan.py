@@ -193,10 +193,6 @@ class GAN:
         logged = {"loss/generator": value, "gradient_norm/generator": optax.tree.norm(gradients)}
         return apply_gradients(player, gradients, batch_stats, self.generator_optimizer), gradients, logged
 
-    def eval_step(self, state: GANState, batch: Batch) -> Metrics:
-        """Nothing to evaluate on labelled images."""
-        raise NotImplementedError("a GAN has no score on labelled images")
-
     def transfer(self, weights: dict[str, jax.Array], state: GANState, image_size: int) -> dict[str, jax.Array]:
         """Another run's weights as they are: both games must be the same."""
         del state, image_size

@@ -7,13 +7,13 @@ import numpy as np
 
 from gormley_vision.data.batches import Batches
 from gormley_vision.training.sharding import Shardings
-from gormley_vision.training.task import Task
+from gormley_vision.training.task import Evaluated
 
 
 class Evaluation:
     """A task's `eval_step` over all of `batches`, each `every` steps (0: only at the end)."""
 
-    def __init__(self, task: Task, batches: Batches, every: int) -> None:
+    def __init__(self, task: Evaluated, batches: Batches, every: int) -> None:
         self.batches, self.every = batches, every
         self._step = jax.jit(task.eval_step)
 

@@ -25,9 +25,6 @@ class Task(Protocol):
         is named by `state.step`.
         """
 
-    def eval_step(self, state: Any, batch: Batch) -> Scalars:
-        """Sums over the examples whose 'mask' is set, and their 'count'; only where a config asks for evaluation."""
-
     def transfer(self, weights: Batch, state: Any, image_size: int) -> Batch:
         """What `init_from` takes over: {name: array} of another run (trained at `image_size`) made to fit `state`."""
 
@@ -41,3 +38,10 @@ class Task(Protocol):
     @property
     def preview_columns(self) -> int:
         """Pictures in a row."""
+
+
+class Evaluated(Protocol):
+    """A task that has a score on labelled images."""
+
+    def eval_step(self, state: Any, batch: Batch) -> Scalars:
+        """Sums over the examples whose 'mask' is set, and their 'count'."""

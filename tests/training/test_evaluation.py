@@ -62,7 +62,7 @@ def test_every_example_comes_once_and_in_order(lab, split, processes, batch_size
         assert (seen.reshape(stored[key].shape) == stored[key]).all()
 
 
-def test_the_loop_evaluates_the_averaged_weights_on_the_whole_split(lab, split, tmp_path):
+def test_the_loop_and_the_script_evaluate_the_averaged_weights_on_the_whole_split(lab, programs, split, tmp_path):
     config = lab.config(
         data__source="npz", data__path=str(split), eval__split="test", eval__every="3 steps", log__every="2 steps"
     )
@@ -78,6 +78,17 @@ def test_the_loop_evaluates_the_averaged_weights_on_the_whole_split(lab, split, 
     losses = np.log(np.exp(logits).sum(1)) - logits[np.arange(21), stored["labels"]]
     assert lines[-1]["eval/accuracy"] == (logits.argmax(1) == stored["labels"]).mean()
     np.testing.assert_allclose(lines[-1]["eval/loss"], losses.mean(), rtol=1e-5)
+
+    done = programs.script("evaluate", f"--workdir={tmp_path}")
+    said = json.loads(done.stdout)
+    assert said["accuracy"] == round(lines[-1]["eval/accuracy"], 4)
+    assert said["images"] == 21
+    larger = json.loads(programs.script("evaluate", f"--workdir={tmp_path}", "--image_size=24").stdout)
+    assert larger["image_size"] == 24
+    assert larger["loss"] != said["loss"]
+    wrong = programs.script("evaluate", f"--workdir={tmp_path}", "--image_size=20")
+    assert "--config.data.image_size=16" in wrong.stderr
+    assert "Traceback" not in wrong.stderr
 
 
 def test_eight_devices_find_what_one_finds(lab, split, tmp_path):
