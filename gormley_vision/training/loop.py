@@ -143,6 +143,8 @@ def _trace(workdir: Path, wanted: bool) -> Iterator[None]:
     if not wanted:
         yield
         return
-    with jax.profiler.trace(str(workdir / "profile")):
+    options = jax.profiler.ProfileOptions()
+    options.python_tracer_level = 0  # its events would fill the trace before the first step ends
+    with jax.profiler.trace(str(workdir / "profile"), profiler_options=options):
         yield
     log.info("wrote a trace: open %s with TensorBoard's profile plugin or ui.perfetto.dev", workdir / "profile")
