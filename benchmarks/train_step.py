@@ -46,8 +46,8 @@ def ours(batch: int, size: int) -> tuple[Callable[[], float], Callable[[], None]
     config.mesh.data = 1
     batches = experiment.make_batches(config.to_dict())
     task = experiment.make_task(config.to_dict(), class_names=(), epoch_images=batches.length)
-    shardings = Shardings.on(make_mesh(1, batch))
-    step = Step(task, batches.fetch, shardings)
+    shardings = Shardings(make_mesh(config.mesh, batch), ())
+    step = Step(task, batches.fetch, shardings.replicated, shardings.replicated)
     key = jax.device_put(jax.random.key(0), shardings.replicated)
     state = jax.jit(task.init, out_shardings=shardings.replicated)(key)
     resident = jax.device_put(batches.resident, shardings.replicated)

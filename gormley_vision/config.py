@@ -64,7 +64,9 @@ SHARED_FIELDS: dict[str, Field] = {
     ),
     "data.workers": _count(2, "threads that decode images; 0 is this one", at_least=0, may_change=True),
     "data.cache_dir": Field("", "folder of decoded sets; '' is ~/.cache/gormley_vision/data", may_change=True),
-    "mesh.data": _count(0, "devices that share a batch; 0 is all of them", at_least=0, may_change=True),
+    "mesh.data": _count(0, "devices that share a batch; 0 is what the others leave", at_least=0, may_change=True),
+    "mesh.fsdp": _count(1, "devices that share a batch and the state", may_change=True),
+    "mesh.tensor": _count(1, "devices that share each layer's matrices, by mesh.rules", may_change=True),
     "checkpoint.every": _duration("5 epochs", "between checkpoints", may_change=True),
     "checkpoint.keep_last": _count(2, "newest checkpoints kept", may_change=True),
     "checkpoint.keep_every": _duration(
@@ -85,7 +87,15 @@ def _optimizer_fields(player: str, learning_rate: float) -> dict[str, Field]:
     }
 
 
+# How matrices split over `tensor`: 'PATTERN: AXIS ...' for the last axes of arrays so named (training/sharding.py).
+RULES_MEANING = "'PATTERN: AXIS AXIS; ...' for the last axes of arrays so named, - for none"
+TRANSFORMER_RULES = (
+    "attention/qkv: tensor - -; rope_frequencies: tensor -; attention/out/kernel: tensor - -; "
+    "mlp/in: tensor; mlp/out/kernel: tensor -"
+)
+
 GAN_FIELDS: dict[str, Field] = {
+    "mesh.rules": Field("", RULES_MEANING, may_change=True),
     "gan.conditional": Field(False, "the class label is an input of both players"),
     "gan.generator_loss": Field(
         "non_saturating", "ascend log D(G(z)), or descend log(1 - D(G(z)))", ("non_saturating", "saturating")
@@ -111,6 +121,7 @@ GAN_FIELDS: dict[str, Field] = {
 PRESET_NAMES = ("roformer", "llama", "naver_axial", "naver_mixed", "timm", "dinov3")  # layers.rope.PRESETS
 
 CLASSIFICATION_FIELDS: dict[str, Field] = {
+    "mesh.rules": Field(TRANSFORMER_RULES, RULES_MEANING, may_change=True),
     "vit.width": _count(64, "D: channels of a token"),
     "vit.depth": _count(6, "L: layers"),
     "vit.mlp": _count(128, "F: channels inside an MLP"),
@@ -152,12 +163,13 @@ CLASSIFICATION_FIELDS: dict[str, Field] = {
     ),
     "classification.ema_half_life": _duration("0 images", "half-life of the averaged weights, 0 for no average"),
     "classification.ema_ramp": Field(0.05, "half-life is at most this fraction of the images seen so far"),
-    "optimizer.name": Field("adam", "AdamW, or SGD with momentum", ("adam", "momentum_sgd")),
+    "optimizer.name": Field("adam", "AdamW, Muon for the layers' matrices, or SGD", ("adam", "muon", "momentum_sgd")),
     "optimizer.learning_rate": Field(1e-3, "highest step size", at_least=0),
+    "optimizer.accumulate": _count(1, "pieces of a batch, one after the other, whose gradients are averaged"),
     "optimizer.schedule": Field("cosine", "after the warm-up: half a cosine to 0, or constant", ("cosine", "constant")),
     "optimizer.warmup": _duration("0 steps", "linear warm-up"),
-    "optimizer.momentum": Field(0.9, "Adam's beta1, or the momentum of SGD", at_least=0),
-    "optimizer.beta2": Field(0.999, "decay of Adam's second moment (adam only)", at_least=0),
+    "optimizer.momentum": Field(0.9, "Adam's beta1, or the momentum of Muon or SGD", at_least=0),
+    "optimizer.beta2": Field(0.999, "decay of Adam's second moment (adam, muon)", at_least=0),
     "optimizer.weight_decay": Field(0.0, "decoupled, of matrices alone; multiplied by the rate", at_least=0),
     "optimizer.clip_norm": Field(1.0, "largest global norm of a gradient; 0 for no limit", at_least=0),
     "optimizer.layer_decay": Field(1.0, "factor of the rate from each layer to the one below", at_least=0),

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from gormley_vision import durations
-from gormley_vision.config import validate
+from gormley_vision.config import TRANSFORMER_RULES, validate
 from gormley_vision.data.batches import Batches, open_batches
 from gormley_vision.errors import UserError
 from gormley_vision.losses.adversarial import GENERATOR_LOSSES
@@ -18,6 +18,7 @@ from gormley_vision.tasks.classification import Augmentation, Classification
 from gormley_vision.tasks.gan import GAN, step_phases
 from gormley_vision.tasks.optimizers import make_classifier_optimizer, make_optimizer
 from gormley_vision.training.evaluation import Evaluation
+from gormley_vision.training.sharding import nearest_multiple, parse_rules
 from gormley_vision.training.task import Task
 
 Config = Mapping[str, Any]
@@ -26,6 +27,7 @@ Config = Mapping[str, Any]
 def check(config: Config) -> None:
     """Refuse a config that contradicts itself, before data are read or anything compiles."""
     validate(config)
+    parse_rules(config["mesh"]["rules"])
     if config["task"] == "classification":
         _check_vit(config)
     else:
@@ -50,18 +52,19 @@ def _check_vit(config: Config) -> None:
     if size % vit["patch_size"]:
         fits = [p for p in range(1, size + 1) if size % p == 0]
         near = min(fits, key=lambda p: abs(p - vit["patch_size"]))
+        near_size = nearest_multiple(size, vit["patch_size"])
         raise UserError(
             f"images of {size} pixels are no whole number of {vit['patch_size']}-pixel patches: "
-            f"pass --config.vit.patch_size={near}, or --config.data.image_size={round_to(size, vit['patch_size'])}"
+            f"pass --config.vit.patch_size={near}, or --config.data.image_size={near_size}"
         )
     if vit["width"] % vit["heads"]:
-        near = round_to(vit["width"], vit["heads"])
+        near = nearest_multiple(vit["width"], vit["heads"])
         raise UserError(
             f"vit.width={vit['width']} does not divide into {vit['heads']} heads: --config.vit.width={near}"
         )
     pairs = 1 if vit["rope"] in ("none", "roformer", "llama") else 2  # for each axis of an image
     if vit["rope"] != "none" and vit["width"] // vit["heads"] % (2 * pairs):
-        near = round_to(vit["width"], 2 * pairs * vit["heads"])
+        near = nearest_multiple(vit["width"], 2 * pairs * vit["heads"])
         raise UserError(
             f"vit.rope={vit['rope']} needs heads of a multiple of {2 * pairs} channels, not "
             f"{vit['width'] // vit['heads']}: --config.vit.width={near}"
@@ -69,20 +72,29 @@ def _check_vit(config: Config) -> None:
     if vit["rope"] == "dinov3" and vit["rope_scaling"] == "ntk":
         raise UserError("dinov3's coordinates interpolate by themselves: pass --config.vit.rope_scaling=none")
     if vit["position"] == "sincos2d" and (vit["width"] % 4 or vit["width"] < 8):
-        near = max(8, round_to(vit["width"], 4))
+        near = max(8, nearest_multiple(vit["width"], 4))
         raise UserError(f"sincos2d needs a multiple of 4 channels, at least 8: --config.vit.width={near}")
     if (vit["rope_scaling"] == "none") != (vit["trained_grid"] == 0):
         raise UserError(
             f"vit.rope_scaling={vit['rope_scaling']} and vit.trained_grid={vit['trained_grid']}: a rule needs the grid "
             "in training, as in --config.vit.trained_grid=7, and without a rule that is 0"
         )
+    batch, accumulate = config["data"]["batch_size"], config["optimizer"]["accumulate"]
+    if batch % accumulate:
+        near = nearest_multiple(batch, accumulate)
+        raise UserError(
+            f"data.batch_size={batch} does not divide into optimizer.accumulate={accumulate} pieces: "
+            f"--config.data.batch_size={near}"
+        )
+    for key in ("heads", "mlp"):
+        near = nearest_multiple(vit[key], config["mesh"]["tensor"])
+        if vit[key] % config["mesh"]["tensor"] and config["mesh"]["rules"] == TRANSFORMER_RULES:
+            raise UserError(
+                f"vit.{key}={vit[key]} does not divide over mesh.tensor={config['mesh']['tensor']}: "
+                f"--config.vit.{key}={near}"
+            )
     if config["classification"]["only_head"] and not config["init_from"]:
         raise UserError("a linear probe needs the weights that it probes: pass --config.init_from=RUN")
-
-
-def round_to(number: int, multiple: int) -> int:
-    """The nearest multiple, at least one."""
-    return max(1, round(number / multiple)) * multiple
 
 
 def make_batches(config: Config, progress=None, split: str = "") -> Batches:
@@ -164,6 +176,7 @@ def _make_classification(config: Config, classes: int, epoch_images: int) -> Cla
     data, options, optimizer = config["data"], dict(config["classification"]), dict(config["optimizer"])
     images = {"epoch_images": epoch_images, "step_images": data["batch_size"]}
     warmup = durations.to_steps(optimizer.pop("warmup"), **images)
+    microbatches = optimizer.pop("accumulate")
     return Classification(
         classifier=ViT(classes=classes, dtype=jnp.dtype(config["compute_dtype"]), **config["vit"]),
         optimizer=make_classifier_optimizer(
@@ -174,6 +187,7 @@ def _make_classification(config: Config, classes: int, epoch_images: int) -> Cla
         ),
         image_shape=(data["image_size"], data["image_size"], data["channels"]),
         batch_size=data["batch_size"],
+        microbatches=microbatches,
         ema_half_life=durations.to_images(options.pop("ema_half_life"), **images),
         ema_ramp=options.pop("ema_ramp"),
         position_resize=options.pop("position_resize"),

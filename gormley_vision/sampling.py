@@ -82,7 +82,7 @@ def restore(workdir: str | Path, step: int | None = None) -> Restored:
     task = experiment.make_task(meta["config"], class_names=names, epoch_images=meta["data"]["length"])
     shapes = jax.eval_shape(task.init, jax.random.key(0))
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return Restored(meta["config"], found, names, task, ckpt.restore(checkpoint, shapes, sharding))
+    return Restored(meta["config"], found, names, task, ckpt.restore(checkpoint, shapes, lambda *_: sharding))
 
 
 def sample(

@@ -58,7 +58,8 @@ def main() -> None:
             params["position_embedding"], old, new, options.position_resize
         )
     state = run.state.replace(ema={**run.state.ema, "params": params})
-    figures = Evaluation(task, batches, every=0)(state, Shardings.on(make_mesh(1, batches.batch_size)))
+    one_device = make_mesh({"data": 1, "fsdp": 1, "tensor": 1}, batches.batch_size)
+    figures = Evaluation(task, batches, every=0)(state, Shardings(one_device, ()))
     accuracy, loss = figures["eval/accuracy"], figures["eval/loss"]
     result = {
         "accuracy": round(accuracy, 4),

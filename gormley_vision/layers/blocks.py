@@ -17,7 +17,7 @@ from gormley_vision.layers.attention import attend, attention_weights
 
 xavier = nn.initializers.xavier_uniform()
 # Each of Q, K, V is drawn as the matrix [D, K*Dh] that it is.
-_xavier_qkv = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform", in_axis=0, out_axis=(2, 3), batch_axis=(1,))
+_xavier_qkv = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform", in_axis=0, out_axis=(1, 3), batch_axis=(2,))
 _xavier_out = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform", in_axis=(0, 1), out_axis=2)
 GELU: dict[str, Callable[[jax.Array], jax.Array]] = {
     "tanh": partial(jax.nn.gelu, approximate=True),  # flax's default, hence of Google's weights
@@ -42,9 +42,10 @@ def make_norm(kind: str, dtype: Any, name: str | None = None) -> nn.Module:
 class Attention(nn.Module):
     """Multi-head self-attention [B, N, D] -> [B, N, D].
 
-    Parameters: `qkv` [D, 3, K, Dh] and `out` [K, Dh, D] kernels; with `qk_norm` a LayerNorm of queries and one of
-    keys, over each head's channels, before the rotation. `where` the tokens are is None (nothing is rotated), angles
-    [N, Dh/2], or with `mixed_rope` positions [N, 2], to be turned by the layer's own `rope_frequencies`.
+    Parameters: `qkv` [D, K, 3, Dh] (heads first, so that they split over devices) and `out` [K, Dh, D] kernels; with
+    `qk_norm` a LayerNorm of queries and one of keys, over each head's channels, before the rotation. `where` the
+    tokens are is None (nothing is rotated), angles [N, Dh/2], or with `mixed_rope` positions [N, 2], to be turned by
+    the layer's own `rope_frequencies`.
     """
 
     heads: int
@@ -61,8 +62,8 @@ class Attention(nn.Module):
         """Attend; with `mutable=['maps']` also records A as 'maps/weights' [B, K, N, N]."""
         width = x.shape[-1]
         head_dim = width // self.heads
-        qkv = Projection((3, self.heads, head_dim), _xavier_qkv, self.qkv_bias, self.dtype, name="qkv")(x)
-        query, key, value = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
+        qkv = Projection((self.heads, 3, head_dim), _xavier_qkv, self.qkv_bias, self.dtype, name="qkv")(x)
+        query, key, value = qkv[..., 0, :], qkv[..., 1, :], qkv[..., 2, :]
         if self.qk_norm:
             query = make_norm(self.norm, self.dtype, "query_norm")(query)
             key = make_norm(self.norm, self.dtype, "key_norm")(key)

@@ -1,6 +1,7 @@
 """Image classification by cross-entropy: pre-training, fine-tuning at another resolution, and linear probes."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import flax.struct
@@ -85,6 +86,7 @@ class Classification:
     ema_ramp: float
     position_resize: ResizeConvention
     fresh_head: bool
+    microbatches: int = 1
     minibatches: int = 1
 
     afterwards = "look into it: python scripts/visualize.py --workdir={workdir}"
@@ -103,16 +105,24 @@ class Classification:
         """One gradient step on 'image' uint8 [1, m, H, W, C] and 'label' int32 [1, m]."""
         labels, player = batch["label"][0], state.classifier
         images, targets = self.augmentation(key, batch["image"][0], labels, self.classifier.classes, state.step)
-        draws = {"dropout": named_key(key, "dropout", state.step)}
+        dropout_key = named_key(key, "dropout", state.step)
 
-        def loss(params: Any):
+        def loss(params: Any, piece: tuple[jax.Array, ...], number: jax.Array):
+            images, targets, labels = piece
+            draws = {"dropout": jax.random.fold_in(dropout_key, number)}
             logits: Any = self.classifier.apply({"params": params}, images, train=True, rngs=draws)
-            return jnp.mean(softmax_cross_entropy(logits, targets)), logits
+            accuracy = jnp.mean(jnp.argmax(logits, axis=-1) == labels)
+            return jnp.mean(softmax_cross_entropy(logits, targets)), accuracy
 
-        (value, logits), gradients = jax.value_and_grad(loss, has_aux=True)(player.variables["params"])
+        (value, accuracy), gradients = accumulated(
+            jax.value_and_grad(loss, has_aux=True),
+            player.variables["params"],
+            (images, targets, labels),
+            self.microbatches,
+        )
         metrics = {
             "loss/classifier": value,
-            "accuracy/train": jnp.mean(jnp.argmax(logits, axis=-1) == labels),
+            "accuracy/train": accuracy,
             "gradient_norm/classifier": optax.tree.norm(gradients),
         }
         checks = finite("classifier/loss", value) | finite("classifier/gradient", gradients)
@@ -174,6 +184,25 @@ class Classification:
         del key
         kernel = state.ema["params"]["patch_embedding"].astype(jnp.float32)
         return jnp.moveaxis(kernel / jnp.maximum(jnp.abs(kernel).max((0, 1, 2), keepdims=True), 1e-8), 3, 0)
+
+
+def accumulated(function: Callable, params: Any, batch: Any, pieces: int) -> Any:
+    """The mean of `function(params, piece, number)` over `pieces` equal parts of a batch [m, ...], one after the other.
+
+    Piece i has examples i, i + pieces, ...: strides, so that each device's share of the batch stays with it.
+    """
+    if pieces == 1:
+        return function(params, batch, jnp.int32(0))
+    parts = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, pieces, *x.shape[1:]), 1, 0), batch)
+
+    def add(total: Any, part: tuple[Any, jax.Array]) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, function(params, *part)), None
+
+    numbers = jnp.arange(pieces)
+    first = jax.tree.map(lambda x: x[0], parts)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(function, params, first, numbers[0]))
+    total, _ = jax.lax.scan(add, zeros, (parts, numbers))
+    return jax.tree.map(lambda x: x / pieces, total)
 
 
 def resized_positions(

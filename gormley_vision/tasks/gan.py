@@ -84,6 +84,7 @@ class GAN:
     classes: int  # 0 where the game is unconditional
     batch_size: int
     minibatches: int  # k
+    microbatches = 1  # BatchNorm reads the whole minibatch: gradients of pieces would be another model's
     phases: tuple[Phase, ...]
     ema_half_life: float  # images
     ema_ramp: float

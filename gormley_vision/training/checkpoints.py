@@ -13,7 +13,7 @@ import json
 import logging
 import shutil
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from gormley_vision.files import read_json, sync_folder, write_atomically, write
 
 log = logging.getLogger(__name__)
 _SUMS = "SHA256SUMS"
+Place = Callable[[str, tuple[int, ...]], jax.sharding.Sharding]  # of an array of this name and shape
 
 
 class Checkpoints:
@@ -155,20 +156,21 @@ def read_meta(checkpoint: Path) -> dict[str, Any]:
     return read_json(checkpoint / "meta.json")
 
 
-def restore(checkpoint: Path, like: Any, sharding: jax.sharding.Sharding) -> Any:
-    """The state of a checkpoint, placed by `sharding`, in the structure of `like` (shapes suffice).
+def restore(checkpoint: Path, like: Any, place: Place) -> Any:
+    """The state of a checkpoint, each array where `place` says, in the structure of `like` (shapes suffice).
 
     Raises:
         UserError: names, shapes or dtypes differ; lists the missing, extra and changed ones.
     """
     _refuse_differences(checkpoint, read_meta(checkpoint)["tree"], describe_tree(like))
-    return merge(like, read_parts(checkpoint, frozenset(), sharding), frozenset(), checkpoint)
+    return merge(like, read_parts(checkpoint, frozenset(), place), frozenset(), checkpoint)
 
 
-def read_parts(checkpoint: Path, parts: frozenset[str], sharding: jax.sharding.Sharding) -> dict[str, jax.Array]:
+def read_parts(checkpoint: Path, parts: frozenset[str], place: Place) -> dict[str, jax.Array]:
     """{name: array} of what lies below nodes named in `parts`; of everything, where there are none."""
     tree = read_meta(checkpoint)["tree"]
-    return _chosen(_read_arrays(checkpoint, {name: _parse(text, sharding) for name, text in tree.items()}), parts)
+    wanted = {name: _parse(name, text, place) for name, text in _chosen(tree, parts).items()}
+    return _read_arrays(checkpoint, wanted)
 
 
 def merge(like: Any, arrays: Mapping[str, jax.Array], parts: frozenset[str], checkpoint: Path) -> Any:
@@ -224,7 +226,7 @@ def compare_trees(saved: Mapping[str, str], wanted: Mapping[str, str]) -> list[s
 def digest(checkpoint: Path) -> str:
     """One SHA-256 over names, dtypes, shapes and bytes of the whole train state, whatever the files look like."""
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    tree = {name: _parse(text, here) for name, text in read_meta(checkpoint)["tree"].items()}
+    tree = {name: _parse(name, text, lambda *_: here) for name, text in read_meta(checkpoint)["tree"].items()}
     total = hashlib.sha256()
     for name, array in sorted(_read_arrays(checkpoint, tree).items()):
         value = np.asarray(array)
@@ -233,9 +235,10 @@ def digest(checkpoint: Path) -> str:
     return total.hexdigest()
 
 
-def _parse(text: str, sharding: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
-    dtype, _, shape = text.rstrip("]").partition("[")
-    return jax.ShapeDtypeStruct(tuple(int(n) for n in shape.split(",") if n), np.dtype(dtype), sharding=sharding)
+def _parse(name: str, text: str, place: Place) -> jax.ShapeDtypeStruct:
+    dtype, _, sides = text.rstrip("]").partition("[")
+    shape = tuple(int(n) for n in sides.split(",") if n)
+    return jax.ShapeDtypeStruct(shape, np.dtype(dtype), sharding=place(name, shape))
 
 
 def _files(folder: Path) -> list[Path]:

@@ -21,6 +21,7 @@ from gormley_vision.training.evaluation import Evaluation
 from gormley_vision.training.interrupts import Interrupts
 from gormley_vision.training.progress import TrainingProgress
 from gormley_vision.training.records import Records
+from gormley_vision.training.sharding import describe_mesh
 from gormley_vision.training.start import Run, prepare
 from gormley_vision.training.task import Task
 
@@ -53,13 +54,13 @@ def train(
     checkpoints.set_aside(after=run.start)
     write_json(workdir / "config.json", config)
     log.info(
-        "%s step %d of %d; %d images an epoch, %d a step; %d device(s)",
+        "%s step %d of %d; %d images an epoch, %d a step; %s",
         "continuing after" if run.start else "starting at",
         run.start,
         run.plan.end,
         batches.length,
         images,
-        run.shardings.replicated.mesh.size,
+        describe_mesh(run.shardings.mesh),
     )
     with (
         Interrupts() as interrupts,

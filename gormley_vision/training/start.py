@@ -14,7 +14,7 @@ from gormley_vision.data.batches import Batches
 from gormley_vision.errors import UserError
 from gormley_vision.training import checkpoints as ckpt
 from gormley_vision.training.environment import describe_environment, source_commit
-from gormley_vision.training.sharding import Shardings, make_mesh
+from gormley_vision.training.sharding import Shardings, make_mesh, parse_rules
 from gormley_vision.training.step import Step
 from gormley_vision.training.task import Task
 
@@ -77,8 +77,8 @@ class Run:
 def prepare(task: Task, batches: Batches, config: Mapping[str, Any], workdir: Path, at: int | None = None) -> Run:
     """Build the run, at its newest whole checkpoint (or the newest not after step `at`), or at the start."""
     plan = Plan.of(config, batches)
-    mesh = make_mesh(config["mesh"]["data"], batches.batch_size)
-    shardings = Shardings.on(mesh)
+    mesh = make_mesh(config["mesh"], batches.batch_size // task.microbatches)
+    shardings = Shardings(mesh, parse_rules(config["mesh"]["rules"]))
     meta = {
         "config": config,
         "data": {
@@ -92,6 +92,7 @@ def prepare(task: Task, batches: Batches, config: Mapping[str, Any], workdir: Pa
     }
     key = jax.device_put(jax.random.key(config["seed"]), shardings.replicated)
     shapes = jax.eval_shape(task.init, key)
+    places = shardings.tree(shapes)
     folder = workdir / "checkpoints"
     step = ckpt.newest_whole(folder, at)
     if step is None and at is None and (damaged := ckpt.steps_of(folder)):
@@ -101,12 +102,12 @@ def prepare(task: Task, batches: Batches, config: Mapping[str, Any], workdir: Pa
         )
     if step is not None:
         refuse_changes(ckpt.read_meta(folder / str(step)), meta)
-        state = ckpt.restore(folder / str(step), shapes, shardings.replicated)
+        state = ckpt.restore(folder / str(step), shapes, shardings.of)
     else:
-        state = jax.jit(task.init, out_shardings=shardings.replicated)(key)
+        state = jax.jit(task.init, out_shardings=places)(key)  # no device ever holds it whole
         if config["init_from"]:
-            state = adopt_weights(task, state, Path(config["init_from"]), shardings)
-    compiled = Step(task, batches.fetch, shardings)
+            state = jax.device_put(adopt_weights(task, state, Path(config["init_from"]), shardings), places)
+    compiled = Step(task, batches.fetch, places, shardings.replicated)
     resident = jax.device_put(batches.resident, shardings.replicated)
     return Run(workdir, plan, step or 0, shardings, compiled, state, resident, key, meta)
 
@@ -152,7 +153,7 @@ def adopt_weights(task: Task, state: Any, source: Path, shardings: Shardings) ->
         raise UserError(f"init_from={source}: no checkpoint there")
     log.info("starting from the weights of %s, step %d", source, step)
     checkpoint = folder / str(step)
-    weights = ckpt.read_parts(checkpoint, WEIGHTS, shardings.replicated)
+    weights = ckpt.read_parts(checkpoint, WEIGHTS, lambda *_: shardings.replicated)
     image_size = ckpt.read_meta(checkpoint)["config"]["data"]["image_size"]
     weights = task.transfer(weights, state, image_size)
     return ckpt.merge(state, weights, WEIGHTS, checkpoint)

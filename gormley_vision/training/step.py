@@ -7,20 +7,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
 
 from gormley_vision.errors import UserError
 from gormley_vision.training import checkpoints as ckpt
-from gormley_vision.training.sharding import Shardings
 from gormley_vision.training.task import Task
 
 
 class Step:
-    """The compiled step: `step(state, resident, piece, key) -> state, metrics, finite`, state donated.
+    """The compiled step: `step(state, resident, piece, key) -> state, metrics, finite`, state donated and at `places`.
 
     `finite` is one bool vector; `checks` names its entries; `traces` counts compilations.
     """
 
-    def __init__(self, task: Task, fetch: Callable, shardings: Shardings) -> None:
+    def __init__(self, task: Task, fetch: Callable, places: Any, replicated: NamedSharding) -> None:
         self.checks: list[str] = []
         self.traces = 0
 
@@ -35,7 +35,7 @@ class Step:
             self.checks[:] = checks
             return state, metrics, jnp.stack(list(checks.values()))
 
-        self._run = jax.jit(step, donate_argnums=0, out_shardings=shardings.replicated)
+        self._run = jax.jit(step, donate_argnums=0, out_shardings=(places, replicated, replicated))
 
     def __call__(self, state: Any, resident: Any, piece: Any, key: jax.Array) -> tuple[Any, Any, jax.Array]:
         """Dispatch one step."""

@@ -65,10 +65,10 @@ def turn(x, angles, pairing):
 def attention(x, p, angles=None, pairing="interleaved", allowed=None):
     """`angles` [K, N, Dh/2]."""
     mixed = np.zeros_like(x)
-    for k in range(p["qkv"]["kernel"].shape[2]):
-        q, k_, v = (x @ p["qkv"]["kernel"][:, i, k] for i in range(3))
+    for k in range(p["qkv"]["kernel"].shape[1]):
+        q, k_, v = (x @ p["qkv"]["kernel"][:, k, i] for i in range(3))
         if "bias" in p["qkv"]:
-            q, k_, v = (y + p["qkv"]["bias"][i, k] for i, y in enumerate((q, k_, v)))
+            q, k_, v = (y + p["qkv"]["bias"][k, i] for i, y in enumerate((q, k_, v)))
         if "query_norm" in p:
             q, k_ = norm(q, p["query_norm"]), norm(k_, p["key_norm"])
         if angles is not None:
@@ -183,8 +183,8 @@ def test_parameters_and_their_initial_values():
     shapes = {"/".join(key.key for key in path): leaf.shape for path, leaf in jax.tree.leaves_with_path(params)}
     of_norm = {"scale": (256,), "bias": (256,)}
     assert shapes == {
-        "attention/qkv/kernel": (256, 3, 8, 32),
-        "attention/qkv/bias": (3, 8, 32),
+        "attention/qkv/kernel": (256, 8, 3, 32),
+        "attention/qkv/bias": (8, 3, 32),
         "attention/query_norm/scale": (32,),
         "attention/query_norm/bias": (32,),
         "attention/key_norm/scale": (32,),

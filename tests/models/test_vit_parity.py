@@ -63,7 +63,7 @@ def layer(state, i, rope_mixed):
     qkv, bias = of["attn.qkv.weight"].reshape(3, 2, 16, 32), of["attn.qkv.bias"].reshape(3, 2, 16)
     out = dense(of, "attn.proj")
     attention = {
-        "qkv": {"kernel": qkv.transpose(3, 0, 1, 2), "bias": bias},
+        "qkv": {"kernel": qkv.transpose(3, 1, 0, 2), "bias": bias.transpose(1, 0, 2)},
         "out": {"kernel": out["kernel"].reshape(2, 16, 32), "bias": out["bias"]},
     }
     if "attn.q_norm.weight" in of:

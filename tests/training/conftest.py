@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
@@ -172,6 +173,22 @@ def end_of():
         return {"digest": ckpt.digest(folder / str(step)), "metrics": metrics, "samples": samples}
 
     return end
+
+
+@pytest.fixture(scope="session")
+def after_steps(lab):
+    """A function: (metrics of each step, {name: array} of the state, the state) after steps done by hand."""
+
+    def after(config: dict, workdir: Path, steps: int) -> tuple:
+        run, batches = lab.prepare(config, workdir)
+        state, logged = run.state, []
+        for step in range(steps):
+            piece = jax.device_put(batches.read(step), run.shardings.batch)
+            state, metrics, _ = run.step(state, run.resident, piece, run.key)
+            logged.append({name: float(value) for name, value in metrics.items()})
+        return logged, {name: np.array(x) for name, x in ckpt.flat(state).items()}, state
+
+    return after
 
 
 @pytest.fixture(scope="session", params=("gan", "classification"))

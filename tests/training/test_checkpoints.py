@@ -172,13 +172,13 @@ def test_saved_values_survive_donation_right_afterwards(tmp_path):
     checkpoints.wait()
     like = jax.eval_shape(lambda: host)
     for number, values in expected.items():
-        found = ckpt.restore(tmp_path / str(number), like, HERE)
+        found = ckpt.restore(tmp_path / str(number), like, lambda *_: HERE)
         for name, value in values.items():
             np.testing.assert_array_equal(np.asarray(found[name]), value, err_msg=f"{name} at {number}")
 
 
 def test_restore_returns_every_leaf(folder):
-    found = ckpt.restore(folder / "4", jax.eval_shape(lambda: state_of()), HERE)
+    found = ckpt.restore(folder / "4", jax.eval_shape(lambda: state_of()), lambda *_: HERE)
     wanted = state_of(4)
     assert jax.tree.structure(found) == jax.tree.structure(wanted)
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
@@ -192,7 +192,7 @@ def test_every_missing_extra_and_changed_name_is_listed(folder):
         "player": {"kernel": jnp.zeros((4, 8)), "new": jnp.zeros(2), "newer": jnp.zeros((), jnp.int32)},
     }
     with pytest.raises(UserError) as refusal:
-        ckpt.restore(folder / "4", jax.eval_shape(lambda: like), HERE)
+        ckpt.restore(folder / "4", jax.eval_shape(lambda: like), lambda *_: HERE)
     lines = str(refusal.value).splitlines()
     assert str(folder / "4") in lines[0]
     assert sorted(line.strip() for line in lines[1:]) == [

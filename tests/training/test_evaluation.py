@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from gormley_vision.data.batches import open_batches
+from gormley_vision.config import TRANSFORMER_RULES
 from gormley_vision.errors import UserError
 from gormley_vision.experiment import make_evaluation
 from gormley_vision.training.evaluation import Evaluation
-from gormley_vision.training.sharding import Shardings, make_mesh
+from gormley_vision.training.sharding import AXES, Shardings, make_mesh, parse_rules
 
 
 @pytest.fixture(scope="module")
@@ -91,16 +92,18 @@ def test_the_loop_and_the_script_evaluate_the_averaged_weights_on_the_whole_spli
     assert "Traceback" not in wrong.stderr
 
 
-def test_eight_devices_find_what_one_finds(lab, split, tmp_path):
+@pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 2, 2)])
+def test_eight_devices_find_what_one_finds(lab, split, tmp_path, sizes):
     config = lab.config(data__source="npz", data__path=str(split))
     run, _ = lab.prepare(config, tmp_path)
     task, _ = lab.open(config)
-    state = run.state.replace(ema=jax.tree.map(lambda x: x + 0.05, run.state.ema))
+    state = jax.device_get(run.state.replace(ema=jax.tree.map(lambda x: x + 0.05, run.state.ema)))
     one, eight = (
-        Evaluation(task, opened(split, lab, batch_size=8), 0)(
-            jax.device_put(jax.device_get(state), shardings.replicated), shardings
+        Evaluation(task, opened(split, lab, batch_size=8), 0)(jax.device_put(state, place.tree(state)), place)
+        for place in (
+            Shardings(make_mesh(dict(zip(AXES, mesh, strict=True)), 8), parse_rules(TRANSFORMER_RULES))
+            for mesh in ((1, 1, 1), sizes)
         )
-        for shardings in (Shardings.on(make_mesh(devices, 8)) for devices in (1, 8))
     )
     assert one["eval/accuracy"] == eight["eval/accuracy"]
     np.testing.assert_allclose(one["eval/loss"], eight["eval/loss"], rtol=1e-5)

@@ -1,0 +1,230 @@
+"""One device, eight, 4x2 and 2x2x2: the same step, the same checkpoints, and no device that holds it all."""
+
+import math
+
+import jax
+import numpy as np
+import pytest
+
+from gormley_vision.config import TRANSFORMER_RULES
+from gormley_vision.errors import UserError
+from gormley_vision.training import checkpoints as ckpt
+from gormley_vision.training.sharding import AXES, Rule, Shardings, make_mesh, nearest_multiple, parse_rules
+
+TASKS = ("gan", "classification")
+# Of both players: output channels of the first layers, and input channels of the last.
+GAN_RULES = "generator.*TransposedConvolution_0/kernel: tensor -; discriminator.*Convolution_1/kernel: tensor"
+
+
+def mesh_of(data, fsdp=1, tensor=1, batch_size=64):
+    return make_mesh(dict(zip(AXES, (data, fsdp, tensor), strict=True)), batch_size)
+
+
+def keys(sizes):
+    return {f"mesh__{axis}": size for axis, size in zip(AXES, sizes, strict=True)}
+
+
+# The same step.
+
+
+def by_sgd(lab, task, **overrides):
+    """A config whose optimizers' traces are the gradients after one step."""
+    sgd = {"name": "momentum_sgd", "learning_rate": 0.1}
+    sections = ("generator_optimizer", "discriminator_optimizer") if task == "gan" else ("optimizer",)
+    overrides |= {f"{section}__{key}": value for section in sections for key, value in sgd.items()}
+    if task == "gan":
+        overrides |= {"gan__discriminator_steps": 2, "gan__conditional": True, "mesh__rules": GAN_RULES}
+    else:
+        overrides |= {"vit__rope": "naver_mixed"}
+    return lab.config(task, data__flip=True, **overrides)
+
+
+@pytest.fixture(scope="module", params=TASKS)
+def on_one(request, lab, after_steps, tmp_path_factory):
+    """(task, metrics, arrays) of one step on one device."""
+    logged, arrays, _ = after_steps(by_sgd(lab, request.param), tmp_path_factory.mktemp("one"), 1)
+    assert any("trace" in name for name in arrays)
+    assert any("batch_stats" in name for name in arrays) == (request.param == "gan")
+    return request.param, logged, arrays
+
+
+def assert_same(one, other):
+    """Losses, gradients, statistics, parameters; sums reordered."""
+    (logged_1, arrays_1), (logged, arrays) = one, other
+    for mine, theirs in zip(logged, logged_1, strict=True):
+        assert mine == pytest.approx(theirs, rel=2e-5, abs=1e-6)
+    assert arrays.keys() == arrays_1.keys()
+    for name, value in arrays_1.items():
+        scale = max(np.abs(value).max(), 1e-3)
+        np.testing.assert_allclose(arrays[name], value, rtol=0, atol=3e-5 * scale, err_msg=name)
+
+
+@pytest.mark.parametrize("sizes", [(8, 1, 1), (4, 2, 1), (2, 2, 2)])
+def test_every_mesh_makes_the_step_of_one_device(lab, after_steps, on_one, tmp_path, sizes):
+    task, *expected = on_one
+    logged, arrays, state = after_steps(by_sgd(lab, task, **keys(sizes)), tmp_path, 1)
+    assert_same(expected, (logged, arrays))
+    leaves = ckpt.flat(state)
+    assert all(len(leaf.sharding.device_set) == 8 for leaf in leaves.values())
+    held = sum(leaf.addressable_shards[0].data.size for leaf in leaves.values())
+    whole = sum(leaf.size for leaf in leaves.values())
+    assert held < whole / sizes[1] * 1.1
+    over_tensor = {name for name, leaf in leaves.items() if "tensor" in leaf.sharding.spec}
+    assert bool(over_tensor) == (sizes[2] > 1)
+    for name in over_tensor:  # moments, traces and averages lie as their parameter does
+        of_parameter = [n for n in leaves if n.endswith(name.split("/params/")[-1].split("/trace/")[-1])]
+        assert {str(leaves[n].sharding.spec) for n in of_parameter} == {str(leaves[name].sharding.spec)}
+        assert len(of_parameter) > 1
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 2, 1)])
+def test_accumulated_gradients_are_those_of_the_whole_batch(lab, after_steps, on_one, tmp_path, sizes):
+    task, *expected = on_one
+    if task == "gan":
+        pytest.skip("BatchNorm reads the whole minibatch: GANs do not accumulate")
+    assert_same(expected, after_steps(by_sgd(lab, task, **keys(sizes), optimizer__accumulate=4), tmp_path, 1)[:2])
+
+
+def test_pieces_of_a_batch_drop_out_units_of_their_own(lab, after_steps, tmp_path):
+    """Were all pieces to share a mask, a batch of four equal pieces would have the loss of one."""
+    config = lab.config(vit__dropout=0.5, optimizer__accumulate=4)
+    task, _ = lab.open(config)
+    run, batches = lab.prepare(config, tmp_path)
+    piece = jax.tree.map(lambda x: np.repeat(x[:, :4], 4, axis=1), batches.fetch(run.resident, batches.read(0)))
+    state = run.state.replace(
+        classifier=run.state.classifier.replace(
+            variables=jax.tree.map(lambda x: x + 0.01, run.state.classifier.variables)
+        )
+    )
+    quarter = lab.open(lab.config(vit__dropout=0.5))[0]
+    _, four, _ = jax.jit(task.train_step)(state, piece, run.key)
+    _, one, _ = jax.jit(quarter.train_step)(state, jax.tree.map(lambda x: x[:, ::4], piece), run.key)
+    assert four["loss/classifier"] != pytest.approx(float(one["loss/classifier"]), rel=1e-4)
+
+
+# Where things lie.
+
+
+def test_initialised_already_sharded(lab, tmp_path):
+    """The program that makes the state needs, on each device, its share and no copy of the whole."""
+    task, _ = lab.open(lab.config(vit__width=128, vit__mlp=512, vit__depth=4))
+    places = Shardings(mesh_of(1, 8), ()).tree(jax.eval_shape(task.init, jax.random.key(0)))
+    key = jax.ShapeDtypeStruct((), jax.random.key(0).dtype)
+    memory = jax.jit(task.init, out_shardings=places).lower(key).compile().memory_analysis()
+    whole = sum(math.prod(x.shape) * 4 for x in jax.tree.leaves(jax.eval_shape(task.init, jax.random.key(0))))
+    assert memory.output_size_in_bytes < 1.1 * whole / 8
+    assert memory.temp_size_in_bytes < 0.5 * whole
+
+
+def test_the_largest_axis_that_divides_goes_over_fsdp():
+    place = Shardings(mesh_of(2, 4), ())
+    assert place.of("a/kernel", (3, 8, 12)).spec == (None, None, "fsdp")
+    assert place.of("a/kernel", (3, 8, 13)).spec == (None, "fsdp", None)
+    assert place.of("a/bias", (7,)).spec == (None,)
+    assert place.of("step", ()).spec == ()
+    assert Shardings(mesh_of(8), ()).of("a/kernel", (8, 8)).spec == (None, None)
+
+
+def test_the_first_rule_names_the_last_axes_and_fsdp_takes_another():
+    rules = parse_rules("mlp/in/kernel: tensor; mlp: - fsdp; ^a/(b|c)$ : tensor -")
+    assert rules == (Rule("mlp/in/kernel", ("tensor",)), Rule("mlp", ("", "fsdp")), Rule("^a/(b|c)$", ("tensor", "")))
+    place = Shardings(mesh_of(2, 2, 2), rules)
+    assert place.of("x/mlp/in/kernel", (3, 4, 8)).spec == (None, "fsdp", "tensor")
+    assert place.of("x/mlp/in/kernel", (4, 3, 8)).spec == ("fsdp", None, "tensor")
+    assert place.of("x/mlp/out/kernel", (8, 2, 4)).spec == (None, None, "fsdp")
+    assert place.of("a/c", (2, 2)).spec == ("tensor", "fsdp")
+
+
+@pytest.mark.parametrize("start, then", [((4, 2, 1), (1, 1, 1)), ((1, 1, 1), (2, 2, 2)), ((2, 2, 2), (1, 8, 1))])
+def test_a_checkpoint_of_one_mesh_is_restored_on_another(lab, tmp_path, said, start, then):
+    lab.train(lab.config(**keys(start), stop_after="4 steps"), tmp_path)
+    digest = ckpt.digest(tmp_path / "checkpoints" / "4")
+    run, _ = lab.prepare(lab.config(**keys(then)), tmp_path)
+    assert run.start == 4
+    assert all(leaf.sharding.mesh.shape["fsdp"] == then[1] for leaf in jax.tree.leaves(run.state))
+    writer = ckpt.Checkpoints(tmp_path / "again", keep_last=1, keep_every=0)
+    writer.save(4, run.state, {})
+    writer.wait()
+    assert ckpt.digest(tmp_path / "again" / "4") == digest
+    assert lab.train(lab.config(**keys(then)), tmp_path) == 0
+    assert any("not to the same bits" in line for line in said)
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("mlp/in tensor", "'mlp/in tensor': write 'PATTERN: AXIS"),
+        ("mlp/in:", "write 'PATTERN: AXIS"),
+        ("a: -; mlp/in: model", "in 'mlp/in: model': 'model' is none of data, fsdp, tensor"),
+        ("a(: tensor", "no regular expression"),
+    ],
+)
+def test_rules_that_are_none_are_refused(text, message):
+    with pytest.raises(UserError) as refusal:
+        parse_rules(text)
+    assert message in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "sizes, message",
+    [
+        ((0, 3, 1), "8 devices do not divide into mesh.fsdp=3 x mesh.tensor=1: pass --config.mesh.data=2 to use 6"),
+        ((0, 4, 4), "pass less"),
+        ((4, 2, 2), "mesh.data=4 x mesh.fsdp=2 x mesh.tensor=2 is 16 devices, but there are 8"),
+        (
+            (5, 1, 1),
+            "64 images at once do not divide over 5 devices (mesh.data x mesh.fsdp); the nearest that do are 65",
+        ),
+    ],
+)
+def test_meshes_that_cannot_be_are_refused(sizes, message):
+    with pytest.raises(UserError) as refusal:
+        mesh_of(*sizes)
+    assert message in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "overrides, message",
+    [
+        ({"mesh__tensor": 4}, "vit.heads=2 does not divide over mesh.tensor=4: --config.vit.heads=4"),
+        ({"mesh__tensor": 2, "vit__mlp": 33}, "vit.mlp=33 does not divide over mesh.tensor=2: --config.vit.mlp=32"),
+        ({"optimizer__accumulate": 3}, "optimizer.accumulate=3 pieces: --config.data.batch_size=15"),
+        ({"optimizer__accumulate": 4, "mesh__data": 8}, "4 images at once do not divide over 8 devices"),
+        ({"mesh__tensor": 2, "mesh__rules": ""}, "mesh.tensor=2, but mesh.rules split nothing over it"),
+        (
+            {"mesh__tensor": 2, "mesh__rules": "head/kernel: - - tensor"},
+            "mesh.rules: 'head/kernel' names 3 axes, and",
+        ),
+        (
+            {"mesh__tensor": 4, "mesh__rules": "head/kernel: tensor"},
+            "/head/kernel [16, 10]: axis 1, of 10, does not divide over mesh.tensor=4; the nearest that does is 8",
+        ),
+    ],
+)
+def test_what_does_not_divide_is_refused_with_the_nearest_that_would(lab, tmp_path, overrides, message):
+    with pytest.raises(UserError) as refusal:
+        lab.train(lab.config(**overrides), tmp_path)
+    assert message in str(refusal.value)
+
+
+def test_the_default_rules_split_what_they_name(lab):
+    task, _ = lab.open(lab.config(vit__rope="naver_mixed"))
+    place = Shardings(mesh_of(1, 1, 2), parse_rules(TRANSFORMER_RULES))
+    tree = ckpt.flat(place.tree(jax.eval_shape(task.init, jax.random.key(0))))
+    split = {name.split("/encoder/")[-1]: tuple(x.spec) for name, x in tree.items() if "tensor" in x.spec}
+    assert split == {
+        "attention/qkv/kernel": (None, None, "tensor", None, None),  # [L, D, K, 3, Dh]
+        "attention/qkv/bias": (None, "tensor", None, None),
+        "attention/rope_frequencies": (None, None, "tensor", None),  # [L, 2, K, Dh/2]
+        "attention/out/kernel": (None, "tensor", None, None),  # [L, K, Dh, D]
+        "mlp/in/kernel": (None, None, "tensor"),
+        "mlp/in/bias": (None, "tensor"),
+        "mlp/out/kernel": (None, "tensor", None),
+    }
+
+
+def test_nearest_multiple_is_at_least_one():
+    assert [nearest_multiple(n, 8) for n in (1, 11, 13, 64)] == [8, 8, 16, 64]
