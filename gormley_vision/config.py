@@ -95,7 +95,11 @@ TRANSFORMER_RULES = (
 )
 
 GAN_FIELDS: dict[str, Field] = {
-    "mesh.rules": Field("", RULES_MEANING, may_change=True),
+    "mesh.rules": Field(
+        "(generator|ema).*Dense_0/kernel: tensor; discriminator.*Dense_0/kernel: tensor -",
+        RULES_MEANING,
+        may_change=True,
+    ),
     "gan.conditional": Field(False, "the class label is an input of both players"),
     "gan.generator_loss": Field(
         "non_saturating", "ascend log D(G(z)), or descend log(1 - D(G(z)))", ("non_saturating", "saturating")

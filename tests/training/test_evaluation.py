@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from gormley_vision.data.batches import open_batches
 from gormley_vision.config import TRANSFORMER_RULES
+from gormley_vision.data.batches import open_batches
 from gormley_vision.errors import UserError
 from gormley_vision.experiment import make_evaluation
 from gormley_vision.training.evaluation import Evaluation
