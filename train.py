@@ -18,6 +18,10 @@ from gormley_vision.errors import reported
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment: configs/NAME.py or configs/NAME.py:smoke.")
 _WORKDIR = flags.DEFINE_string("workdir", "", "The run's folder; runs/<config name> if not given.")
 _PRINT_CONFIG = flags.DEFINE_bool("print_config", False, "Print the resolved config, a line on each key, and end.")
+_COORDINATOR = flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0; '' where a cluster's variables tell.")
+_PROCESSES = flags.DEFINE_integer("processes", 1, "Processes of this run, each on its own devices.", lower_bound=1)
+_PROCESS = flags.DEFINE_integer("process", 0, "Which of them this is.", lower_bound=0)
+_HEARTBEAT = flags.DEFINE_integer("heartbeat", 100, "Seconds until a silent process ends the others.", lower_bound=1)
 _PROFILE = flags.DEFINE_bool("profile", False, "Write a profiler trace of this process to the run's folder.")
 
 
@@ -32,7 +36,9 @@ def main(argv: list[str]) -> int:
     workdir = Path(_WORKDIR.value or Path("runs") / name)
     with reported():
         from gormley_vision.run import run  # jax and its friends: seconds, so after the checks
+        from gormley_vision.training.hosts import join
 
+        join(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value, _HEARTBEAT.value)
         return run(_CONFIG.value.to_dict(), workdir, profile=_PROFILE.value)
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from gormley_vision import durations
 from gormley_vision.config import TRANSFORMER_RULES, validate
@@ -17,8 +17,9 @@ from gormley_vision.models.vit import ViT
 from gormley_vision.tasks.classification import Augmentation, Classification
 from gormley_vision.tasks.gan import GAN, step_phases
 from gormley_vision.tasks.optimizers import make_classifier_optimizer, make_optimizer
+from gormley_vision.training import hosts
 from gormley_vision.training.evaluation import Evaluation
-from gormley_vision.training.sharding import nearest_multiple, parse_rules
+from gormley_vision.training.sharding import Shardings, make_mesh, nearest_multiple, parse_rules
 from gormley_vision.training.task import Task
 
 Config = Mapping[str, Any]
@@ -104,11 +105,15 @@ def make_batches(config: Config, progress=None, split: str = "") -> Batches:
     return open_batches(
         seed=config["seed"],
         minibatches=config["gan"]["discriminator_steps"] if config["task"] == "gan" else 1,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        columns=None if hosts.alone() else Shardings(_mesh(config), ()).columns(data["batch_size"]),
         progress=progress,
         **data,
     )
+
+
+def _mesh(config: Config) -> Mesh:
+    accumulate = config["optimizer"]["accumulate"] if config["task"] == "classification" else 1
+    return make_mesh(config["mesh"], config["data"]["batch_size"] // accumulate)
 
 
 def make_task(config: Config, *, class_names: tuple[str, ...], epoch_images: int) -> Task:

@@ -14,7 +14,7 @@ import jax
 
 from gormley_vision import experiment
 from gormley_vision.errors import UserError
-from gormley_vision.training import loop, progress
+from gormley_vision.training import hosts, loop, progress
 
 
 def use_compilation_cache() -> None:
@@ -29,12 +29,15 @@ def use_compilation_cache() -> None:
 def run(config: Mapping[str, Any], workdir: Path, profile: bool = False) -> int:
     """Train `config` in `workdir`, or continue there; returns the exit status of the process.
 
+    Each of several processes (`hosts.join`) calls it with the same arguments; the first owns the folder and the log.
+
     Raises:
         UserError: whatever the user can mend, before anything long starts where that can be known.
     """
     experiment.check(config)
-    with locked(workdir):
-        log_to(workdir / "run.log", progress.console_handler())
+    with locked(workdir) if hosts.is_first() else contextlib.nullcontext():
+        if hosts.is_first():
+            log_to(workdir / "run.log", progress.console_handler())
         use_compilation_cache()
         with progress.counted("decoding images") as report:
             batches = experiment.make_batches(config, report)

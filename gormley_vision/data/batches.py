@@ -1,15 +1,14 @@
 """Batches: which examples a step reads, and three ways to bring them to the device.
 
 A step takes `minibatches` (k) minibatches of `batch_size` (m) examples from the endless stream of `order`:
-step t reads positions t*k*m .. (t+1)*k*m - 1 as [k, m], and process p of P the columns
-p*m/P .. (p+1)*m/P - 1. So a batch is a pure function of (seed, step), whatever the placement and the
-number of hosts.
+step t reads positions t*k*m .. (t+1)*k*m - 1 as [k, m], and a process its columns of them, those that its
+devices hold. So a batch is a pure function of (seed, step), whatever the placement and the number of hosts.
 """
 
 import os
 import sys
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -54,7 +53,7 @@ class Batches:
     resident: dict[str, np.ndarray]
     _seed: int = field(repr=False)
     _placement: str = field(repr=False)
-    _columns: slice = field(repr=False)
+    _columns: np.ndarray = field(repr=False)  # p of m
     _workers: int = field(repr=False)
     _source: Source = field(repr=False)
     _arrays: dict[str, np.ndarray] = field(repr=False)  # decoded examples; {} for "stream"
@@ -63,8 +62,8 @@ class Batches:
         """This process's piece of the batch of `step` (from 0).
 
         Returns:
-          "host" and "stream": {"image": uint8 [k, m/P, H, W, C], "label": int32 [k, m/P]};
-          "device": {"index": int32 [k, m/P]}, positions in `resident`.
+          "host" and "stream": {"image": uint8 [k, p, H, W, C], "label": int32 [k, p]}, p being its columns;
+          "device": {"index": int32 [k, p]}, positions in `resident`.
 
         Raises:
           UserError: an image that cannot be decoded ("stream").
@@ -102,7 +101,7 @@ class Batches:
     def whole(self) -> Generator[Piece, None, None]:
         """Yields every example once, in the source's own order, as this process's columns of padded batches.
 
-        {"image": uint8 [m/P, H, W, C], "label": int32 [m/P], "mask": bool [m/P]}: false where the last is padded.
+        {"image": uint8 [p, H, W, C], "label": int32 [p], "mask": bool [p]}: false where the last is padded.
         """
         for first in range(0, self.length, self.batch_size):
             ids = np.arange(first, first + self.batch_size)[self._columns]
@@ -145,12 +144,12 @@ class Batches:
         # Importing grain takes 0.4 s beyond jax, so only those who stream pay for it.
         import grain
 
-        local = self._columns.stop - self._columns.start
+        local = len(self._columns)
         per_step = self.minibatches * local
 
         def example(number: int) -> dict[str, Any]:
             row, column = divmod(number, local)
-            position = row * self.batch_size + self._columns.start + column
+            position = row * self.batch_size + int(self._columns[column])
             image, label = self._source[int(example_ids(self._seed, self.length, position, 1)[0])]
             return {"image": image, "label": np.int32(label)}
 
@@ -171,8 +170,7 @@ def open_batches(
     *,
     seed: int,
     minibatches: int,
-    process_index: int,
-    process_count: int,
+    columns: Sequence[int] | np.ndarray | None = None,
     source: str,
     name: str,
     path: str,
@@ -192,10 +190,9 @@ def open_batches(
     Args:
       seed: of the order; see `order.example_ids`.
       minibatches: k, minibatches a step takes.
-      process_index: p, this process.
-      process_count: P, processes that share a global batch.
+      columns: which examples of a global minibatch this process reads, ascending; all where None.
       source, name, path, split, image_size, channels, crop, resize_filter: see `sources.open_source`.
-      batch_size: m, examples in a global minibatch; a multiple of P and at most N.
+      batch_size: m, examples in a global minibatch; at most N.
       placement: "device": examples live on the device and a piece is their indices; "host": a piece is
         gathered from the memory-mapped cache; "stream": decoded at each read, through Grain, without a cache.
       workers: threads that decode for "stream", 0 for none.
@@ -203,15 +200,14 @@ def open_batches(
       progress: see `cache.load_examples`.
 
     Raises:
-      UserError: see `open_source` and `load_examples`; or a batch that does not divide among the processes,
-        or is larger than the data set; with the override to type.
+      UserError: see `open_source` and `load_examples`; or a batch larger than the data set; with the override
+        to type.
     """
     check_choice("data.placement", placement, PLACEMENTS)
     if workers < 0:
         raise UserError(f"data.workers={workers} is negative: --config.data.workers={os.cpu_count()}")
-    if minibatches < 1 or not 0 <= process_index < process_count:
-        raise ValueError(f"{minibatches=}, {process_index=}, {process_count=}")
-    _check_divides(batch_size, process_count)
+    if minibatches < 1 or batch_size < 1:
+        raise ValueError(f"{minibatches=}, {batch_size=}")
     opened = open_source(
         source=source,
         name=name,
@@ -232,12 +228,10 @@ def open_batches(
         arrays = {"image": np.asarray(cached.images), "label": cached.labels}
         length, class_names, sha256 = len(cached.labels), cached.class_names, cached.sha256
     if length < batch_size:
-        fits = length - length % process_count
         raise UserError(
-            f"the data set has {length} examples, fewer than one batch of {batch_size}"
-            + (f": --config.data.batch_size={fits}" if fits else f" on {process_count} processes")
+            f"the data set has {length} examples, fewer than one batch of {batch_size}: "
+            f"--config.data.batch_size={length}"
         )
-    share = batch_size // process_count
     return Batches(
         length=length,
         class_names=class_names,
@@ -248,19 +242,8 @@ def open_batches(
         resident=arrays if placement == "device" else {},
         _seed=seed,
         _placement=placement,
-        _columns=slice(process_index * share, (process_index + 1) * share),
+        _columns=np.arange(batch_size) if columns is None else np.asarray(columns),
         _workers=workers,
         _source=opened,
         _arrays=arrays,
-    )
-
-
-def _check_divides(batch_size: int, process_count: int) -> None:
-    lower = batch_size - batch_size % process_count
-    if batch_size >= 1 and lower == batch_size:
-        return
-    below = f"--config.data.batch_size={lower} or " if lower >= 1 else ""
-    raise UserError(
-        f"data.batch_size={batch_size} does not divide among {process_count} processes: "
-        f"{below}--config.data.batch_size={max(lower, 0) + process_count}"
     )

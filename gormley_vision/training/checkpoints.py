@@ -24,6 +24,7 @@ from flax import serialization, traverse_util
 
 from gormley_vision.errors import UserError
 from gormley_vision.files import read_json, sync_folder, write_atomically, write_json
+from gormley_vision.training.hosts import is_first
 
 log = logging.getLogger(__name__)
 _SUMS = "SHA256SUMS"
@@ -43,9 +44,10 @@ class Checkpoints:
         """Copy the state, then write it in the background; returns once the state may be donated."""
         self.wait()
         partial = self.folder / f"{step}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
         try:
-            partial.mkdir(parents=True)
+            if is_first():
+                shutil.rmtree(partial, ignore_errors=True)
+                partial.mkdir(parents=True)
             self._writer.save((partial / "arrays").absolute(), traverse_util.unflatten_dict(flat(state), sep="/"))
         except Exception as error:
             raise self._explained(error) from error
@@ -55,7 +57,9 @@ class Checkpoints:
 
     def _finish(self, step: int, partial: Path, document: dict[str, Any]) -> None:
         try:
-            self._writer.wait_until_finished()
+            self._writer.wait_until_finished()  # of all processes: orbax has a barrier before its own end
+            if not is_first():
+                return
             write_json(partial / "meta.json", document)
             sums = [f"{_sha256(path)}  {path.relative_to(partial)}\n" for path in _files(partial)]
             write_atomically(partial / _SUMS, "".join(sums).encode())

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from gormley_vision.data.batches import Batches
+from gormley_vision.training.hosts import put
 from gormley_vision.training.sharding import Shardings
 from gormley_vision.training.task import Evaluated
 
@@ -21,9 +22,7 @@ class Evaluation:
         """{'eval/NAME': mean over the split} for each of the task's sums, which come with their 'count'."""
         waiting = []
         for piece in self.batches.whole():
-            place = jax.make_array_from_process_local_data
-            batch = {name: place(shardings.examples, array) for name, array in piece.items()}
-            waiting.append(self._step(state, batch))
+            waiting.append(self._step(state, put(piece, shardings.examples)))
         sums = [jax.device_get(part) for part in waiting]
         totals = {name: np.sum([part[name] for part in sums], dtype=np.float64) for name in sums[0]}
         count = totals.pop("count")

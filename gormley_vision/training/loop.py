@@ -18,6 +18,7 @@ from gormley_vision.data.batches import Batches
 from gormley_vision.files import write_json
 from gormley_vision.training.checkpoints import Checkpoints
 from gormley_vision.training.evaluation import Evaluation
+from gormley_vision.training.hosts import is_first, put, stop_vote, wait_for_all
 from gormley_vision.training.interrupts import Interrupts
 from gormley_vision.training.progress import TrainingProgress
 from gormley_vision.training.records import Records
@@ -50,9 +51,10 @@ def train(
     checkpoints = Checkpoints(
         workdir / "checkpoints", keep_last=config["checkpoint"]["keep_last"], keep_every=run.plan.keep_every
     )
-    checkpoints.clear_partial()
-    checkpoints.set_aside(after=run.start)
-    write_json(workdir / "config.json", config)
+    if is_first():
+        checkpoints.clear_partial()
+        checkpoints.set_aside(after=run.start)
+        write_json(workdir / "config.json", config)
     log.info(
         "%s step %d of %d; %d images an epoch, %d a step; %s",
         "continuing after" if run.start else "starting at",
@@ -66,15 +68,15 @@ def train(
         Interrupts() as interrupts,
         contextlib.closing(checkpoints),
         contextlib.closing(batches.pieces(run.start)) as pieces,
-        contextlib.closing(Records(workdir, run.start)) as records,
+        contextlib.closing(Records(workdir, run.start)) if is_first() else contextlib.nullcontext() as records,
         contextlib.closing(TrainingProgress(run.start, run.plan.end, images)) as progress,
         _trace(workdir, profile),
         jax.transfer_guard_host_to_device("disallow"),
     ):
-        reached = _turns(task, run, pieces, checkpoints, records, progress, interrupts, evaluation)
+        reached, signal = _turns(task, run, pieces, checkpoints, records, progress, interrupts, evaluation)
     if reached < run.plan.end:
         log.info("saved at step %d; the same command continues", reached)
-        return interrupts.signal
+        return signal
     log.info("done; %s", task.afterwards.format(workdir=workdir))
     return 0
 
@@ -84,16 +86,17 @@ def _turns(
     run: Run,
     pieces: Iterator[Any],
     checkpoints: Checkpoints,
-    records: Records,
+    records: Records | None,
     progress: TrainingProgress,
     interrupts: Interrupts,
     evaluation: Evaluation | None,
-) -> int:
-    """The turns of the loop, to the plan's end or the first signal; returns the last step, which is saved."""
+) -> tuple[int, int]:
+    """The turns of the loop, to the plan's end or the first signal: the last step, which is saved, and the signal."""
     plan, state = run.plan, run.state
     preview = jax.jit(task.preview, out_shardings=run.shardings.replicated)
     unseen: tuple[int, jax.Array] | None = None  # a step whose finiteness was not looked at yet
     waited, since = 0.0, time.perf_counter()
+    vote = stop_vote(run.shardings.mesh)
     step = run.start
     ends = False
     while not ends:
@@ -101,7 +104,7 @@ def _turns(
         before = time.perf_counter()
         piece = next(pieces)
         waited += time.perf_counter() - before
-        piece = jax.tree.map(lambda x: jax.make_array_from_process_local_data(run.shardings.batch, x), piece)
+        piece = put(piece, run.shardings.batch)
         state, metrics, finite = run.step(state, run.resident, piece, run.key)
         progress.advance(step)
         if unseen is not None:  # one step late, so that the device is never idle
@@ -111,7 +114,8 @@ def _turns(
         evaluates = evaluation is not None and (_due(step, evaluation.every) or step == plan.total)
         logs = _due(step, plan.log_every) or evaluates
         draws = _due(step, plan.samples_every) or step == plan.total
-        ends = step == plan.end or bool(interrupts.signal)
+        signal = vote(interrupts.signal)
+        ends = step == plan.end or bool(signal)
         saves = _due(step, plan.checkpoint_every) or ends
         if logs or draws or saves:
             run.step.refuse_non_finite(step, finite, run.workdir)
@@ -122,16 +126,21 @@ def _turns(
                 values |= evaluation(state, run.shardings)
             progress.report(step, values)
             share = waited / (time.perf_counter() - since)
-            records.scalars(step, values, progress.images_per_second, waiting_for_data=share)
+            if records is not None:
+                records.scalars(step, values, progress.images_per_second, waiting_for_data=share)
             waited, since = 0.0, time.perf_counter()
         if draws:
-            records.pictures(step, jax.device_get(preview(state, run.key)), task.preview_columns)
+            pictures = jax.device_get(preview(state, run.key))
+            if records is not None:
+                records.pictures(step, pictures, task.preview_columns)
         checkpoints.check()
         if saves:
-            records.flush()
+            if records is not None:
+                records.flush()
             checkpoints.save(step, state, run.meta)
     checkpoints.wait()
-    return step
+    wait_for_all("end")  # else the first to leave would wait for the others no longer than a heartbeat
+    return step, signal
 
 
 def _due(step: int, every: int) -> bool:

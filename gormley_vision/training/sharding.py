@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from flax import serialization, traverse_util
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -79,6 +80,11 @@ def make_mesh(sizes: Mapping[str, Any], batch_size: int) -> Mesh:
             f"{batch_size} images at once do not divide over {data * fsdp} devices (mesh.data x mesh.fsdp); "
             f"the nearest that do are {nearest_multiple(batch_size, data * fsdp)}"
         )
+    if jax.process_count() > 1 and count != len(devices):
+        raise UserError(
+            f"{jax.process_count()} processes have {len(devices)} devices, and the mesh {count}: every process must "
+            "take part; pass --config.mesh.data=0"
+        )
     types = (AxisType.Auto,) * len(AXES)
     return jax.make_mesh((data, fsdp, tensor), AXES, axis_types=types, devices=devices[:count])
 
@@ -118,6 +124,11 @@ class Shardings:
     def examples(self) -> NamedSharding:
         """Of one minibatch [m, ...]."""
         return NamedSharding(self.mesh, PartitionSpec(("data", "fsdp")))
+
+    def columns(self, batch_size: int) -> np.ndarray:
+        """Which of a minibatch's m examples this process' devices hold, ascending; others may hold the same."""
+        slices = self.examples.addressable_devices_indices_map((batch_size,)).values()
+        return np.unique(np.concatenate([np.arange(batch_size)[part] for part in slices if part is not None]))
 
     def of(self, name: str, shape: tuple[int, ...]) -> NamedSharding:
         """Of an array of the state: the first rule that fits its name; then `fsdp` on its largest axis that divides.

@@ -14,6 +14,7 @@ from gormley_vision.data.batches import Batches
 from gormley_vision.errors import UserError
 from gormley_vision.training import checkpoints as ckpt
 from gormley_vision.training.environment import describe_environment, source_commit
+from gormley_vision.training.hosts import is_first, of_first, put
 from gormley_vision.training.sharding import Shardings, make_mesh, parse_rules
 from gormley_vision.training.step import Step
 from gormley_vision.training.task import Task
@@ -90,11 +91,12 @@ def prepare(task: Task, batches: Batches, config: Mapping[str, Any], workdir: Pa
         "environment": describe_environment(mesh),
         "commit": source_commit(),
     }
-    key = jax.device_put(jax.random.key(config["seed"]), shardings.replicated)
+    key = jax.jit(jax.random.key, static_argnums=0, out_shardings=shardings.replicated)(config["seed"])
     shapes = jax.eval_shape(task.init, key)
     places = shardings.tree(shapes)
     folder = workdir / "checkpoints"
-    step = ckpt.newest_whole(folder, at)
+    newest = ckpt.newest_whole(folder, at) if is_first() else None
+    step = None if (found := of_first(-1 if newest is None else newest)) < 0 else found
     if step is None and at is None and (damaged := ckpt.steps_of(folder)):
         raise UserError(
             f"every checkpoint in {folder} is damaged ({', '.join(map(str, damaged))}), and starting afresh would "
@@ -108,7 +110,7 @@ def prepare(task: Task, batches: Batches, config: Mapping[str, Any], workdir: Pa
         if config["init_from"]:
             state = jax.device_put(adopt_weights(task, state, Path(config["init_from"]), shardings), places)
     compiled = Step(task, batches.fetch, places, shardings.replicated)
-    resident = jax.device_put(batches.resident, shardings.replicated)
+    resident = put(batches.resident, shardings.replicated)
     return Run(workdir, plan, step or 0, shardings, compiled, state, resident, key, meta)
 
 

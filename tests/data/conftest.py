@@ -11,8 +11,6 @@ def settings(tmp_path):
     return {
         "seed": 7,
         "minibatches": 1,
-        "process_index": 0,
-        "process_count": 1,
         "source": "fake",
         "name": "",
         "path": "",

@@ -93,8 +93,8 @@ def test_hosts_side_by_side_equal_one_host(numbered, placement):
     whole = take(open_batches(**numbered), 1, 4)
     for count in (2, 4, 8):
         hosts = [
-            take(open_batches(**numbered | {"process_index": index, "process_count": count}), 1, 4)
-            for index in range(count)
+            take(open_batches(**numbered | {"columns": columns}), 1, 4)
+            for columns in np.split(np.arange(numbered["batch_size"]), count)
         ]
         joined = [
             {name: np.concatenate([part[name] for part in parts], axis=1) for name in ("image", "label")}
@@ -120,13 +120,6 @@ def test_the_seed_changes_the_order(numbered):
     ("changes", "message"),
     [
         ({"batch_size": 31}, "30 examples, fewer than one batch of 31: --config.data.batch_size=30"),
-        ({"batch_size": 32, "process_count": 4}, "fewer than one batch of 32: --config.data.batch_size=28"),
-        (
-            {"batch_size": 10, "process_count": 4},
-            "batch_size=10 does not divide among 4.*batch_size=8 or --config.data.batch_size=12",
-        ),
-        ({"batch_size": 3, "process_count": 4}, "processes: --config.data.batch_size=4"),
-        ({"batch_size": 0}, "processes: --config.data.batch_size=1"),
         ({"placement": "devise"}, "did you mean 'device'.*--config.data.placement=device"),
         ({"workers": -1}, "--config.data.workers="),
         ({"source": "nzp"}, "did you mean 'npz'"),
@@ -137,7 +130,7 @@ def test_mistakes_are_named_with_what_to_type(numbered, changes, message):
         open_batches(**numbered | changes)
 
 
-@pytest.mark.parametrize("changes", [{"minibatches": 0}, {"process_index": 1}])
+@pytest.mark.parametrize("changes", [{"minibatches": 0}, {"batch_size": 0}])
 def test_nonsense_from_the_caller_is_refused(numbered, changes):
     with pytest.raises(ValueError, match="minibatches="):
         open_batches(**numbered | changes)

@@ -31,8 +31,7 @@ def opened(split, lab, processes=1, index=0, batch_size=4, placement="host"):
     return open_batches(
         seed=0,
         minibatches=1,
-        process_index=index,
-        process_count=processes,
+        columns=np.split(np.arange(batch_size), processes)[index],
         source="npz",
         name="",
         path=str(split),

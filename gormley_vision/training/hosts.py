@@ -1,0 +1,91 @@
+"""Several processes as one run: who is here, who writes, and what all must decide alike.
+
+Every process runs the same program on its own devices and its own columns of each batch. The first alone writes logs,
+pictures and the record of a checkpoint; each writes its shards of the arrays. The folder of a run is shared by all.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from gormley_vision.errors import UserError
+
+
+def join(coordinator: str, processes: int, process: int, heartbeat: int) -> None:
+    """Join the other processes of this run, if there are others.
+
+    Who they are is told by `coordinator` ('HOST:PORT' of process 0), `processes` and `process`, or, with no coordinator
+    named, by the variables of a TPU pod, Slurm or Open MPI, as `jax.distributed.initialize` reads them. Where one of
+    them stops answering, or fails and waits in vain for the others to end with it, the runtime ends them all after
+    `heartbeat` seconds.
+
+    Raises:
+        UserError: flags that contradict each other.
+    """
+    initialize = partial(
+        jax.distributed.initialize, heartbeat_timeout_seconds=heartbeat, shutdown_timeout_seconds=heartbeat
+    )
+    if not coordinator:
+        if processes != 1 or process:
+            raise UserError(f"--processes={processes} --process={process} need --coordinator=HOST:PORT of process 0")
+        try:
+            initialize()
+        except ValueError as error:
+            if "coordinator_address" not in str(error):  # else: none of the three is here, and this process is alone
+                raise
+        return
+    if not 0 <= process < processes:
+        raise UserError(f"--process={process} is none of 0 to {processes - 1} (--processes={processes})")
+    initialize(coordinator, processes, process)
+
+
+def is_first() -> bool:
+    """Whether this process writes for all."""
+    return jax.process_index() == 0
+
+
+def alone() -> bool:
+    """Whether there is no other process."""
+    return jax.process_count() == 1
+
+
+def wait_for_all(point: str) -> None:
+    """Until every process has reached the `point` of this name; a collective."""
+    if not alone():
+        multihost_utils.sync_global_devices(point)
+
+
+def put(arrays: Any, sharding: NamedSharding) -> Any:
+    """Global arrays of what lies in this process: its columns of what is split, the whole of what is not."""
+    with jax.transfer_guard_host_to_device("allow"):  # this is the explicit way, though jax counts it as implicit
+        return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), arrays)
+
+
+def of_first(value: int) -> int:
+    """The first process' value, in every process; a collective."""
+    return value if alone() else int(multihost_utils.broadcast_one_to_all(np.int32(value)))
+
+
+def stop_vote(mesh: Mesh) -> Callable[[int], int]:
+    """A function, called by every process at every step with the signal that it received (0 for none).
+
+    It returns the same signal in all of them, so that they save at the same step: to a lone process its own, at once;
+    else the highest of those voted one call before, so that no device waits for the answer.
+    """
+    if alone():
+        return lambda signal: signal
+    everywhere = NamedSharding(mesh, PartitionSpec(mesh.axis_names))  # one vote for each device
+    highest = jax.jit(jnp.max, out_shardings=NamedSharding(mesh, PartitionSpec()))
+    pending: list[jax.Array] = []
+
+    def vote(signal: int) -> int:
+        pending.append(highest(put(np.full(len(mesh.local_devices), signal, np.int32), everywhere)))
+        return int(pending.pop(0)) if len(pending) > 1 else 0
+
+    return vote

@@ -1,0 +1,104 @@
+"""Several processes of one run on this machine, and one message if one of them dies.
+
+    python scripts/launch.py --processes=2 -- train.py --config=configs/vit_mnist.py
+
+Each gets its number and the address of the first. What the first prints is shown; what the others print is shown where
+they fail. SIGTERM or Ctrl-C here reaches the first, and all save at the same step. On a cluster, let its own launcher
+start `train.py` on each host (docs/scaling.md), or this script with --processes=1, for the message.
+"""
+
+import argparse
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Collection
+from pathlib import Path
+from typing import TextIO
+
+# Of the runtime's own lines, with their C++ traces: they tell a developer of jax what the message below tells a user.
+_RUNTIME = re.compile(r"[EFIW]\d{4} \d\d:|\*\*\*|\s+@ |PC: @|\[Gloo\]|Fatal Python error|Aborted")
+_INTERRUPTED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
+
+
+def main() -> int:
+    """Start, show, watch, tell."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--processes", required=True, type=int)
+    parser.add_argument("command", nargs="+", help="after --: train.py and its flags")
+    options = parser.parse_args()
+    if options.processes < 1:
+        parser.error(f"--processes={options.processes}: at least 1")
+    with tempfile.TemporaryDirectory() as folder:
+        return watch(*start(options.command, options.processes, Path(folder)))
+
+
+def start(command: list[str], count: int, folder: Path) -> tuple[list[subprocess.Popen], list[Path]]:
+    """The processes, in sessions of their own (a terminal's Ctrl-C must reach one alone), and what they print."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    outputs = [folder / f"{i}.log" for i in range(count)]
+    processes = []
+    for i, output in enumerate(outputs):
+        with output.open("wb") as file:
+            flags = [f"--coordinator={address}", f"--processes={count}", f"--process={i}"] if count > 1 else []
+            words = [sys.executable, *command, *flags]
+            processes.append(subprocess.Popen(words, stdout=file, stderr=file, start_new_session=True))
+    return processes, outputs
+
+
+def watch(processes: list[subprocess.Popen], outputs: list[Path]) -> int:
+    """Until all have ended, or one failed and the others were ended; returns the status of the first that is not 0."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda received, _: processes[0].send_signal(received))
+    said: set[str] = set()
+    with outputs[0].open(errors="replace") as shown:
+        while (failed := first_to_fail(processes)) is None and any(process.poll() is None for process in processes):
+            said |= show(shown)
+            time.sleep(0.05)
+        if not failed:  # after another's death the first only tells how it noticed
+            show(shown)
+    if failed is None:
+        return next((process.returncode for process in processes if process.returncode), 0)
+    code = processes[failed].returncode
+    for process in processes:
+        process.kill()  # without the one that failed they can only wait
+        process.wait()
+    if failed:
+        with outputs[failed].open(errors="replace") as shown:
+            show(shown, but=said)  # all may have found the same mistake
+    if code == 2:  # a mistake that the user can mend, and was just told of
+        return code
+    how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+    if code == -signal.SIGABRT:
+        how += " (the runtime does so where another process died or fell silent)"
+    which = f"process {failed} of {len(processes)}" if len(processes) > 1 else "the process"
+    print(f"error: {which} {how}; the same command continues after the last checkpoint", file=sys.stderr)
+    return code if code > 0 else 128 - code
+
+
+def first_to_fail(processes: list[subprocess.Popen]) -> int | None:
+    """The one that failed, if any: killed rather than refused, refused rather than upset by the end of another."""
+    codes = {i: code for i, process in enumerate(processes) if (code := process.poll()) and code not in _INTERRUPTED}
+    ranks = {i: (code == -signal.SIGABRT, code > 0, code != 2) for i, code in codes.items()}
+    return min(codes, key=lambda i: ranks[i], default=None)
+
+
+def show(output: TextIO, but: Collection[str] = ()) -> set[str]:
+    """Pass on the whole lines that came since, but for the runtime's own and those of `but`; returns them."""
+    lines, whole = set(), output.tell()
+    while (line := output.readline()).endswith("\n"):
+        if not _RUNTIME.match(line) and line not in but:
+            sys.stderr.write(line)
+            lines.add(line)
+        whole = output.tell()
+    output.seek(whole)
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main())
