@@ -21,9 +21,11 @@ def main() -> None:
 
     rows = []
     for workdir in options.workdirs:
-        vit = json.loads((workdir / "config.json").read_text())["vit"]
+        config = json.loads((workdir / "config.json").read_text())
+        vit, trained = config["vit"], config["data"]["image_size"]
         for size in options.sizes:
-            for rule in ("none", "interpolate", "ntk") if vit["rope"] != "none" else ("none",):
+            scaled = vit["rope"] != "none" and size != trained
+            for rule in ("none", "interpolate", "ntk") if scaled else ("none",):
                 command = [sys.executable, str(Path(__file__).with_name("evaluate.py")), f"--workdir={workdir}"]
                 done = subprocess.run(
                     [*command, f"--image_size={size}", f"--rope_scaling={rule}"], capture_output=True, text=True

@@ -173,8 +173,7 @@ def restore(checkpoint: Path, like: Any, place: Place) -> Any:
 def read_parts(checkpoint: Path, parts: frozenset[str], place: Place) -> dict[str, jax.Array]:
     """{name: array} of what lies below nodes named in `parts`; of everything, where there are none."""
     tree = read_meta(checkpoint)["tree"]
-    wanted = {name: _parse(name, text, place) for name, text in _chosen(tree, parts).items()}
-    return _read_arrays(checkpoint, wanted)
+    return _chosen(_read_arrays(checkpoint, {name: _parse(name, text, place) for name, text in tree.items()}), parts)
 
 
 def merge(like: Any, arrays: Mapping[str, jax.Array], parts: frozenset[str], checkpoint: Path) -> Any:
