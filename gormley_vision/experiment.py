@@ -113,7 +113,7 @@ def make_batches(config: Config, progress=None, split: str = "") -> Batches:
 
 def _mesh(config: Config) -> Mesh:
     accumulate = config["optimizer"]["accumulate"] if config["task"] == "classification" else 1
-    return make_mesh(config["mesh"], config["data"]["batch_size"] // accumulate)
+    return make_mesh(config["mesh"], config["data"]["batch_size"], accumulate)
 
 
 def make_task(config: Config, *, class_names: tuple[str, ...], epoch_images: int) -> Task:

@@ -1,6 +1,6 @@
 """How runs trained at one resolution do at larger ones: scripts/evaluate.py over sizes and rules, as one JSON file.
 
-python scripts/resolution_table.py --workdirs RUN [RUN ...] --sizes 28 42 56 [--out=results/resolution.json]
+python scripts/resolution_table.py --workdirs RUN [RUN ...] --sizes 28 44 56 [--out=results/resolution.json]
 """
 
 import argparse

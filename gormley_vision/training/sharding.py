@@ -52,10 +52,10 @@ def parse_rules(text: str) -> tuple[Rule, ...]:
     return tuple(rules)
 
 
-def make_mesh(sizes: Mapping[str, Any], batch_size: int) -> Mesh:
+def make_mesh(sizes: Mapping[str, Any], batch_size: int, microbatches: int = 1) -> Mesh:
     """A mesh of `sizes['data']` x `['fsdp']` x `['tensor']` devices; data=0 takes what the others leave.
 
-    `batch_size` is that of the images computed at once: a minibatch, or where gradients accumulate a piece of it.
+    `batch_size` images are computed in `microbatches` pieces, and each piece divides over the devices.
 
     Raises:
         UserError: too few devices, or a batch that does not divide over them; with the nearest that would.
@@ -75,10 +75,12 @@ def make_mesh(sizes: Mapping[str, Any], batch_size: int) -> Mesh:
             f"mesh.data={data} x mesh.fsdp={fsdp} x mesh.tensor={tensor} is {count} devices, but there are "
             f"{len(devices)} devices; pass --config.mesh.data=0 for what the others leave"
         )
-    if batch_size % (data * fsdp):
+    if batch_size % (microbatches * data * fsdp):
+        pieces = f", in {microbatches} pieces," if microbatches > 1 else ""
+        near = nearest_multiple(batch_size, microbatches * data * fsdp)
         raise UserError(
-            f"{batch_size} images at once do not divide over {data * fsdp} devices (mesh.data x mesh.fsdp); "
-            f"the nearest that do are {nearest_multiple(batch_size, data * fsdp)}"
+            f"data.batch_size={batch_size}{pieces} does not divide over {data * fsdp} devices (mesh.data x mesh.fsdp); "
+            f"the nearest that does is --config.data.batch_size={near}"
         )
     if jax.process_count() > 1 and count != len(devices):
         raise UserError(

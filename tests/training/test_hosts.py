@@ -138,5 +138,5 @@ def test_the_launcher_says_who_died_in_one_line(programs, tmp_path):
 def test_a_mistake_is_said_once(launch, tmp_path):
     status, said = launch(tmp_path, 2, "--config.data.batch_size=17")
     assert status == 2
-    assert said.count("17 images at once do not divide over 2 devices") == 1
+    assert said.count("data.batch_size=17 does not divide over 2 devices") == 1
     assert "Traceback" not in said

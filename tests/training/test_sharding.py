@@ -167,10 +167,8 @@ def test_rules_that_are_none_are_refused(text, message):
         ((0, 3, 1), "8 devices do not divide into mesh.fsdp=3 x mesh.tensor=1: pass --config.mesh.data=2 to use 6"),
         ((0, 4, 4), "pass less"),
         ((4, 2, 2), "mesh.data=4 x mesh.fsdp=2 x mesh.tensor=2 is 16 devices, but there are 8"),
-        (
-            (5, 1, 1),
-            "64 images at once do not divide over 5 devices (mesh.data x mesh.fsdp); the nearest that do are 65",
-        ),
+        ((5, 1, 1), "batch_size=64 does not divide over 5 devices (mesh.data x mesh.fsdp)"),
+        ((5, 1, 1), "the nearest that does is --config.data.batch_size=65"),
     ],
 )
 def test_meshes_that_cannot_be_are_refused(sizes, message):
@@ -185,7 +183,10 @@ def test_meshes_that_cannot_be_are_refused(sizes, message):
         ({"mesh__tensor": 4}, "vit.heads=2 does not divide over mesh.tensor=4: --config.vit.heads=4"),
         ({"mesh__tensor": 2, "vit__mlp": 33}, "vit.mlp=33 does not divide over mesh.tensor=2: --config.vit.mlp=32"),
         ({"optimizer__accumulate": 3}, "optimizer.accumulate=3 pieces: --config.data.batch_size=15"),
-        ({"optimizer__accumulate": 4, "mesh__data": 8}, "4 images at once do not divide over 8 devices"),
+        (
+            {"optimizer__accumulate": 4, "mesh__data": 8},
+            "data.batch_size=16, in 4 pieces, does not divide over 8 devices",
+        ),
         ({"mesh__tensor": 2, "mesh__rules": ""}, "mesh.tensor=2, but mesh.rules split nothing over it"),
         (
             {"mesh__tensor": 2, "mesh__rules": "head/kernel: - - tensor"},
