@@ -24,16 +24,15 @@ def main() -> None:
     options = parser.parse_args()
     runs = [(flatten(read_json(folder / "config.json")), folder) for folder in options.workdirs]
     differ = {key for key in runs[0][0] for config, _ in runs if config.get(key) != runs[0][0][key]} - {"seed"}
-    arms: dict[str, list[tuple[int, list[float]]]] = {}
+    arms: dict[str, dict[str, list[float]]] = {}  # of each arm, the curve of each seed
     for config, folder in runs:
-        name = ", ".join(f"{key}={config[key]}" for key in sorted(differ)) or config["task"]
-        arms.setdefault(name, []).append((config["seed"], curve(folder, options.metric)))
+        name = ", ".join(f"{key}={config[key]}" for key in sorted(differ)) or "all"
+        arms.setdefault(name, {})[str(config["seed"])] = curve(folder, options.metric)
     rows = []
-    for name, members in arms.items():
-        last = [values[-1] for _, values in members]
+    for name, curves in arms.items():
+        last = [values[-1] for values in curves.values()]
         spread = statistics.stdev(last) if len(last) > 1 else 0.0
         print(f"{name}: {statistics.mean(last):.4f} +- {spread:.4f}, seeds " + ", ".join(f"{x:.4f}" for x in last))
-        curves = {str(seed): values for seed, values in members}
         rows.append({"arm": name, "mean": statistics.mean(last), "standard_deviation": spread, "curves": curves})
     if options.out:
         write_json(options.out, {"metric": options.metric, "arms": rows})
