@@ -6,6 +6,7 @@ jax and its friends take seconds to import; a mistyped key is refused in a tenth
 import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import ml_collections
 
@@ -16,16 +17,24 @@ from gormley_vision.errors import UserError
 def load_config_file(spec: str) -> ml_collections.ConfigDict:
     """Run `get_config(arg)` of a config file given as `FILE` or `FILE:arg`."""
     name, _, arg = spec.partition(":")
-    path = Path(name)
+    return load_python(Path(name)).get_config(arg)
+
+
+def load_python(path: Path) -> ModuleType:
+    """Run the Python file that --config names.
+
+    Raises:
+        UserError: not there; with the nearest that is.
+    """
     if not path.is_file():
         shipped = sorted(str(p) for p in path.parent.glob("*.py"))
-        raise UserError(f"--config={spec}: no such file; {nearest(name, shipped)}")
+        raise UserError(f"--config={path}: no such file; {nearest(str(path), shipped)}")
     module_spec = importlib.util.spec_from_file_location(path.stem, path)
     assert module_spec is not None
     assert module_spec.loader is not None
     module = importlib.util.module_from_spec(module_spec)
     module_spec.loader.exec_module(module)
-    return module.get_config(arg)
+    return module
 
 
 def check_flags(argv: list[str]) -> None:

@@ -6,13 +6,13 @@ Runs whose configs differ in the seed alone are one arm, named by the keys in wh
 """
 
 import argparse
-import json
-import statistics
 from pathlib import Path
 
 from gormley_vision.config import flatten
 from gormley_vision.errors import UserError, reported
 from gormley_vision.files import read_json, write_json
+from gormley_vision.sweeps.arms import arms_of, mean_and_deviation
+from gormley_vision.sweeps.runs import metrics_of
 
 
 def main() -> None:
@@ -22,18 +22,14 @@ def main() -> None:
     parser.add_argument("--metric", default="eval/accuracy")
     parser.add_argument("--out", type=Path, help="write the figures here, too")
     options = parser.parse_args()
-    runs = [(flatten(read_json(folder / "config.json")), folder) for folder in options.workdirs]
-    differ = {key for key in runs[0][0] for config, _ in runs if config.get(key) != runs[0][0][key]} - {"seed"}
-    arms: dict[str, dict[str, list[float]]] = {}  # of each arm, the curve of each seed
-    for config, folder in runs:
-        name = ", ".join(f"{key}={config[key]}" for key in sorted(differ)) or "all"
-        arms.setdefault(name, {})[str(config["seed"])] = curve(folder, options.metric)
+    configs = [flatten(read_json(folder / "config.json")) for folder in options.workdirs]
     rows = []
-    for name, curves in arms.items():
+    for name, members in arms_of(configs).items():
+        curves = {str(configs[i]["seed"]): curve(options.workdirs[i], options.metric) for i in members}
         last = [values[-1] for values in curves.values()]
-        spread = statistics.stdev(last) if len(last) > 1 else 0.0
-        print(f"{name}: {statistics.mean(last):.4f} +- {spread:.4f}, seeds " + ", ".join(f"{x:.4f}" for x in last))
-        rows.append({"arm": name, "mean": statistics.mean(last), "standard_deviation": spread, "curves": curves})
+        mean, deviation = mean_and_deviation(last)
+        print(f"{name}: {mean:.4f} +- {deviation:.4f}, seeds " + ", ".join(f"{x:.4f}" for x in last))
+        rows.append({"arm": name, "mean": mean, "standard_deviation": deviation, "curves": curves})
     if options.out:
         write_json(options.out, {"metric": options.metric, "arms": rows})
 
@@ -44,10 +40,11 @@ def curve(folder: Path, metric: str) -> list[float]:
     Raises:
         UserError: no step has.
     """
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    lines = metrics_of(folder)
     values = [line[metric] for line in lines if metric in line]
     if not values:
-        raise UserError(f"{folder} has no {metric}: --metric is one of {', '.join(sorted(lines[-1]))}")
+        known = ", ".join(sorted(lines[-1])) if lines else "none yet"
+        raise UserError(f"{folder} has no {metric}: --metric is one of {known}")
     return values
 
 

@@ -1,0 +1,173 @@
+"""Runs of a sweep on this machine, several at a time, each on its share of the cores, GPUs or TPU chips."""
+
+import contextlib
+import dataclasses
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from gormley_vision.errors import UserError
+from gormley_vision.sweeps.runs import Run, is_done
+
+TRAIN = Path(__file__).parents[2] / "train.py"
+STATES = ("waiting", "running", "elsewhere", "done", "failed", "stopped")
+# So that a process sees the one chip alone, and does not wait for a pod.
+_ONE_CHIP = {"TPU_CHIPS_PER_PROCESS_BOUNDS": "1,1,1", "TPU_PROCESS_BOUNDS": "1,1,1"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """What one run has to itself."""
+
+    cores: frozenset[int]
+    environment: Mapping[str, str]
+
+
+def shares(devices: str, count: int) -> list[Share]:
+    """The machine in `count` equal parts: 'cpu', or 'gpu:0,1,2,3' and 'tpu:0,1,2,3' with the devices by number.
+
+    Raises:
+        UserError: fewer devices than parts.
+    """
+    kind, _, numbers = devices.partition(":")
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+    if kind not in ("cpu", "gpu", "tpu") or (kind == "cpu") == bool(numbers):
+        raise UserError(f"--devices={devices}: write cpu, gpu:0,1,2,3 or tpu:0,1,2,3")
+    chips = numbers.split(",") if numbers else [str(core) for core in cores]
+    if count > len(chips):
+        raise UserError(f"--jobs={count}, but there are {len(chips)} {kind}s to divide: pass --jobs={len(chips)}")
+    if kind == "tpu" and count != len(chips):
+        raise UserError(f"--jobs={count}: each run has one TPU chip here; pass --jobs={len(chips)}")
+    parts = []
+    for i in range(count):
+        own = ",".join(chips[i * (len(chips) // count) : (i + 1) * (len(chips) // count)])
+        of_kind = {"cpu": {}, "gpu": {"CUDA_VISIBLE_DEVICES": own}, "tpu": {"TPU_VISIBLE_CHIPS": own} | _ONE_CHIP}
+        each = max(1, len(cores) // count)
+        first = i * each % len(cores)
+        parts.append(Share(frozenset(cores[first : first + each]), of_kind[kind]))
+    return parts
+
+
+@dataclasses.dataclass
+class Job:
+    """A run, and what became of it here."""
+
+    run: Run
+    state: str = "waiting"
+    process: subprocess.Popen | None = None
+    share: Share | None = None
+    began: float = 0.0  # seconds of time.monotonic
+    seconds: float = 0.0
+
+    @property
+    def output(self) -> Path:
+        """What train.py prints."""
+        return self.run.folder / "output.log"
+
+    def last_line(self) -> str:
+        """The last that it printed."""
+        lines = self.output.read_text(errors="replace").splitlines() if self.output.exists() else []
+        return lines[-1] if lines else ""
+
+
+def launch(runs: Sequence[Run], parts: Sequence[Share], watch: Callable[[list[Job]], None]) -> list[Job]:
+    """Train what is not done, as many at a time as there are parts; `watch` is called about once a second.
+
+    SIGTERM and Ctrl-C are passed on: all save, and the same command continues. A run whose folder another process owns
+    (of a sweep that was killed outright: its runs live on) keeps a part busy until it ends.
+    """
+    jobs = [Job(run, "done" if is_done(run) else "waiting") for run in runs]
+    passed_on = 0
+    with _received() as signals:
+        while True:
+            for job in jobs:
+                _look(job)
+            if not signals:
+                _fill(jobs, parts)
+            watch(jobs)
+            busy = [job.process for job in jobs if job.process is not None]
+            if not busy and (signals or not any(job.state in ("waiting", "elsewhere") for job in jobs)):
+                return jobs
+            while passed_on < len(signals):  # each of them: a second ends a run that saves
+                for process in busy:
+                    process.send_signal(signal.SIGTERM)
+                passed_on += 1
+            time.sleep(0.5)
+
+
+@contextlib.contextmanager
+def _received() -> Iterator[list[int]]:
+    numbers: list[int] = []
+    before = {
+        number: signal.signal(number, lambda which, _: numbers.append(which))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield numbers
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _look(job: Job) -> None:
+    """What became of it since."""
+    if job.state == "elsewhere" and not _locked(job.run.folder):
+        job.state = "done" if is_done(job.run) else "waiting"
+    if job.process is None or (status := job.process.poll()) is None:
+        return
+    job.seconds = time.monotonic() - job.began
+    stopped = status in (128 + signal.SIGTERM, 128 + signal.SIGINT)
+    job.state = "stopped" if stopped else "failed" if status else "done"
+    job.process = job.share = None
+
+
+def _fill(jobs: list[Job], parts: Sequence[Share]) -> None:
+    """Start the next runs on the parts that are free."""
+    free = [part for part in parts if all(part is not job.share for job in jobs)]
+    free = free[: len(free) - sum(job.state == "elsewhere" for job in jobs)]
+    for job in jobs:
+        if job.state != "waiting" or not free:
+            continue
+        if _locked(job.run.folder):
+            job.state, free = "elsewhere", free[:-1]
+            continue
+        _start(job, free.pop(0))
+
+
+def _start(job: Job, share: Share) -> None:
+    job.run.folder.mkdir(parents=True, exist_ok=True)
+    words = [sys.executable, str(TRAIN), *job.run.flags, f"--workdir={job.run.folder}"]
+    whole = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    with job.output.open("ab") as output:
+        if whole is not None:
+            os.sched_setaffinity(0, share.cores)  # inherited; Popen's own hook is unsafe beside threads
+        try:
+            job.process = subprocess.Popen(
+                words,
+                stdout=output,
+                stderr=output,
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, **share.environment},
+                start_new_session=True,  # a terminal's Ctrl-C reaches this process alone, which passes it on
+            )
+        finally:
+            if whole is not None:
+                os.sched_setaffinity(0, whole)
+    job.state, job.share, job.began = "running", share, time.monotonic()
+
+
+def _locked(folder: Path) -> bool:
+    """Whether a process owns the run's folder (run.locked)."""
+    if not (folder / ".lock").exists():
+        return False
+    with (folder / ".lock").open("r+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False

@@ -1,0 +1,77 @@
+"""What a sweep found: leaderboard.csv, TensorBoard's hparams, and the rows that sweep.html shows."""
+
+import csv
+import dataclasses
+import io
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gormley_vision.files import write_atomically
+from gormley_vision.sweeps.page import write_page
+from gormley_vision.sweeps.runs import Sweep, metrics_of
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One run on the leaderboard."""
+
+    name: str
+    state: str
+    overrides: Mapping[str, Any]
+    config: Mapping[str, Any]
+    folder: Path
+    lines: Sequence[Mapping[str, Any]]  # of metrics.jsonl
+    final: Mapping[str, float]  # figures of the last step that has the sweep's metric, and that step
+
+
+def write_report(sweep: Sweep, states: Sequence[str]) -> list[Row]:
+    """Write all of it into the sweep's folder; returns its rows, best first, and those without a figure last."""
+    rows = [_row(sweep, i, state) for i, state in enumerate(states)]
+    sign = -1 if sweep.higher_is_better else 1
+    rows.sort(key=lambda row: sign * row.final[sweep.metric] if row.final else float("inf"))
+    write_atomically(sweep.folder / "leaderboard.csv", _table(sweep.metric, rows).encode())
+    for row in rows:
+        if row.final:
+            _write_hparams(row, sweep.metric)
+    write_page(sweep, rows)
+    return rows
+
+
+def _row(sweep: Sweep, index: int, state: str) -> Row:
+    run = sweep.runs[index]
+    lines = metrics_of(run.folder)
+    last: Mapping[str, Any] = next((line for line in reversed(lines) if sweep.metric in line), {})
+    final = {key: value for key, value in last.items() if key != "time"}
+    return Row(run.name, state, run.overrides, run.config, run.folder, lines, final)
+
+
+def _table(metric: str, rows: Sequence[Row]) -> str:
+    """CSV: rank, run, state, a column for each swept key, the step and the metric, and every other figure there."""
+    swept = sorted({key for row in rows for key in row.overrides})
+    others = sorted({key for row in rows for key in row.final} - {metric, "step"})
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["rank", "run", "state", *swept, "step", metric, *others])
+    for rank, row in enumerate(rows, start=1):
+        figures = [row.final.get(key, "") for key in ("step", metric, *others)]
+        settings = [row.overrides.get(key, "") for key in swept]
+        writer.writerow([rank if row.final else "", row.name, row.state, *settings, *figures])
+    return text.getvalue()
+
+
+def _write_hparams(row: Row, metric: str) -> None:
+    """An event file beside the run's own, from which TensorBoard's HParams tab has the run's settings."""
+    from tensorboardX import summary  # 1 s to import
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.event_pb2 import Event
+
+    folder = row.folder / "tensorboard"
+    folder.mkdir(exist_ok=True)
+    for old in folder.glob("*.hparams"):
+        old.unlink()
+    writer = EventsWriter(str(folder / "events"), ".hparams")
+    for part in summary.hparams(dict(row.overrides), {metric: row.final[metric]}):
+        writer.write_event(Event(wall_time=time.time(), summary=part))
+    writer.close()

@@ -1,0 +1,137 @@
+"""A sweep file as its runs: each with overrides, a stable name, a folder, and how far it has come.
+
+Such a file is Python, and says:
+
+    BASE = "configs/vit_mnist.py"     # what every run starts from
+    FIXED = {"duration": "3 epochs"}  # optional: overrides of all runs, which names leave out
+    METRIC = "eval/accuracy"          # the leaderboard's order; HIGHER_IS_BETTER = False turns it
+    def sweep(): yield from grid({"optimizer.learning_rate": [1e-3, 3e-3], "seed": [0, 1]})
+"""
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gormley_vision import durations
+from gormley_vision.command_line import check_flags, load_config_file, load_python
+from gormley_vision.config import changed_keys, fields_of
+from gormley_vision.errors import UserError
+from gormley_vision.files import read_json
+
+_LONGEST_NAME = 100  # characters; file systems allow 255 bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One training run of a sweep."""
+
+    name: str
+    folder: Path
+    overrides: Mapping[str, Any]
+    flags: tuple[str, ...]  # of train.py, all but --workdir
+    config: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """A sweep file, read and checked."""
+
+    name: str
+    folder: Path
+    metric: str
+    higher_is_better: bool
+    runs: tuple[Run, ...]
+
+
+def load_sweep(path: Path, folder: Path) -> Sweep:
+    """Read a sweep file; its runs will lie in subfolders of `folder`.
+
+    Raises:
+        UserError: a wrong key or value, the same run twice, or a run begun there with another config.
+    """
+    module = load_python(path)
+    missing = [name for name in ("BASE", "METRIC", "sweep") if not hasattr(module, name)]
+    if missing:
+        raise UserError(f"{path} does not define {', '.join(missing)}: see configs/sweeps/ for how it is written")
+    fixed = getattr(module, "FIXED", {})
+    runs = tuple(_make_run(module.BASE, fixed, overrides, folder) for overrides in module.sweep())
+    names = [run.name for run in runs]
+    if not names:
+        raise UserError(f"{path}: sweep() yields nothing")
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise UserError(f"{path}: sweep() yields these twice: {', '.join(sorted(twice))}")
+    for run in runs:
+        _refuse_another_config(run)
+    return Sweep(path.stem, folder, module.METRIC, getattr(module, "HIGHER_IS_BETTER", True), runs)
+
+
+def _make_run(base: str, fixed: Mapping[str, Any], overrides: Mapping[str, Any], folder: Path) -> Run:
+    settings = {**fixed, **overrides}
+    words = {key: str(value).lower() if isinstance(value, bool) else str(value) for key, value in settings.items()}
+    flags = (f"--config={base}", *(f"--config.{key}={word}" for key, word in words.items()))
+    check_flags(list(flags))
+    config = load_config_file(base)
+    fields = fields_of(config)
+    config.update_from_flattened_dict({key: _typed(value, fields[key].default) for key, value in settings.items()})
+    name = run_name({key: words[key] for key in overrides})
+    return Run(name, folder / name, dict(overrides), flags, config.to_dict())
+
+
+def _typed(value: Any, default: Any) -> Any:
+    """As train.py's flags read it: a number of Python's may be written 1 where 1.0 is meant."""
+    return value if isinstance(default, bool) else type(default)(value)
+
+
+def run_name(words: Mapping[str, str]) -> str:
+    """'optimizer.name=muon,seed=0': the same for the same overrides, whatever their order or that of the sweep."""
+    exact = ",".join(f"{key}={words[key]}" for key in sorted(words)) or "base"
+    name = re.sub(r"[^\w.=,+-]", "_", exact)[:_LONGEST_NAME]
+    return name if name == exact else f"{name}-{hashlib.sha256(exact.encode()).hexdigest()[:8]}"
+
+
+def _refuse_another_config(run: Run) -> None:
+    """A folder of the same name may hold a run of another base."""
+    path = run.folder / "config.json"
+    if path.exists() and (changes := changed_keys(read_json(path), run.config)):
+        raise UserError(
+            f"{run.folder} was begun with another config:\n  "
+            + "\n  ".join(changes)
+            + "\npass another --workdir, or move that folder away"
+        )
+
+
+def steps_of(run: Run) -> tuple[int, int]:
+    """Step of the newest checkpoint, and the step at which the run ends; (0, 0) where there is no checkpoint."""
+    checkpoints = run.folder / "checkpoints"
+    step = max((int(path.name) for path in checkpoints.glob("*") if path.name.isdigit()), default=0)
+    if not step:
+        return 0, 0
+    config, epoch = run.config, read_json(checkpoints / str(step) / "meta.json")["data"]["length"]
+    images = config["data"]["batch_size"] * (config["gan"]["discriminator_steps"] if "gan" in config else 1)
+    ends = [
+        durations.to_steps(config[key], epoch_images=epoch, step_images=images) for key in ("duration", "stop_after")
+    ]
+    return step, min(end for end in ends if end)
+
+
+def is_done(run: Run) -> bool:
+    """Whether the run has reached its end."""
+    step, end = steps_of(run)
+    return step > 0 and step >= end
+
+
+def metrics_of(folder: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl; a last line that a kill cut short is left out."""
+    path = folder / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    whole = []
+    for line in lines:
+        try:
+            whole.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return whole

@@ -1,0 +1,56 @@
+"""A sweep as SkyPilot managed jobs: one YAML file a run, on spot machines, recovered when they are taken away.
+
+Written here, launched by `sky jobs launch`: this repository talks to no cloud. The run's folder lies in a bucket,
+which is what a recovered machine continues from. MOUNT_CACHED, because a checkpoint is a folder that is renamed into
+being and metrics.jsonl grows line by line: a plain bucket mount offers neither. Files go up behind the run's back; a
+checkpoint of which a part is missing is told by its sums, and the one before is used.
+"""
+
+import re
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gormley_vision.files import write_json
+from gormley_vision.sweeps.runs import Run, Sweep
+
+RUNS = "/runs"  # where the bucket is mounted
+
+
+def job(run: Run, sweep_name: str, *, accelerators: str, bucket: str, mounts: Mapping[str, str]) -> dict[str, Any]:
+    """One managed job in SkyPilot's task format (docs.skypilot.co, 'SkyPilot YAML').
+
+    Args:
+        accelerators: as SkyPilot writes them: 'tpu-v6e-8', 'H100:8'.
+        bucket: 'gs://NAME' or 's3://NAME' for the runs' folders; made if it is not there.
+        mounts: {'/data': 'gs://NAME/tfds', ...}: buckets to read data from.
+    """
+    store, _, name = bucket.partition("://")
+    extra = "tpu" if accelerators.startswith("tpu") else "cuda"
+    command = ["python", "train.py", *run.flags, f"--workdir={RUNS}/{sweep_name}/{run.name}"]
+    return {
+        "name": re.sub(r"[^a-z0-9]+", "-", f"{sweep_name}-{run.name}".lower()).strip("-"),
+        "workdir": ".",
+        "resources": {
+            "accelerators": accelerators,
+            "use_spot": True,
+            # A preemption is recovered without limit; a run that fails by itself is begun again this often.
+            "job_recovery": {"strategy": "EAGER_NEXT_REGION", "max_restarts_on_errors": 3},
+        },
+        "file_mounts": {
+            RUNS: {"name": name, "store": {"gs": "gcs"}.get(store, store), "mode": "MOUNT_CACHED"},
+            **{path: {"source": source, "mode": "MOUNT"} for path, source in mounts.items()},
+        },
+        "setup": f'pip install -e ".[{extra}]"',
+        "run": shlex.join(command),
+    }
+
+
+def write_jobs(sweep: Sweep, folder: Path, **options: Any) -> list[Path]:
+    """A file for each run. Every JSON document is YAML, so no YAML library is needed to write one."""
+    paths = []
+    for run in sweep.runs:
+        paths.append(folder / f"{run.name}.yaml")
+        write_json(paths[-1], job(run, sweep.name, **options))
+    return paths

@@ -1,0 +1,161 @@
+"""Train every run of a sweep file, and show what came out.
+
+    python scripts/sweep.py --config=configs/sweeps/dcgan_rates.py [--jobs=2] [--workdir=runs/NAME]
+    python scripts/sweep.py --config=FILE --launcher=skypilot --accelerators=tpu-v6e-8 --bucket=gs://NAME
+
+The first trains on this machine, several runs at a time. The same command goes on after any kill: what is done is not
+done again, what was stopped resumes. `leaderboard.csv` and `sweep.html` in the sweep's folder are renewed whenever a
+run ends; `tensorboard --logdir` of it has an HParams tab. The second writes a SkyPilot managed job for each run
+(docs/cloud_tpu.md), and launches nothing. --launcher=none renews the report alone, of folders fetched from elsewhere.
+"""
+
+import argparse
+import signal
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from gormley_vision.errors import UserError, reported
+from gormley_vision.sweeps.local import Job, launch, shares
+from gormley_vision.sweeps.report import write_report
+from gormley_vision.sweeps.runs import Run, Sweep, is_done, load_sweep
+from gormley_vision.sweeps.skypilot import write_jobs
+
+_SAY_EVERY = 60.0  # seconds, where there is no terminal
+
+
+def main() -> int:
+    """Read, check, launch, report."""
+    options = parse()
+    sweep = load_sweep(options.config, options.workdir or Path("runs") / options.config.stem)
+    if options.launcher == "none":
+        write_report(sweep, ["done" if is_done(run) else "waiting" for run in sweep.runs])
+        print(f"wrote {sweep.folder / 'leaderboard.csv'} and {sweep.folder / 'sweep.html'}")
+        return 0
+    check_all(sweep.runs)
+    if options.launcher == "skypilot":
+        return write_skypilot(sweep, options)
+    jobs = launch(sweep.runs, shares(options.devices, options.jobs), Watch(sweep))
+    return summary(sweep, jobs)
+
+
+def parse() -> argparse.Namespace:
+    """The flags."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True, type=Path, help="a sweep file: configs/sweeps/NAME.py")
+    parser.add_argument("--workdir", type=Path, help="folder of the runs' folders (default: runs/NAME)")
+    parser.add_argument("--launcher", default="local", choices=("local", "skypilot", "none"))
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time; they divide the cores or devices")
+    parser.add_argument("--devices", default="cpu", help="cpu, or gpu:0,1,2,3 or tpu:0,1,2,3 by number")
+    parser.add_argument("--accelerators", help="skypilot: as in 'sky show-gpus': tpu-v6e-8, H100:8")
+    parser.add_argument("--bucket", help="skypilot: gs://NAME or s3://NAME for the runs' folders")
+    parser.add_argument("--mount", action="append", default=[], help="skypilot: /data=gs://NAME, data to read")
+    options = parser.parse_args()
+    if options.jobs < 1:
+        parser.error(f"--jobs={options.jobs}: at least 1")
+    if options.launcher == "skypilot" and not (options.accelerators and "://" in (options.bucket or "")):
+        parser.error("--launcher=skypilot needs --accelerators=tpu-v6e-8 (say) and --bucket=gs://NAME")
+    return options
+
+
+def check_all(runs: tuple[Run, ...]) -> None:
+    """Hold each config against itself now, rather than hours later when its turn comes."""
+    from gormley_vision.experiment import check  # jax and its friends: seconds
+
+    for run in runs:
+        try:
+            check(run.config)
+        except UserError as error:
+            raise UserError(f"the run {run.name}: {error}") from error
+
+
+def write_skypilot(sweep: Sweep, options: argparse.Namespace) -> int:
+    """The files, and what to type."""
+    mounts = dict(mount.split("=", 1) for mount in options.mount)
+    folder = sweep.folder / "skypilot"
+    paths = write_jobs(sweep, folder, accelerators=options.accelerators, bucket=options.bucket, mounts=mounts)
+    print(f"wrote {len(paths)} managed jobs; launch them from the repository's root:")
+    for path in paths:
+        print(f"  sky jobs launch -y --detach-run '{path}'")
+    return 0
+
+
+class Watch:
+    """A live table on a terminal; elsewhere a line for each change, and one a minute. Renews the report as runs end."""
+
+    def __init__(self, sweep: Sweep) -> None:
+        self.sweep = sweep
+        self.console = Console(stderr=True)
+        self.live = Live(console=self.console, auto_refresh=False) if self.console.is_terminal else None
+        self.states: list[str] = []
+        self.said = 0.0
+
+    def __call__(self, jobs: list[Job]) -> None:
+        """Called about twice a second."""
+        states = [job.state for job in jobs]
+        if [state in ("done", "failed") for state in states] != [old in ("done", "failed") for old in self.states]:
+            write_report(self.sweep, states)
+        if self.live is not None:
+            self.live.start()
+            self.live.update(table(jobs), refresh=True)
+            if not any(job.process for job in jobs):
+                self.live.stop()
+        else:
+            changed = [job for job, old in zip(jobs, self.states or [""] * len(jobs), strict=True) if job.state != old]
+            for job in changed:
+                self.console.print(f"{job.state}: {job.run.name}", highlight=False, soft_wrap=True)
+            if changed or time.monotonic() - self.said > _SAY_EVERY:
+                self.console.print(progress(jobs), highlight=False, soft_wrap=True)
+                self.said = time.monotonic()
+        self.states = states
+
+
+def table(jobs: list[Job]) -> Table:
+    """A line a run, with what it printed last."""
+    grid = Table("run", "state", "last line", caption=progress(jobs))
+    for job in jobs:
+        grid.add_row(job.run.name, job.state, job.last_line() if job.state in ("running", "failed") else "")
+    return grid
+
+
+def progress(jobs: list[Job]) -> str:
+    """'5 done, 2 running, 5 waiting; about 12 min left', by the mean time of those that ended here."""
+    counts = Counter(job.state for job in jobs)
+    text = ", ".join(
+        f"{counts[state]} {state}" for state in ("done", "failed", "running", "elsewhere") if counts[state]
+    )
+    text += f", {counts['waiting']} waiting" if counts["waiting"] else ""
+    ended = [job.seconds for job in jobs if job.state == "done" and job.seconds]
+    running = [time.monotonic() - job.began for job in jobs if job.process]
+    if ended and running:
+        mean = sum(ended) / len(ended)
+        left = counts["waiting"] * mean + sum(max(0.0, mean - seconds) for seconds in running)
+        text += f"; about {left / len(running) / 60:.0f} min left"
+    return text
+
+
+def summary(sweep: Sweep, jobs: list[Job]) -> int:
+    """The best, the failed, and the exit status."""
+    rows = write_report(sweep, [job.state for job in jobs])
+    for row in rows[:5]:
+        if row.final:
+            print(f"{sweep.metric} {row.final[sweep.metric]:.4f}  {row.name}")
+    for job in jobs:
+        if job.state == "failed":
+            print(f"failed: {job.run.name}: {job.last_line()} ({job.output})", file=sys.stderr)
+    print(f"{sweep.folder / 'sweep.html'}, {sweep.folder / 'leaderboard.csv'}")
+    states = {job.state for job in jobs}
+    if "stopped" in states or "waiting" in states:
+        print("stopped; the same command goes on", file=sys.stderr)
+        return 128 + signal.SIGTERM
+    return 1 if "failed" in states else 0
+
+
+if __name__ == "__main__":
+    with reported():
+        sys.exit(main())
