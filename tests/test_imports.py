@@ -29,6 +29,7 @@ ALLOWED = {
     "sampling": {"experiment", "training", "tasks", "errors"},
     "inspection": {"sampling", "tasks", "models", "layers", "errors"},
     "run": {"experiment", "training", "errors"},
+    "sweeps": {"command_line", "config", "durations", "files", "errors"},
     "__init__": {"sampling"},
 }
 
@@ -75,8 +76,9 @@ def test_files_stay_small_and_say_what_they_are():
 
 def test_configs_and_flags_load_nothing_heavy():
     code = (
-        "import sys, glob; from gormley_vision import command_line\n"
+        "import sys, glob; from pathlib import Path; from gormley_vision import command_line\n"
         "for f in glob.glob('configs/*.py'): command_line.load_config_file(f)\n"
+        "for f in glob.glob('configs/sweeps/*.py'): command_line.load_python(Path(f))\n"
         "print(sorted({'jax', 'flax', 'optax', 'numpy', 'tensorflow_datasets'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

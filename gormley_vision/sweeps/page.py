@@ -103,12 +103,12 @@ def _plot(name: str, rows: Sequence["Row"], colours: Mapping[str, str]) -> str:
         return _LEFT + right, _HEIGHT - _BOTTOM - up
 
     marks = ""
-    for share in (0.0, 0.5, 1.0):
+    for share, side in ((0.0, "start"), (0.5, "middle"), (1.0, "end")):
         x, y = x0 + share * (x1 - x0), y0 + share * (y1 - y0)
         (across, low), (left, up) = place(x, y0), place(x0, y)
         marks += f'<line x1="{left:.1f}" x2="{_WIDTH - 12}" y1="{up:.1f}" y2="{up:.1f}"/>'
         marks += f'<text x="{_LEFT - 6}" y="{up + 4:.1f}" text-anchor="end">{y:.4g}</text>'
-        marks += f'<text x="{across:.1f}" y="{low + 16:.1f}" text-anchor="middle">{x:.0f}</text>'
+        marks += f'<text x="{across:.1f}" y="{low + 16:.1f}" text-anchor="{side}">{x:.0f}</text>'
     for run, curve in curves.items():
         thin = curve[:: max(1, len(curve) // _MOST_POINTS)] + curve[-1:]
         line = " ".join("{:.1f},{:.1f}".format(*place(x, y)) for x, y in thin)

@@ -1,0 +1,112 @@
+"""A sweep of real processes, killed outright and started again; and how a machine is divided."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from gormley_vision.errors import UserError
+from gormley_vision.sweeps import local
+
+ROOT = Path(__file__).parents[2]
+FILE = f"""
+BASE = "{ROOT}/configs/vit_mnist.py:smoke"
+METRIC = "loss/classifier"
+HIGHER_IS_BETTER = False
+FIXED = {{"duration": "20 steps", "checkpoint.every": "4 steps"}}
+def sweep():
+    for seed in (0, 1):
+        yield {{"seed": seed}}
+    yield {{"data.image_size": 28, "data.source": "npz", "data.path": "{{}}"}}
+"""
+
+
+def sweep(folder, **streams):
+    words = ["scripts/sweep.py", f"--config={folder / 'file.py'}", f"--workdir={folder / 'runs'}"]
+    alone = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}  # one device, not the tests' eight
+    return subprocess.Popen([sys.executable, *words], cwd=ROOT, env=alone, start_new_session=True, text=True, **streams)
+
+
+def whole_checkpoints(run):
+    return [path for path in (run / "checkpoints").glob("*") if path.name.isdigit()]
+
+
+def wait_for(condition, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def children_of(process):
+    done = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True, check=False)
+    return [int(pid) for pid in done.stdout.split() if Path(f"/proc/{pid}").exists()]
+
+
+def test_a_sweep_killed_with_its_runs_goes_on_and_tells_what_failed(tmp_path):
+    (tmp_path / "file.py").write_text(FILE.replace("{}", str(tmp_path / "missing.npz")))
+    runs = tmp_path / "runs"
+    first = sweep(tmp_path)
+    wait_for(lambda: whole_checkpoints(runs / "seed=1"))
+    pids = [first.pid, *children_of(first)]
+    assert len(pids) == 2
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    first.wait()
+    finished = (runs / "seed=0" / "output.log").read_text()
+
+    done = sweep(tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    out, err = done.communicate(timeout=240)
+    assert done.returncode == 1
+    assert "missing.npz" in err  # the failed one, with its own words
+    assert (runs / "seed=0" / "output.log").read_text() == finished  # not begun again
+    assert "continuing after step" in (runs / "seed=1" / "output.log").read_text()
+    table = list(csv.DictReader((runs / "leaderboard.csv").read_text().splitlines()))
+    assert sorted(row["state"] for row in table) == ["done", "done", "failed"]
+    figures = [float(row["loss/classifier"]) for row in table[:2]]
+    assert figures == sorted(figures)
+    last = json.loads((runs / "seed=1" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert {row["seed"]: row for row in table}["1"]["loss/classifier"] == str(last["loss/classifier"])
+    assert f"{figures[0]:.4f}" in out
+    assert "<svg" in (runs / "sweep.html").read_text()
+
+
+def test_sigterm_saves_the_run_under_way(tmp_path):
+    text = FILE.replace("20 steps", "100000 steps").replace("4 steps", "100000 steps")
+    (tmp_path / "file.py").write_text(text)
+    process = sweep(tmp_path, stderr=subprocess.PIPE)
+    run = tmp_path / "runs" / "seed=0"
+    wait_for(lambda: (run / "metrics.jsonl").exists() and (run / "metrics.jsonl").stat().st_size)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "the same command goes on" in err
+    assert len(whole_checkpoints(run)) == 1
+    assert not (tmp_path / "runs" / "seed=1").exists()
+
+
+def test_a_machine_is_divided_and_no_part_has_anothers_share(monkeypatch):
+    monkeypatch.setattr(local.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    parts = local.shares("cpu", 3)
+    assert [sorted(part.cores) for part in parts] == [[0, 1], [2, 3], [4, 5]]
+    gpus = local.shares("gpu:0,1,2,3", 2)
+    assert [part.environment["CUDA_VISIBLE_DEVICES"] for part in gpus] == ["0,1", "2,3"]
+    assert [sorted(part.cores) for part in gpus] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    chips = local.shares("tpu:0,1", 2)
+    assert [part.environment["TPU_VISIBLE_CHIPS"] for part in chips] == ["0", "1"]
+
+
+@pytest.mark.parametrize(
+    ("devices", "count", "message"),
+    [("cpu", 9, "pass --jobs=8"), ("gpu", 1, "write cpu, gpu:0"), ("gpu:0", 2, "--jobs=1"), ("tpu:0,1", 1, "--jobs=2")],
+)
+def test_more_runs_than_devices_are_refused(monkeypatch, devices, count, message):
+    monkeypatch.setattr(local.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    with pytest.raises(UserError, match=message):
+        local.shares(devices, count)
