@@ -1,8 +1,9 @@
 """From a config to what it names: the task, the batches, the run; and back from a run's folder."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
@@ -105,15 +106,16 @@ def make_batches(config: Config, progress=None, split: str = "") -> Batches:
     return open_batches(
         seed=config["seed"],
         minibatches=config["gan"]["discriminator_steps"] if config["task"] == "gan" else 1,
-        columns=None if hosts.alone() else Shardings(_mesh(config), ()).columns(data["batch_size"]),
+        columns=None if hosts.alone() else Shardings(mesh_of(config), ()).columns(data["batch_size"]),
         progress=progress,
         **data,
     )
 
 
-def _mesh(config: Config) -> Mesh:
+def mesh_of(config: Config, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The config's mesh, of all devices or of these."""
     accumulate = config["optimizer"]["accumulate"] if config["task"] == "classification" else 1
-    return make_mesh(config["mesh"], config["data"]["batch_size"], accumulate)
+    return make_mesh(config["mesh"], config["data"]["batch_size"], accumulate, devices)
 
 
 def make_task(config: Config, *, class_names: tuple[str, ...], epoch_images: int) -> Task:

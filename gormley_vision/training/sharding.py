@@ -8,7 +8,7 @@ partitioner puts in the communication: models know nothing of all this.
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -52,15 +52,17 @@ def parse_rules(text: str) -> tuple[Rule, ...]:
     return tuple(rules)
 
 
-def make_mesh(sizes: Mapping[str, Any], batch_size: int, microbatches: int = 1) -> Mesh:
-    """A mesh of `sizes['data']` x `['fsdp']` x `['tensor']` devices; data=0 takes what the others leave.
+def make_mesh(
+    sizes: Mapping[str, Any], batch_size: int, microbatches: int = 1, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
+    """A mesh of `sizes['data']` x `['fsdp']` x `['tensor']` of the `devices` (all); data=0 takes what the others leave.
 
     `batch_size` images are computed in `microbatches` pieces, and each piece divides over the devices.
 
     Raises:
         UserError: too few devices, or a batch that does not divide over them; with the nearest that would.
     """
-    devices = jax.devices()
+    devices = jax.devices() if devices is None else devices
     data, fsdp, tensor = (sizes[axis] for axis in AXES)
     if not data:
         data = len(devices) // (fsdp * tensor)

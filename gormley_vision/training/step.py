@@ -41,6 +41,10 @@ class Step:
         """Dispatch one step."""
         return self._run(state, resident, piece, key)
 
+    def lower(self, state: Any, resident: Any, piece: Any, key: Any) -> jax.stages.Lowered:
+        """The program of a step on arrays of these shapes and places, not compiled yet."""
+        return self._run.lower(state, resident, piece, key)
+
     def refuse_non_finite(self, step: int, finite: jax.Array, workdir: Path) -> None:
         """Raise if the step that ended at `step` met a NaN or an infinity, naming the first tensor."""
         flags = jax.device_get(finite)

@@ -1,0 +1,213 @@
+"""What a compiled step costs a device, each loop's body as often as it runs.
+
+`Compiled.cost_analysis()` takes the body of a loop once, whatever its trip count: for a net scanned over its layers
+that is one layer of many. Here every computation has the number of times that it runs, and what is summed over its
+instructions is multiplied by it: FLOPs of products, bytes of device memory, collectives, the compiler's own cycles.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping
+
+from gormley_vision.planning.hlo import Computation, Instruction, arrays, bytes_of, called_by, parse
+
+# Of no cost by themselves: names for values, and the loops and calls whose bodies are walked.
+_FREE = {
+    *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call", "after-all"),
+    *("copy-start", "copy-done", "async-start", "async-update", "async-done", "partition-id", "replica-id", "iota"),
+}
+_COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+
+
+@dataclasses.dataclass(frozen=True)
+class Collective:
+    """One exchange between devices, and how often a step does it."""
+
+    kind: str
+    payload: int  # bytes of its larger side on one device
+    group: int  # devices that take part together
+    times: float
+
+    @property
+    def wire_bytes(self) -> float:
+        """Sent by one device in a step, by the ring algorithm (Patarasuk and Yuan 2009): twice for an all-reduce."""
+        share = {"all-reduce": 2 * (self.group - 1) / self.group, "collective-permute": 1.0}
+        return self.times * self.payload * share.get(self.kind, (self.group - 1) / self.group)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """Of one step on one device."""
+
+    flops: float  # of matrix products and convolutions
+    hbm_bytes: float  # read and written
+    cycles: float  # the compiler's estimate, where it gives one (TPU): collectives not among them
+    collectives: tuple[Collective, ...]
+    unknown_loops: int  # whose length the text does not tell: taken once
+
+
+def cost_of(text: str) -> Cost:
+    """Of `Compiled.as_text()`."""
+    computations = parse(text)
+    times, fused, unknown = _times(computations)
+    flops = hbm = cycles = 0.0
+    collectives: dict[str, Collective] = {}
+    for name, count in times.items():
+        computation = computations[name]
+        for instruction in computation.instructions.values():
+            flops += count * _flops(instruction, computation)
+            kind = instruction.opcode.removesuffix("-start")
+            if kind in _COLLECTIVES:
+                found = _collective(kind, instruction, computation, count)
+                # An exchange that runs beside other work stands in the text once for each part of it.
+                channel = re.search(r"channel_id=(\d+)", instruction.attributes)
+                key = channel[1] if channel else f"{name}/{instruction.name}"
+                if key not in collectives or collectives[key].times < count:
+                    collectives[key] = found
+            if name not in fused:
+                hbm += count * _hbm_bytes(instruction, computation, computations)
+                estimate = re.search(r'"estimated_cycles":"(\d+)"', instruction.attributes)
+                cycles += count * int(estimate[1]) if estimate else 0.0
+    exchanges = tuple(collective for collective in collectives.values() if collective.group > 1)
+    return Cost(flops, hbm, cycles, exchanges, unknown)
+
+
+def _times(computations: Mapping[str, Computation]) -> tuple[dict[str, float], set[str], int]:
+    """How often each computation runs in a step, and which are inside one operation (a fusion, a reduction);
+    and how many loops are of unknown length, and taken once."""
+    times: dict[str, float] = {}
+    fused: set[str] = set()
+    unknown = 0
+
+    def walk(name: str, count: float, inside: bool) -> None:
+        nonlocal unknown
+        times[name] = times.get(name, 0.0) + count
+        if inside:
+            fused.add(name)
+        for instruction in computations[name].instructions.values():
+            for role, called in called_by(instruction):
+                loops = 1
+                if role in ("body", "condition"):
+                    known = _trips(instruction, computations[name], computations)
+                    loops, unknown = known or 1, unknown + (known is None and role == "body")
+                deeper = inside or instruction.opcode not in ("while", "conditional", "call", "async-start")
+                walk(called, count * loops, deeper)
+
+    walk(next(c.name for c in computations.values() if c.is_entry), 1.0, False)
+    return times, fused, unknown
+
+
+def _trips(loop: Instruction, around: Computation, computations: Mapping[str, Computation]) -> int | None:
+    """How often a loop runs: as the compiler says, or as its condition does, `counter < constant`; None if neither."""
+    if known := re.search(r'"known_trip_count":\{"n":"(\d+)"\}', loop.attributes):
+        return int(known[1])
+    condition = computations[dict(called_by(loop))["condition"]].instructions.values()
+    integers = [i for i in condition if i.shape.startswith(("s32[]", "u32[]"))]
+    limits = [i for i in integers if i.opcode == "constant"]
+    counters = [i for i in integers if i.opcode == "get-tuple-element"]
+    start = around.instructions[loop.operands[0]]
+    if len(limits) != 1 or len(counters) != 1 or start.opcode != "tuple":
+        return None
+    index = re.search(r"index=(\d+)", counters[0].attributes)
+    first = around.instructions[start.operands[int(index[1])]] if index else None
+    while first and first.opcode == "copy":
+        first = around.instructions[first.operands[0]]
+    return int(limits[0].literal) - int(first.literal) if first and first.opcode == "constant" else None
+
+
+def _flops(instruction: Instruction, computation: Computation) -> float:
+    """Two for each multiplication and addition of a product or convolution; 0 for everything else.
+
+    A convolution multiplies only where its window meets the image: not in the padding, nor between dilated pixels.
+    """
+    if instruction.opcode not in ("dot", "convolution"):
+        return 0.0
+    (_, out, _), left, right = (
+        next(arrays(shape))
+        for shape in (instruction.shape, *(computation.instructions[x].shape for x in instruction.operands[:2]))
+    )
+    if instruction.opcode == "dot":
+        contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", instruction.attributes)
+        sides = [int(i) for i in contracted[1].split(",") if i] if contracted else []
+        return 2.0 * math.prod(out) * math.prod(left[1][i] for i in sides)
+    labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", instruction.attributes)
+    assert labels is not None
+    image, kernel, result = labels.groups()
+    products = out[result.index("b")] * out[result.index("f")] * right[1][kernel.index("i")]
+    groups = re.search(r"batch_group_count=(\d+)", instruction.attributes)
+    window = _window(instruction.attributes)
+    for number in range(len(image) - 2):
+        i = str(number)
+        side = {key: values[number] for key, values in window.items()}
+        products *= _meetings(left[1][image.index(i)], right[1][kernel.index(i)], out[result.index(i)], **side)
+    return 2.0 * products / (int(groups[1]) if groups else 1)
+
+
+def _window(attributes: str) -> dict[str, list[int]]:
+    """{'stride': [1, 1], 'pad': [0, 0], ...} of `window={size=3x3 pad=1_1x1_1 ...}`; the rest are defaults."""
+    found = re.search(r"window=\{([^}]*)\}", attributes)
+    words = dict(word.split("=") for word in found[1].split()) if found else {}
+    sizes = words.get("size", "")
+    rank = len(sizes.split("x")) if sizes else 0
+    defaults = {"stride": "1", "pad": "0_0", "lhs_dilate": "1", "rhs_dilate": "1"}
+    return {
+        key: [int(part.split("_")[0]) for part in words.get(key, "x".join([default] * rank)).split("x") if part]
+        for key, default in defaults.items()
+    }
+
+
+def _meetings(image: int, kernel: int, out: int, *, stride: int, pad: int, lhs_dilate: int, rhs_dilate: int) -> int:
+    """Pairs of an output and a tap of the kernel that meet a pixel, along one side."""
+    return sum(
+        0 <= (at := o * stride + tap * rhs_dilate - pad) <= (image - 1) * lhs_dilate and at % lhs_dilate == 0
+        for o in range(out)
+        for tap in range(kernel)
+    )
+
+
+def _hbm_bytes(instruction: Instruction, computation: Computation, computations: Mapping[str, Computation]) -> float:
+    """Read and written by one operation: slices count as what is taken or put, as for the compiler."""
+    if instruction.opcode in _FREE:
+        return 0.0
+    operands = [
+        computation.instructions[name].shape for name in instruction.operands if name in computation.instructions
+    ]
+    called = [name for role, name in called_by(instruction) if role == "calls"]
+    inner = computations[called[0]].instructions if called else {instruction.name: instruction}
+    taken: dict[int, int] = {}  # operand: bytes of it that are used
+    numbers = {i.name: int(i.literal) for i in inner.values() if i.opcode == "parameter"}
+    numbers |= {} if called else {name: i for i, name in enumerate(instruction.operands)}
+    result = instruction.shape
+    written = bytes_of(result, hbm_only=True)
+    for i in inner.values():
+        if i.opcode == "dynamic-slice" and i.operands[0] in numbers:
+            taken[numbers[i.operands[0]]] = bytes_of(i.shape)
+        if i.opcode == "dynamic-update-slice" and i.operands[0] in numbers:
+            shapes = inner if called else computation.instructions
+            update = bytes_of(shapes[i.operands[1]].shape)
+            taken[numbers[i.operands[0]]] = 0
+            whole = bytes_of(i.shape, hbm_only=bool(written))
+            written = max(update, written - whole + update) if written else 0
+    read = sum(min(bytes_of(shape, hbm_only=True), taken.get(i, math.inf)) for i, shape in enumerate(operands))
+    return read + written
+
+
+def _collective(kind: str, instruction: Instruction, computation: Computation, count: float) -> Collective:
+    operands = sum(bytes_of(computation.instructions[name].shape) for name in instruction.operands)
+    largest = max(operands, bytes_of(instruction.shape) if not instruction.opcode.endswith("-start") else 0)
+    if kind == "all-reduce" and computation.name.startswith("all-reduce-scatter"):
+        kind = "reduce-scatter"  # TPU's fusion of an all-reduce and the slice of it that is kept
+    return Collective(kind, largest, _group(instruction.attributes), count)
+
+
+def _group(attributes: str) -> int:
+    """Devices in a replica group, in any of the three ways that XLA writes them."""
+    if listed := re.search(r"replica_groups=\{\{([\d,]+)\}", attributes):
+        return len(listed[1].split(","))
+    if tiled := re.search(r"replica_groups=\[(\d+),(\d+)\]", attributes):
+        return int(tiled[2])
+    if named := re.search(r"replica_groups=mesh\[([^\]]*)\] ?\{([^}]*)\}", attributes):
+        sizes = dict(part.split("=") for part in re.findall(r"'[^']+'=\d+", named[1]))
+        return math.prod(int(sizes[axis]) for axis in re.findall(r"'[^']+'", named[2]))
+    return 2 if "source_target_pairs" in attributes else 1

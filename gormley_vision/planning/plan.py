@@ -1,0 +1,178 @@
+"""What a training step needs on given devices: the very step that trains, compiled and not run."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gormley_vision.config import flatten
+from gormley_vision.experiment import make_task, mesh_of
+from gormley_vision.planning.chips import Chip
+from gormley_vision.planning.cost import Cost, cost_of
+from gormley_vision.training import checkpoints as ckpt
+from gormley_vision.training.sharding import Shardings, parse_rules
+from gormley_vision.training.step import Step
+
+Config = Mapping[str, Any]
+GIB = 2**30
+_KINDS = {"variables": "parameters", "ema": "averages"}  # by a node of the state's names; all else is the optimizer's
+
+
+def plan(
+    config: Config, devices: Sequence[jax.Device], chip: Chip, capacity: int, classes: int, epoch_images: int
+) -> dict[str, Any]:
+    """Compile the config's step for these devices, and report; a document of plain JSON.
+
+    Args:
+        chip: rates of one device; `capacity`: bytes that a program may use on it.
+        classes, epoch_images: of the data set, which is not read.
+
+    Returns:
+        'fits', 'memory' (bytes a device by kind), and, where it fits, 'step' (FLOPs, bytes, seconds) and 'collectives'.
+    """
+    mesh = mesh_of(config, devices)
+    images = config["data"]["batch_size"] * (config["gan"]["discriminator_steps"] if config["task"] == "gan" else 1)
+    lowered, memory = lower(config, mesh, classes, epoch_images)
+    report: dict[str, Any] = {
+        "device": devices[0].device_kind,
+        "devices": mesh.size,
+        "chips": -(-mesh.size // chip.devices_per_chip),
+        "mesh": dict(mesh.shape),
+        "images": images,
+        "capacity": capacity,
+    }
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return report | {"fits": False, "memory": memory, "needed": _needed(str(error)), "error": str(error)}
+    analysis = compiled.memory_analysis()
+    memory |= {
+        "padding": analysis.argument_size_in_bytes - sum(memory.values()),
+        "outputs": analysis.output_size_in_bytes - analysis.alias_size_in_bytes,
+        "activations and temporaries": analysis.temp_size_in_bytes,
+        "program": analysis.generated_code_size_in_bytes,
+    }
+    cost = cost_of(compiled.as_text())
+    needed = sum(memory.values())
+    return report | {
+        "fits": needed <= capacity,
+        "memory": memory,
+        "needed": needed,
+        "step": _step(cost, chip, images, mesh.size),
+        "collectives": [_describe(collective) for collective in cost.collectives],
+        "unknown_loops": cost.unknown_loops,
+        "compiler_flops": (compiled.cost_analysis() or {}).get("flops", 0.0),  # each loop's body once
+    }
+
+
+def lower(config: Config, mesh: jax.sharding.Mesh, classes: int, epoch_images: int):
+    """The step's program for this mesh, and {kind: bytes on one device} of what it is called with."""
+    shardings = Shardings(mesh, parse_rules(config["mesh"]["rules"]))
+    task = make_task(config, class_names=tuple(map(str, range(classes))), epoch_images=epoch_images)
+
+    def placed(x: Any, sharding: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+    key = placed(jax.eval_shape(lambda: jax.random.key(0)), shardings.replicated)
+    shapes = jax.eval_shape(task.init, key)
+    places = shardings.tree(shapes)
+    data = config["data"]
+    side = (data["image_size"], data["image_size"], data["channels"])
+    labels = jax.ShapeDtypeStruct((task.minibatches, data["batch_size"]), jnp.int32, sharding=shardings.batch)
+    piece = {
+        "image": jax.ShapeDtypeStruct((*labels.shape, *side), jnp.uint8, sharding=shardings.batch),
+        "label": labels,
+    }
+    step = Step(task, lambda _, piece: piece, places, shardings.replicated)
+    state = jax.tree.map(placed, shapes, places)
+    memory = {"parameters": 0, "averages": 0, "optimizer": 0}
+    for name, leaf in ckpt.flat(state).items():
+        kind = next((kind for node, kind in _KINDS.items() if node in name.split("/")), "optimizer")
+        memory[kind] += _local_bytes(leaf)
+    memory["batch"] = sum(map(_local_bytes, piece.values()))
+    return step.lower(state, {}, piece, key), memory
+
+
+def _local_bytes(x: jax.ShapeDtypeStruct) -> int:
+    assert x.sharding is not None
+    return int(np.prod(x.sharding.shard_shape(x.shape))) * x.dtype.itemsize
+
+
+def _needed(message: str) -> int:
+    """Bytes that the compiler would have needed, as its refusal says: '... temporaries (1.50T) exceeds ...'."""
+    sizes = re.findall(r"([\d.]+)([KMGT])(?:i?B)?\b", message)
+    return max((int(float(n) * 1024 ** ("KMGT".index(unit) + 1)) for n, unit in sizes), default=0)
+
+
+def _step(cost: Cost, chip: Chip, images: int, devices: int) -> dict[str, float]:
+    """Figures of one step on one device. Seconds are floors: no device is ever as fast as its peak."""
+    wire = sum(collective.wire_bytes for collective in cost.collectives)
+    seconds = {
+        "products": cost.flops / chip.flops,
+        "memory": cost.hbm_bytes / chip.hbm_bandwidth,
+        "links": wire / chip.link_bandwidth,
+    }
+    bound = max(seconds, key=lambda part: seconds[part])
+    estimate = cost.cycles / chip.clock if cost.cycles else seconds[bound]
+    return {
+        "flops": cost.flops,
+        "hbm_bytes": cost.hbm_bytes,
+        "wire_bytes": wire,
+        **{f"seconds_of_{part}": value for part, value in seconds.items()},
+        "seconds_at_least": seconds[bound],
+        "seconds_by_the_compiler": estimate,
+        "images_per_second": images / max(estimate, seconds["links"]),
+    }
+
+
+def _describe(collective: Any) -> dict[str, Any]:
+    fields = {key: getattr(collective, key) for key in ("kind", "payload", "group", "times")}
+    return fields | {"wire_bytes": collective.wire_bytes}
+
+
+def split_memory(memory: Mapping[str, int], smaller: Mapping[str, int], share: float) -> dict[str, int]:
+    """`memory` with its temporaries told apart: what grows with the batch (activations, kept from the forward pass for
+    the backward pass), and what does not (gathered parameters, gradients).
+
+    `smaller` is the memory at `share` of the batch: the compiler does not say which is which, so two sizes do.
+    """
+    both = "activations and temporaries"
+    growing = round((memory[both] - smaller[both]) / (1 - share))
+    activations = min(max(growing, 0), memory[both])
+    rest = {key: value for key, value in memory.items() if key != both}
+    return rest | {"activations": activations, "temporaries": memory[both] - activations}
+
+
+def remedies(config: Config, devices: int) -> list[dict[str, Any]]:
+    """Overrides that may make a step fit, each by itself."""
+    found: list[dict[str, Any]] = []
+    mesh, batch = config["mesh"], config["data"]["batch_size"]
+    if config["task"] == "classification":
+        if not config["vit"]["remat"]:
+            found.append({"vit.remat": True})
+        pieces = 2 * config["optimizer"]["accumulate"]
+        if batch % (pieces * (devices // mesh["tensor"])) == 0:
+            found.append({"optimizer.accumulate": pieces})
+    whole = devices // mesh["tensor"]
+    if mesh["fsdp"] < whole:
+        found.append({"mesh.fsdp": whole, "mesh.data": 1})
+    if batch % 2 == 0 and (batch // 2) % whole == 0:
+        found.append({"data.batch_size": batch // 2})
+    if config["compute_dtype"] == "float32":
+        found.append({"compute_dtype": "bfloat16"})
+    return found
+
+
+def with_overrides(config: Config, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of the config with these keys, written 'section.key'."""
+    copy = {key: dict(value) if isinstance(value, Mapping) else value for key, value in config.items()}
+    for key, value in overrides.items():
+        assert key in flatten(config), key
+        section, _, name = key.rpartition(".")
+        (copy[section] if section else copy)[name] = value
+    return copy

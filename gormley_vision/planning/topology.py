@@ -1,0 +1,76 @@
+"""The devices to plan for: those of a TPU topology that is not here, or those that are."""
+
+import os
+import time
+
+import jax
+import jax.numpy as jnp
+
+from gormley_vision.errors import UserError
+from gormley_vision.planning.chips import CHIPS, Chip
+
+# libtpu is loaded for its compiler: it must not look for chips or a metadata server, nor tell that it found none.
+_QUIET = {
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_MIN_LOG_LEVEL": "4",
+    "TPU_STDERR_LOG_LEVEL": "4",
+}
+
+
+def devices_of(topology: str) -> list[jax.Device]:
+    """The devices of 'v5e:4x4', 'v5p:4x4x8', ...: descriptions that a program can be compiled for, in no machine.
+
+    Raises:
+        UserError: no such topology, or libtpu is not installed.
+    """
+    from jax.experimental import topologies
+
+    os.environ.update(_QUIET)
+    jax.config.update("jax_platforms", "cpu")
+    # A v4 chip's two cores are one device only in this mode, which is how Cloud TPU runs it.
+    options = {"chip_config_name": "megacore"} if topology.startswith("v4:") else {}
+    try:
+        return list(topologies.get_topology_desc(topology, platform="tpu", **options).devices)
+    except (jax.errors.JaxRuntimeError, ImportError, RuntimeError, AttributeError) as error:
+        if "libtpu" in str(error):
+            raise UserError('planning for a TPU needs its compiler: pip install -e ".[plan]"') from error
+        raise UserError(
+            f"--topology={topology}: {str(error).splitlines()[0]}; write GENERATION:CHIPS, as in v5e:4x4, v6e:8x16 "
+            "(2-D) or v4:4x4x4, v5p:4x4x8, tpu7x:2x2x2 (3-D), or 'here'"
+        ) from error
+
+
+def chip_of(device: jax.Device) -> Chip:
+    """A known chip's rates; of another device those measured now, in seconds, on float32.
+
+    Devices that share a machine's cores (virtual ones) share its rate.
+    """
+    if device.device_kind in CHIPS:
+        return CHIPS[device.device_kind]
+    share = len(jax.local_devices()) if device.platform == "cpu" else 1
+    square, long = jnp.ones((2048, 2048)), jnp.ones(1 << 26)
+    product = 2 * 2048**3 / _seconds(jax.jit(lambda x: x @ x), square)
+    copy = 2 * long.nbytes / _seconds(jax.jit(jnp.negative), long)
+    return Chip(product / share, copy / share, copy / share, 0.0, 1)
+
+
+def _seconds(function, argument: jax.Array) -> float:
+    """The best of eight."""
+    seconds = []
+    for _ in range(8):
+        began = time.perf_counter()
+        jax.block_until_ready(function(argument))
+        seconds.append(time.perf_counter() - began)
+    return min(seconds)
+
+
+def memory_of(device: jax.Device) -> int:
+    """Bytes for a program on one device: the TPU compiler's own limits, or what the device or the machine has."""
+    if device.device_kind in CHIPS:
+        return int(CHIPS[device.device_kind].memory_gib * 2**30)
+    if device.platform == "cpu":
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // len(jax.local_devices())
+    return device.memory_stats()["bytes_limit"]

@@ -1,0 +1,163 @@
+"""Whether a config fits on a TPU pod that you have not rented yet, and what a step there costs at least.
+
+    pip install -e ".[plan]"
+    python scripts/plan.py --config=configs/vit_s16_imagenet.py --topology=v5e:4x4 [--config.mesh.fsdp=4 ...]
+    python scripts/plan.py ... --batch_sizes=1024,2048,4096 --meshes=16x1x1,1x16x1    # a table of which fit
+    python scripts/plan.py --config=configs/vit_mnist.py                              # this machine
+
+The training step is compiled for the topology by TPU's own compiler, and not run: memory is what the compiler lays
+out; times are floors on paper. --price (per chip and hour) gives the cost of an epoch; --out writes it all as JSON.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from gormley_vision.command_line import check_flags
+from gormley_vision.config import validate
+from gormley_vision.errors import UserError, reported
+from gormley_vision.files import write_json
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment: configs/NAME.py.")
+_TOPOLOGY = flags.DEFINE_string("topology", "here", "'here', or a TPU: v5e:4x4, v4:4x4x4, v5p:4x4x8, tpu7x:2x2x2 ...")
+_BATCH_SIZES = flags.DEFINE_list("batch_sizes", [], "Compare these.")
+_MESHES = flags.DEFINE_list("meshes", [], "Compare these, as DATAxFSDPxTENSOR.")
+_CLASSES = flags.DEFINE_integer("classes", 0, "Classes of the data set, where it is not a known one.")
+_EPOCH_IMAGES = flags.DEFINE_integer("epoch_images", 0, "Images of its training split, where it is not a known one.")
+_PRICE = flags.DEFINE_float("price", 0.0, "Of a chip for an hour, in any currency; cloud.google.com/tpu/pricing.")
+_OUT = flags.DEFINE_string("out", "", "Write the report here, as JSON.")
+
+# Classes and training images, so that no data need be at hand.
+_KNOWN = {"imagenet2012": (1000, 1281167), "cifar10": (10, 50000), "cifar100": (100, 50000), "mnist_5k": (10, 5000)}
+_ASSUMED = (10, 50000)
+
+
+def main(argv: list[str]) -> int:
+    """Parse, compile, print."""
+    with reported():
+        validate(_CONFIG.value)
+        config = _CONFIG.value.to_dict()
+        variants = list(variants_of(config))
+        from gormley_vision import experiment  # jax and its friends: seconds, so after the checks
+        from gormley_vision.planning import topology
+
+        experiment.check(config)
+        if _TOPOLOGY.value == "here":
+            import jax
+
+            devices = jax.devices()
+        else:
+            devices = topology.devices_of(_TOPOLOGY.value)
+        machine = (devices, topology.chip_of(devices[0]), topology.memory_of(devices[0]), *data_of(config))
+        reports = table(variants, machine) if len(variants) > 1 else [one(config, machine)]
+    if _OUT.value:
+        write_json(Path(_OUT.value), {"topology": _TOPOLOGY.value, "config": config, "reports": reports})
+        print(f"wrote {_OUT.value}")
+    return 0 if any(report["fits"] for report in reports) else 1
+
+
+def data_of(config: dict[str, Any]) -> tuple[int, int]:
+    """Classes and images of an epoch."""
+    data = config["data"]
+    known = _KNOWN.get(data["name"].partition(":")[0] or data["source"])
+    if known is None and not (_CLASSES.value and _EPOCH_IMAGES.value):
+        print(f"assumed: {_ASSUMED[0]} classes, {_ASSUMED[1]:,} images an epoch (--classes, --epoch_images)")
+    classes, images = known or _ASSUMED
+    return _CLASSES.value or classes, _EPOCH_IMAGES.value or images
+
+
+def variants_of(config: dict[str, Any]):
+    """Overrides to compare: each batch size on each mesh."""
+    for text in _MESHES.value or [""]:
+        sizes = text.split("x") if text else []
+        if text and not (len(sizes) == 3 and all(size.isdigit() for size in sizes)):
+            raise UserError(f"--meshes={text}: write DATAxFSDPxTENSOR, as in 4x4x1")
+        mesh = {f"mesh.{axis}": int(n) for axis, n in zip(("data", "fsdp", "tensor"), sizes, strict=False)}
+        for batch in _BATCH_SIZES.value or [config["data"]["batch_size"]]:
+            yield {"data.batch_size": int(batch), **mesh}
+
+
+def one(config: dict[str, Any], machine: tuple) -> dict[str, Any]:
+    """The report of one config, and, where it does not fit, of what would help."""
+    from gormley_vision.planning.plan import GIB, plan, remedies, split_memory, with_overrides
+
+    report = plan(config, *machine)
+    per_device = report["images"] // report["devices"]
+    if not report["fits"]:
+        print(f"does not fit: {report['needed'] / GIB:.2f} of {report['capacity'] / GIB:.2f} GiB on each device")
+        tried = []
+        for overrides in remedies(config, report["devices"]):
+            found = plan(with_overrides(config, overrides), *machine)
+            tried.append({"overrides": overrides, "needed": found["needed"], "fits": found["fits"]})
+        tried.sort(key=lambda remedy: remedy["needed"])
+        for remedy in tried:
+            words = " ".join(f"--config.{key}={value}" for key, value in remedy["overrides"].items())
+            fits = "fits" if remedy["fits"] else "does not fit"
+            print(f"  {remedy['needed'] / GIB:8.2f} GiB, {fits}: {words}")
+        return report | {"remedies": tried}
+    if per_device > 1 and config["data"]["batch_size"] % 2 == 0:
+        half = plan(with_overrides(config, {"data.batch_size": config["data"]["batch_size"] // 2}), *machine)
+        report["memory"] = split_memory(report["memory"], half["memory"], 0.5)
+    describe(report, machine[-1])
+    return report
+
+
+def describe(report: dict[str, Any], epoch_images: int) -> None:
+    """Print a report that fits."""
+    from gormley_vision.planning.plan import GIB
+
+    mesh = " x ".join(f"{axis} {size}" for axis, size in report["mesh"].items())
+    print(f"{report['devices']} devices ({report['chips']} chips) of {report['device']}: {mesh}")
+    print(f"\nmemory of a device: {report['needed'] / GIB:.2f} of {report['capacity'] / GIB:.2f} GiB")
+    for kind, size in report["memory"].items():
+        print(f"  {kind:<27} {size / GIB:9.3f} GiB")
+    step = report["step"]
+    print(f"\na step of {report['images']:,} images, on each device")
+    rows = (
+        ("products", "flops", "TFLOP", 1e12),
+        ("memory", "hbm_bytes", "GB", 1e9),
+        ("links", "wire_bytes", "GB", 1e9),
+    )
+    for part, key, unit, scale in rows:
+        print(f"  {part:<10} {step[key] / scale:12.3f} {unit:<6} at least {1e3 * step[f'seconds_of_{part}']:10.2f} ms")
+    print(f"  by the compiler's own estimate          {1e3 * step['seconds_by_the_compiler']:10.2f} ms, without links")
+    for collective in summed(report["collectives"]):
+        print("  {kind}: {times:.0f} a step, {wire_bytes:.3f} GB".format(**collective))
+    epoch = epoch_images / step["images_per_second"]
+    print(f"\non paper, at most {step['images_per_second']:,.0f} images/s: an epoch in {epoch / 60:.1f} min", end="")
+    print(f", {epoch / 3600 * report['chips'] * _PRICE.value:.2f} by --price" if _PRICE.value else "")
+
+
+def summed(collectives: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Times and GB of each kind."""
+    kinds = sorted({collective["kind"] for collective in collectives})
+    of_kind = {kind: [c for c in collectives if c["kind"] == kind] for kind in kinds}
+    return [
+        {"kind": kind, "times": sum(c["times"] for c in own), "wire_bytes": sum(c["wire_bytes"] for c in own) / 1e9}
+        for kind, own in of_kind.items()
+    ]
+
+
+def table(variants: list[dict[str, Any]], machine: tuple) -> list[dict[str, Any]]:
+    """Print and return a report for each variant."""
+    from gormley_vision.planning.plan import GIB, plan, with_overrides
+
+    config, reports = _CONFIG.value.to_dict(), []
+    print(f"{'batch':>8} {'mesh':>12} {'GiB a device':>13}  fits  {'images/s, on paper':>19}")
+    for overrides in variants:
+        report = plan(with_overrides(config, overrides), *machine)
+        reports.append(report | {"overrides": overrides})
+        mesh = "x".join(str(size) for size in report["mesh"].values())
+        rate = f"{report['step']['images_per_second']:,.0f}" if "step" in report else ""
+        fits = "yes" if report["fits"] else "no"
+        print(f"{overrides['data.batch_size']:>8} {mesh:>12} {report['needed'] / GIB:>13.2f}  {fits:<4}  {rate:>19}")
+    return reports
+
+
+if __name__ == "__main__":
+    with reported():
+        check_flags(sys.argv[1:])
+    app.run(main)
