@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from gormley_vision.layers import rope
 from gormley_vision.layers.attention import attend, attention_weights
+from gormley_vision.layers.partition import split_by_image
 
 xavier = nn.initializers.xavier_uniform()
 # Each of Q, K, V is drawn as the matrix [D, K*Dh] that it is.
@@ -99,7 +100,7 @@ class Projection(nn.Module):
         rows = 1
         for n in inner:
             rows *= n
-        y = x.astype(self.dtype).reshape(*lead, rows) @ kernel.reshape(rows, -1)
+        y = split_by_image(x.astype(self.dtype).reshape(*lead, rows) @ kernel.reshape(rows, -1))
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, self.shape).astype(self.dtype)
             y = y + bias.reshape((1,) * len(lead) + (-1,))
@@ -119,9 +120,9 @@ class MLP(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, N, D] -> [B, N, D]."""
         dense = partial(nn.Dense, dtype=self.dtype, kernel_init=xavier, bias_init=nn.initializers.normal(1e-6))
-        hidden = GELU[self.gelu](dense(self.mlp, name="in")(x))
+        hidden = GELU[self.gelu](split_by_image(dense(self.mlp, name="in")(x)))
         hidden = nn.Dropout(self.dropout, deterministic=not self.train)(hidden)
-        return dense(x.shape[-1], name="out")(hidden)
+        return split_by_image(dense(x.shape[-1], name="out")(hidden))
 
 
 class Block(nn.Module):

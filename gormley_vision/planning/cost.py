@@ -8,14 +8,14 @@ instructions is multiplied by it: FLOPs of products, bytes of device memory, col
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from gormley_vision.planning.hlo import Computation, Instruction, arrays, bytes_of, called_by, parse
 
 # Of no cost by themselves: names for values, and the loops and calls whose bodies are walked.
 _FREE = {
     *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call", "after-all"),
-    *("copy-start", "copy-done", "async-start", "async-update", "async-done", "partition-id", "replica-id", "iota"),
+    *("copy-done", "async-start", "async-update", "async-done", "partition-id", "replica-id", "iota"),
 }
 _COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 
@@ -99,21 +99,34 @@ def _times(computations: Mapping[str, Computation]) -> tuple[dict[str, float], s
 
 
 def _trips(loop: Instruction, around: Computation, computations: Mapping[str, Computation]) -> int | None:
-    """How often a loop runs: as the compiler says, or as its condition does, `counter < constant`; None if neither."""
+    """How often a loop runs; None where the text does not tell.
+
+    As the compiler says; or by where its counter starts, how it grows, and the constant it is compared with.
+    """
     if known := re.search(r'"known_trip_count":\{"n":"(\d+)"\}', loop.attributes):
         return int(known[1])
-    condition = computations[dict(called_by(loop))["condition"]].instructions.values()
-    integers = [i for i in condition if i.shape.startswith(("s32[]", "u32[]"))]
+    called = dict(called_by(loop))
+    integers = [i for i in computations[called["condition"]].instructions.values() if i.shape[:5] in ("s32[]", "u32[]")]
     limits = [i for i in integers if i.opcode == "constant"]
     counters = [i for i in integers if i.opcode == "get-tuple-element"]
-    start = around.instructions[loop.operands[0]]
-    if len(limits) != 1 or len(counters) != 1 or start.opcode != "tuple":
+    body = computations[called["body"]].instructions
+    start, end = around.instructions[loop.operands[0]], list(body.values())[-1]
+    if len(limits) != 1 or len(counters) != 1 or start.opcode != "tuple" or end.opcode != "tuple":
         return None
-    index = re.search(r"index=(\d+)", counters[0].attributes)
-    first = around.instructions[start.operands[int(index[1])]] if index else None
-    while first and first.opcode == "copy":
-        first = around.instructions[first.operands[0]]
-    return int(limits[0].literal) - int(first.literal) if first and first.opcode == "constant" else None
+    index = int(counters[0].attributes.partition("index=")[2].partition(",")[0])
+    first = _constant(around.instructions, start.operands[index])
+    added = body[end.operands[index]]
+    steps = [_constant(body, name) for name in added.operands] if added.opcode == "add" else []
+    step = next((step for step in steps if step), None)
+    return None if first is None or step is None else -(-(int(limits[0].literal) - first) // step)
+
+
+def _constant(instructions: Mapping[str, Instruction], name: str) -> int | None:
+    """The integer that a name stands for, if it does."""
+    instruction = instructions[name]
+    while instruction.opcode == "copy":
+        instruction = instructions[instruction.operands[0]]
+    return int(instruction.literal) if instruction.opcode == "constant" else None
 
 
 def _flops(instruction: Instruction, computation: Computation) -> float:
@@ -167,30 +180,34 @@ def _meetings(image: int, kernel: int, out: int, *, stride: int, pad: int, lhs_d
 
 
 def _hbm_bytes(instruction: Instruction, computation: Computation, computations: Mapping[str, Computation]) -> float:
-    """Read and written by one operation: slices count as what is taken or put, as for the compiler."""
+    """Read and written by one operation, of what lies in device memory."""
     if instruction.opcode in _FREE:
         return 0.0
-    operands = [
-        computation.instructions[name].shape for name in instruction.operands if name in computation.instructions
-    ]
+    written = bytes_of(instruction.shape, hbm_only=True)
+    if instruction.opcode == "copy-start":  # its result names both sides
+        return written
+    shapes = computation.instructions
+    read = [bytes_of(shapes[name].shape, hbm_only=True) if name in shapes else 0 for name in instruction.operands]
+    for operand, taken, kept in _slices(instruction, shapes, computations):
+        read[operand] = min(read[operand], taken)
+        written = max(0, written - kept)
+    return sum(read) + written
+
+
+def _slices(
+    instruction: Instruction, shapes: Mapping[str, Instruction], computations: Mapping[str, Computation]
+) -> Iterator[tuple[int, int, int]]:
+    """(operand, bytes read of it, bytes of it that stay as they are in the result), where that is less than all."""
     called = [name for role, name in called_by(instruction) if role == "calls"]
-    inner = computations[called[0]].instructions if called else {instruction.name: instruction}
-    taken: dict[int, int] = {}  # operand: bytes of it that are used
+    inner = computations[called[0]].instructions if called else shapes
     numbers = {i.name: int(i.literal) for i in inner.values() if i.opcode == "parameter"}
-    numbers |= {} if called else {name: i for i, name in enumerate(instruction.operands)}
-    result = instruction.shape
-    written = bytes_of(result, hbm_only=True)
-    for i in inner.values():
+    if not called:
+        numbers = {name: number for number, name in enumerate(instruction.operands)}
+    for i in inner.values() if called else [instruction]:
         if i.opcode == "dynamic-slice" and i.operands[0] in numbers:
-            taken[numbers[i.operands[0]]] = bytes_of(i.shape)
+            yield numbers[i.operands[0]], bytes_of(i.shape), 0
         if i.opcode == "dynamic-update-slice" and i.operands[0] in numbers:
-            shapes = inner if called else computation.instructions
-            update = bytes_of(shapes[i.operands[1]].shape)
-            taken[numbers[i.operands[0]]] = 0
-            whole = bytes_of(i.shape, hbm_only=bool(written))
-            written = max(update, written - whole + update) if written else 0
-    read = sum(min(bytes_of(shape, hbm_only=True), taken.get(i, math.inf)) for i, shape in enumerate(operands))
-    return read + written
+            yield numbers[i.operands[0]], 0, bytes_of(i.shape) - bytes_of(inner[i.operands[1]].shape)
 
 
 def _collective(kind: str, instruction: Instruction, computation: Computation, count: float) -> Collective:

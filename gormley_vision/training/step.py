@@ -26,7 +26,8 @@ class Step:
 
         def step(state: Any, resident: Any, piece: Any, key: jax.Array) -> tuple[Any, Any, jax.Array]:
             self.traces += 1
-            state, metrics, checks = task.train_step(state, fetch(resident, piece), key)
+            with jax.sharding.use_abstract_mesh(replicated.mesh.abstract_mesh):  # for layers/partition.py
+                state, metrics, checks = task.train_step(state, fetch(resident, piece), key)
             metrics = {name: value.astype(jnp.float32) for name, value in metrics.items()}
             # Finite losses and gradients can still overflow in a norm that is logged, or in the update.
             after = {f"metric/{name}": value for name, value in metrics.items()}
