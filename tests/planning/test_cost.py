@@ -48,7 +48,8 @@ def test_a_loop_whose_length_depends_on_data_is_told():
 
 
 @pytest.mark.parametrize(
-    ("strides", "padding", "dilation"), [((1, 1), "VALID", None), ((2, 1), "SAME", None), ((1, 1), ((1, 2), (3, 0)), (2, 3))]
+    ("strides", "padding", "dilation"),
+    [((1, 1), "VALID", None), ((2, 1), "SAME", None), ((1, 1), ((1, 2), (3, 0)), (2, 3))],
 )
 def test_a_convolution_multiplies_where_window_and_image_meet(strides, padding, dilation):
     """With ones for image and kernel, each output is the number of multiplications that made it."""

