@@ -1,4 +1,4 @@
-"""FLOPs, bytes and exchanges read from compiled programs: against closed forms, and against the compiler's own count."""
+"""FLOPs and exchanges read from compiled programs, against closed forms and the law of ZeRO."""
 
 import jax
 import jax.numpy as jnp
@@ -78,7 +78,7 @@ def step_text(config, devices):
 
 
 def test_a_vits_step_has_the_flops_of_its_matrices():
-    """Forward, and twice that backward: but no gradient goes to pixels or through the zero head's input... each named."""
+    """Products forward, and twice as many backward, but for the gradient of pixels, which nobody needs."""
     tokens, width, mlp, depth, images = 17, 32, 128, 3, 16
     layer = 4 * width * width + 2 * width * mlp + 2 * tokens * width  # products a token: matrices, scores, values
     forward = images * (tokens * depth * layer + 16 * 16 * width + width * 10)

@@ -1,4 +1,4 @@
-"""What only TPU's compiler writes, in a program made by hand: memory spaces, steps of two, three ways to name groups."""
+"""What only TPU's compiler writes, in a program made by hand: memory spaces, steps of two, ways to name groups."""
 
 import pytest
 
