@@ -58,6 +58,11 @@ class Batches:
     _source: Source = field(repr=False)
     _arrays: dict[str, np.ndarray] = field(repr=False)  # decoded examples; {} for "stream"
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The source's, file by file: tells which file changed where `sha256` tells that one did."""
+        return self._source.identity
+
     def read(self, step: int) -> Piece:
         """This process's piece of the batch of `step` (from 0).
 

@@ -1,7 +1,7 @@
 """Sources: data sets as random-access sequences of converted images and labels."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -54,6 +54,17 @@ _OPENERS: dict[str, Callable[[str, str, str, Conversion], Source]] = {
     "npz": array_sources.open_npz,
     "tfds": tfds_source.open_tfds,
 }
+
+
+def changed_files(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Files that one of two identities lacks, or knows with another size or time."""
+    before, now = _files(old), _files(new)
+    return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+
+
+def _files(identity: Mapping[str, Any]) -> dict[str, list[Any]]:
+    lone = [identity["file"]] if "file" in identity else []
+    return {name: rest for name, *rest in [*lone, *identity.get("files", []), *identity.get("shards", [])]}
 
 
 def open_source(

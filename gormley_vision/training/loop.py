@@ -6,6 +6,7 @@ function of (seed, step), so a run that was killed goes on as if it had not been
 """
 
 import contextlib
+import json
 import logging
 import time
 from collections.abc import Iterator, Mapping
@@ -15,7 +16,7 @@ from typing import Any
 import jax
 
 from gormley_vision.data.batches import Batches
-from gormley_vision.files import write_json
+from gormley_vision.files import write_atomically, write_json
 from gormley_vision.training.checkpoints import Checkpoints
 from gormley_vision.training.evaluation import Evaluation
 from gormley_vision.training.hosts import is_first, put, stop_vote, wait_for_all
@@ -55,6 +56,8 @@ def train(
         checkpoints.clear_partial()
         checkpoints.set_aside(after=run.start)
         write_json(workdir / "config.json", config)
+        if not run.start:
+            write_atomically(workdir / "data.json", json.dumps(batches.identity).encode())
     log.info(
         "%s step %d of %d; %d images an epoch, %d a step; %s",
         "continuing after" if run.start else "starting at",

@@ -64,7 +64,9 @@ class Board:
         from tensorboardX.proto.event_pb2 import SessionLog
 
         folder.mkdir(parents=True, exist_ok=True)
-        self._writer = EventsWriter(str(folder / "events"), f".{step}")
+        # TensorBoard reads files by name. Time comes next in it, and a clock set back would put this one first.
+        number = len(list(folder.iterdir()))
+        self._writer = EventsWriter(str(folder / f"events.{number:04d}"), f".{step}")
         # TensorBoard drops what earlier files say of steps from here on.
         self._write(step + 1, session_log=SessionLog(status=SessionLog.START))
 

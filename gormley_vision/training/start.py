@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,9 @@ import jax
 from gormley_vision import durations
 from gormley_vision.config import changed_keys
 from gormley_vision.data.batches import Batches
+from gormley_vision.data.sources import changed_files
 from gormley_vision.errors import UserError
+from gormley_vision.files import read_json
 from gormley_vision.training import checkpoints as ckpt
 from gormley_vision.training.environment import describe_environment, source_commit
 from gormley_vision.training.hosts import is_first, of_first, put
@@ -103,7 +105,7 @@ def prepare(task: Task, batches: Batches, config: Mapping[str, Any], workdir: Pa
             f"overwrite this run: move {workdir} away, or use another --workdir"
         )
     if step is not None:
-        refuse_changes(ckpt.read_meta(folder / str(step)), meta)
+        refuse_changes(ckpt.read_meta(folder / str(step)), meta, lambda: _changed_files(workdir, batches))
         state = ckpt.restore(folder / str(step), shapes, shardings.of)
     else:
         state = jax.jit(task.init, out_shardings=places)(key)  # no device ever holds it whole
@@ -114,7 +116,7 @@ def prepare(task: Task, batches: Batches, config: Mapping[str, Any], workdir: Pa
     return Run(workdir, plan, step or 0, shardings, compiled, state, resident, key, meta)
 
 
-def refuse_changes(saved: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+def refuse_changes(saved: Mapping[str, Any], here: Mapping[str, Any], files: Callable[[], str]) -> None:
     """Refuse to resume under another config or data set; say where bits may differ."""
     if changes := changed_keys(saved["config"], here["config"]):
         raise UserError(
@@ -128,7 +130,7 @@ def refuse_changes(saved: Mapping[str, Any], here: Mapping[str, Any]) -> None:
         new = new | {"sha256": old["sha256"]}  # of decoded pixels for the one, of the files' identity for the other
     if old != new:
         raise UserError(
-            f"the data set has changed since the checkpoint: {_differences(old, new)}; "
+            f"the data set has changed since the checkpoint: {_differences(old, new)}{files()}; "
             "restore it, or use another --workdir"
         )
     if saved["environment"] != here["environment"]:
@@ -136,6 +138,14 @@ def refuse_changes(saved: Mapping[str, Any], here: Mapping[str, Any]) -> None:
             "continuing with the same batches and noise, but not to the same bits: %s",
             _differences(saved["environment"], here["environment"]),
         )
+
+
+def _changed_files(workdir: Path, batches: Batches) -> str:
+    """The files of the data set that are not as they were at the first step; '' where that is not known."""
+    noted = workdir / "data.json"
+    files = changed_files(read_json(noted), batches.identity) if noted.exists() else []
+    more = f" and {len(files) - 3} more" if len(files) > 3 else ""
+    return f"; other files, sizes or times: {', '.join(files[:3])}{more}" if files else ""
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from gormley_vision.training import checkpoints as ckpt
+from gormley_vision.training.records import Board
 
 STEPS = 30
 # Two minibatches and flips: a step draws from every random stream there is.
@@ -135,6 +136,14 @@ def check_tensorboard(workdir):
 def test_tensorboard_shows_each_step_once_after_resumes(interrupted):
     workdir, history = interrupted
     assert check_tensorboard(workdir) == [1, history[0][1] + 1, history[1][1] + 1]
+
+
+def test_tensorboard_reads_files_in_order_though_the_clock_was_set_back(tmp_path, monkeypatch):
+    for step, clock in ((0, 2e9), (8, 1e9)):
+        monkeypatch.setattr(time, "time", lambda clock=clock: clock)
+        Board(tmp_path, step).close()
+    starts = [read_events(path)[1].step for path in sorted(tmp_path.iterdir())]  # as TensorBoard does: by name
+    assert starts == [1, 9]
 
 
 def test_second_signal_ends_at_once():

@@ -1,11 +1,13 @@
 """Where a process starts: what may change on resume, what is refused, and other runs' weights."""
 
 import json
+import os
 import shutil
 
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from gormley_vision import run as run_module
 from gormley_vision.errors import UserError
@@ -77,12 +79,33 @@ def test_changed_data_are_refused_and_named(lab, tmp_path):
     lab.train({**config, "stop_after": "2 steps"}, tmp_path / "run")
     images[7, 3, 3] ^= 1
     np.savez(tmp_path / "set.npz", images=images, labels=labels)
-    with pytest.raises(UserError, match=r"the data set has changed.*sha256"):
+    with pytest.raises(UserError, match=r"the data set has changed.*sha256.*other files, sizes or times: .*/set\.npz;"):
         lab.train(config, tmp_path / "run")
     images[7, 3, 3] ^= 1
     np.savez(tmp_path / "moved.npz", images=images, labels=labels)
     config["data"]["path"] = str(tmp_path / "moved.npz")  # the same pixels elsewhere
     assert lab.train(config, tmp_path / "run") == 0
+
+
+def test_changed_files_of_a_folder_are_named(lab, tmp_path):
+    draw, photos = np.random.default_rng(0), tmp_path / "photos"
+    for i in range(20):
+        (photos / f"class{i % 2}").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draw.integers(0, 256, (16, 16), np.uint8)).save(photos / f"class{i % 2}" / f"{i:02d}.png")
+    folder = {"data__source": "folder", "data__path": str(photos), "data__placement": "stream"}
+    config = lab.config(**folder, duration="4 steps")
+    lab.train({**config, "stop_after": "2 steps"}, tmp_path / "run")
+    for number, named in ((4, "class0/04.png; "), (5, "class0/04.png, class1/05.png; ")):
+        os.utime(photos / f"class{number % 2}" / f"{number:02d}.png", (0, 0))
+        with pytest.raises(UserError, match="other files, sizes or times: " + named):
+            lab.train(config, tmp_path / "run")
+    for path in photos.rglob("*.png"):
+        path.touch()
+    with pytest.raises(UserError, match=r"class0/02.png, class0/04.png and 17 more; "):
+        lab.train(config, tmp_path / "run")
+    (tmp_path / "run" / "data.json").unlink()  # of a run begun by an earlier version
+    with pytest.raises(UserError, match=r"sha256 '\w+' -> '\w+'; restore it"):
+        lab.train(config, tmp_path / "run")
 
 
 def test_other_surroundings_are_said_but_not_refused(lab, finished, tmp_path, said):
