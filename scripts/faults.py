@@ -1,0 +1,308 @@
+"""The ways in which `inject_faults.py` breaks runs: one function a fault, which returns what happened."""
+
+import collections
+import contextlib
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from fault_bench import (
+    STEPS,
+    Bench,
+    Outcome,
+    expect_refusal,
+    expect_whole,
+    finish,
+    mounted,
+    wait_for_step,
+)
+from PIL import Image
+
+from gormley_vision.training import checkpoints as ckpt
+
+HALF = STEPS // 2
+
+
+def kill(bench: Bench) -> Outcome:
+    """Chains of processes on one folder, each killed, until one reaches the end; all on one random timetable."""
+    outcome, moments, chains, began = Outcome(), collections.Counter[str](), 0, time.monotonic()
+    while outcome.tries < bench.kills:
+        kind, cold = ("gan", "vit")[chains % 2], chains % 8 < 2  # a quarter of the chains begins by compiling
+        bench.reference(kind)
+        workdir, newest = bench.folder / "killed", 0
+        cache: dict[str, Any] = {"JAX_COMPILATION_CACHE_DIR": str(bench.folder / f"xla {chains}")} if cold else {}
+        while outcome.tries < bench.kills:
+            before = unfinished(workdir)
+            running = bench.start(workdir, kind, **cache)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                running.process.wait(bench.draw.uniform(0, bench.lives[f"{kind} {'first' if cold else 'second'}"]))
+            newest = max([newest, *ckpt.steps_of(workdir / "checkpoints")])
+            running.process.kill()
+            if finish(running).status != -signal.SIGKILL:
+                break
+            outcome.tries += 1
+            newest = expect_whole(outcome, workdir, at_least=newest)
+            moments[moment_of(running.log.read_text(), writing=unfinished(workdir) - before)] += 1
+        workdir.mkdir(exist_ok=True)
+        bench.expect_end(outcome, workdir, kind, **cache)
+        chains += 1
+        left = (time.monotonic() - began) / outcome.tries * (bench.kills - outcome.tries) if outcome.tries else 0
+        print(f"  {outcome.tries} of {bench.kills} kills, {left:.0f} s left", flush=True)
+    outcome.counts = {"runs": chains, **dict(sorted(moments.items()))}
+    words = ", ".join(f"{count} {moment}" for moment, count in sorted(moments.items()))
+    outcome.happened = f"{chains} runs, each to the same end; kills: {words}"
+    return outcome
+
+
+def unfinished(workdir: Path) -> set[tuple[str, int]]:
+    """Checkpoints being written, or being deleted: name and inode, which tells them from those of an earlier kill."""
+    return {(path.name, path.stat().st_ino) for path in (workdir / "checkpoints").glob("*.partial")}
+
+
+def moment_of(printed: str, writing: object) -> str:
+    """Where in its life a process was killed."""
+    if writing:
+        return "while a checkpoint was written"
+    if f"step {STEPS}/" in printed:
+        return "after the last step"
+    return "between checkpoints" if re.search(r"step \d+/", printed) else "before the first step"
+
+
+def full_disk(bench: Bench) -> Outcome:
+    """By the run's own growth, and by another program's file at a random step; then room is made."""
+    outcome = Outcome()
+    for way in 2 * ["itself"] + 8 * ["another"]:
+        outcome.tries += 1
+        with mounted(
+            bench.folder / "disk", "-t", "tmpfs", "-o", f"size={'4M' if way == 'itself' else '32M'}", "x"
+        ) as disk:
+            running = bench.start(disk / "run", checkpoint__keep_last="99" if way == "itself" else "2")
+            if way == "another":
+                wait_for_step(running, bench.draw.randrange(1, STEPS - 10))
+                fill(disk / "other", spare=bench.draw.choice([0, 0, 4096, 100_000]))
+            done = finish(running)
+            whole = max(ckpt.steps_of(disk / "run" / "checkpoints"), default=0)
+            expect_refusal(outcome, done)
+            outcome.expect(bool(re.search(r"disk is full|No space left", done.output)), "the message says no 'full'")
+            expect_whole(outcome, disk / "run", at_least=whole)
+            subprocess.run(["mount", "-o", "remount,size=64M", disk], check=True)
+            (disk / "other").unlink(missing_ok=True)
+            bench.expect_end(outcome, disk / "run")
+    outcome.happened = "one line, status 2; every checkpoint stayed whole; with room again, the same end"
+    return outcome
+
+
+def fill(path: Path, spare: int) -> None:
+    """Write until the disk is full, then give back `spare` bytes."""
+    with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+    os.truncate(path, path.stat().st_size - spare)
+
+
+def read_only(bench: Bench) -> Outcome:
+    """A folder that is read-only at the first start, at a resume, and from a random step on."""
+    outcome, slowest = Outcome(), 0.0
+    for when in ("start", "resume", "training", "training"):
+        outcome.tries += 1
+        with mounted(bench.folder / "disk", "-t", "tmpfs", "x") as disk:
+            if when == "resume":
+                bench.half("disk/run")
+            if when == "training":
+                running = bench.start(disk / "run")
+                wait_for_step(running, bench.draw.randrange(1, STEPS - 20))
+            with mounted(disk, "--bind", str(disk)):
+                subprocess.run(["mount", "-o", "remount,bind,ro", disk], check=True)
+                began = time.monotonic()
+                done = finish(running) if when == "training" else bench.train(disk / "run")
+                slowest = max(slowest, time.monotonic() - began)
+                expect_refusal(outcome, done, str(disk))
+                outcome.expect(bool(re.search("Read-only|cannot be written", done.output)), "it does not say read-only")
+            outcome.expect(time.monotonic() - began < 30, "it took more than 30 s")
+            expect_whole(outcome, disk / "run", at_least={"start": 0, "resume": HALF, "training": 1}[when])
+            bench.expect_end(outcome, disk / "run")
+    outcome.happened = f"one line that names it, status 2, after at most {slowest:.0f} s; writable again, the same end"
+    return outcome
+
+
+def damaged(bench: Bench, tries: int, damage: Callable[[Path, random.Random], None]) -> Outcome:
+    """A random file of the newest checkpoint, each time."""
+    outcome, base = Outcome(), bench.half("half")
+    for _ in range(tries):
+        outcome.tries += 1
+        workdir = Path(shutil.copytree(base, bench.folder / "damaged"))
+        newest = workdir / "checkpoints" / str(HALF)
+        path = any_file(newest, bench.draw)
+        damage(path, bench.draw)
+        output = bench.expect_end(outcome, workdir)
+        name = "" if path.name == "SHA256SUMS" else path.relative_to(newest)  # bad sums accuse the file they are of
+        outcome.expect(f"checkpoint {HALF} is damaged ({name}" in output, f"{path.name} was not named")
+        outcome.expect(f"continuing after step {HALF - 1}" in output, "it did not go on from the checkpoint before")
+    shutil.rmtree(base)
+    outcome.happened = "named; continued from the checkpoint before, to the same end"
+    return outcome
+
+
+def any_file(checkpoint: Path, draw: random.Random) -> Path:
+    """One that is not empty."""
+    return draw.choice(sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.stat().st_size))
+
+
+def flip_bit(path: Path, draw: random.Random) -> None:
+    """One bit of the file, anywhere."""
+    content = bytearray(path.read_bytes())
+    content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+    path.write_bytes(content)
+
+
+def truncate(path: Path, draw: random.Random) -> None:
+    """Anywhere."""
+    os.truncate(path, draw.randrange(path.stat().st_size))
+
+
+def all_damaged(bench: Bench) -> Outcome:
+    """One bit in each checkpoint of a run."""
+    outcome, base = Outcome(), bench.half("half")
+    for _ in range(2):
+        outcome.tries += 1
+        for checkpoint in sorted((base / "checkpoints").iterdir()):
+            flip_bit(any_file(checkpoint, bench.draw), bench.draw)
+        before = {path: path.read_bytes() for path in base.rglob("*") if path.is_file() and path.name != "run.log"}
+        expect_refusal(outcome, bench.train(base), "every checkpoint in", str(base))
+        now = {path: path.read_bytes() for path in base.rglob("*") if path.is_file() and path.name != "run.log"}
+        outcome.expect(now == before, "files have changed")
+    shutil.rmtree(base)
+    outcome.happened = "refused; not a byte of the folder changed but run.log"
+    return outcome
+
+
+def clock(bench: Bench) -> Outcome:
+    """Begun today, continued an hour and ten years earlier; file times stay the real ones."""
+    if not shutil.which("faketime"):
+        return Outcome(not_tried="needs Debian's package faketime")
+    outcome = Outcome()
+    for back in ("-1h", "-3650d"):
+        outcome.tries += 1
+        workdir = bench.half("clock")
+        earlier = ("faketime", "-m", "--exclude-monotonic", "-f", back)
+        bench.expect_end(outcome, workdir, prefix=earlier, NO_FAKE_STAT="1")
+    outcome.happened = "the same end; TensorBoard's files still in order"
+    return outcome
+
+
+def two_runs(bench: Bench) -> Outcome:
+    """Both at once, and the second while the first is held still (SIGSTOP) at a random step."""
+    outcome, slowest = Outcome(), 0.0
+    for at_once in (True, True, True, False, False, False):
+        outcome.tries += 1
+        workdir = bench.folder / "shared"
+        first = bench.start(workdir)
+        if not at_once:
+            wait_for_step(first, bench.draw.randrange(1, STEPS - 10))
+            first.process.send_signal(signal.SIGSTOP)
+        second = finish(bench.start(workdir))
+        first.process.send_signal(signal.SIGCONT)
+        one, other = sorted([finish(first), second])  # by exit status
+        outcome.expect(one.status == 0 and (at_once or second is other), "the first was disturbed")
+        expect_refusal(outcome, other, "another process trains in", str(workdir))
+        slowest = max(slowest, other.seconds)
+        bench.expect_end(outcome, workdir)
+    outcome.happened = (
+        f"one of the two was refused, {slowest:.0f} s after its start at most; the other came to the same end"
+    )
+    return outcome
+
+
+def change_pixel(path: Path) -> None:
+    """Invert one pixel."""
+    if path.suffix == ".npz":
+        with np.load(path) as content:
+            images, labels = content["images"], content["labels"]
+        images[7, 3, 3] ^= 255
+        np.savez(path, images=images, labels=labels)
+    else:
+        image = np.array(Image.open(path))
+        image[3, 3] ^= 255
+        Image.fromarray(image).save(path)
+
+
+def copy_beside(path: Path) -> None:
+    """One example more."""
+    shutil.copy(path, path.with_name(f"{path.stem}-2.png"))
+
+
+def changed_data(bench: Bench) -> Outcome:
+    """Each way, between stopping and resuming; then it is put back."""
+    outcome = Outcome()
+    ways: list[tuple[str, str, Callable[[Path], None], str]]
+    ways = [("npz", "train.npz", change_pixel, "device"), ("npz", "train.npz", change_pixel, "stream")]
+    for placement in ("device", "stream"):
+        ways += [("images", "class2/40.png", change, placement) for change in (change_pixel, os.unlink, copy_beside)]
+    for source, name, change, placement in ways:
+        outcome.tries += 1
+        data = Path(shutil.copytree(bench.folder / source, bench.folder / "data"))
+        settings: dict[str, Any] = {"data__source": source.replace("images", "folder"), "data__path": str(data)}
+        settings["data__placement"] = placement
+        workdir = bench.half("changed", **settings)
+        change(data / name)
+        named = name.replace(".png", "-2.png") if change is copy_beside else name
+        expect_refusal(outcome, bench.train(workdir, **settings), "the data set has changed", named)
+        shutil.rmtree(data)
+        shutil.copytree(bench.folder / source, data)  # with the times of its files
+        bench.expect_end(outcome, workdir, **settings)
+        shutil.rmtree(data)
+    outcome.happened = "refused, the file named; put back, the same end"
+    return outcome
+
+
+def halve(path: Path) -> None:
+    """Cut off the second half."""
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def become_folder(path: Path) -> None:
+    """A folder of the same name."""
+    path.unlink()
+    path.mkdir()
+
+
+def failing_source(bench: Bench) -> Outcome:
+    """A streamed folder in which one image goes bad before the start or at a random step; then it is mended."""
+    outcome = Outcome()
+    ways: dict[str, Callable[[Path], object]] = {
+        "truncated": halve,
+        "deleted": os.unlink,
+        "overwritten": lambda path: path.write_bytes(b"no image"),
+        "a folder": become_folder,
+        "gone with its folder": lambda path: shutil.rmtree(path.parents[1]),
+    }
+    for way, when in [("truncated", "before"), ("overwritten", "before"), *((way, "while") for way in ways)]:
+        outcome.tries += 1
+        data = Path(shutil.copytree(bench.folder / "images", bench.folder / "data"))
+        path, workdir = data / f"class2/{bench.draw.randrange(32, 48)}.png", bench.folder / "failing"
+        settings: dict[str, Any] = {"data__source": "folder", "data__path": str(data), "data__placement": "stream"}
+        if when == "before":
+            ways[way](path)
+        running = bench.start(workdir, **settings)
+        if when == "while":
+            wait_for_step(running, bench.draw.randrange(1, STEPS - 20))
+            ways[way](path)
+        name = str(data) if way.startswith("gone") else str(path)
+        expect_refusal(outcome, finish(running), name)
+        expect_whole(outcome, workdir, at_least=int(when == "while"))
+        shutil.rmtree(data, ignore_errors=True)
+        shutil.copytree(bench.folder / "images", data)
+        if when == "before":  # a streamed set is known by its files' times, and mended it is another set
+            shutil.rmtree(workdir)
+        bench.expect_end(outcome, workdir, **settings)
+        shutil.rmtree(data)
+    outcome.happened = "one line that names the image, status 2; earlier checkpoints whole; mended, the same end"
+    return outcome
