@@ -46,7 +46,8 @@ def kill(bench: Bench) -> Outcome:
                 running.process.wait(bench.draw.uniform(0, bench.lives[f"{kind} {'first' if cold else 'second'}"]))
             newest = max([newest, *ckpt.steps_of(workdir / "checkpoints")])
             running.process.kill()
-            if finish(running).status != -signal.SIGKILL:
+            if (done := finish(running)).status != -signal.SIGKILL:
+                outcome.expect(done.status == 0, f"status {done.status} after the last kill: {done.output[-600:]}")
                 break
             outcome.tries += 1
             newest = expect_whole(outcome, workdir, at_least=newest)
@@ -77,22 +78,20 @@ def moment_of(printed: str, writing: object) -> str:
 
 
 def full_disk(bench: Bench) -> Outcome:
-    """By the run's own growth, and by another program's file at a random step; then room is made."""
+    """By the run's own checkpoints, and by another program at a random step, between rare checkpoints too."""
     outcome = Outcome()
-    for way in 2 * ["itself"] + 8 * ["another"]:
+    for size, keep, every in 2 * [("4M", "99", "1 steps")] + 4 * [("32M", "2", "1 steps"), ("32M", "2", "25 steps")]:
         outcome.tries += 1
-        with mounted(
-            bench.folder / "disk", "-t", "tmpfs", "-o", f"size={'4M' if way == 'itself' else '32M'}", "x"
-        ) as disk:
-            running = bench.start(disk / "run", checkpoint__keep_last="99" if way == "itself" else "2")
-            if way == "another":
-                wait_for_step(running, bench.draw.randrange(1, STEPS - 10))
-                fill(disk / "other", spare=bench.draw.choice([0, 0, 4096, 100_000]))
+        with mounted(bench.folder / "disk", "-t", "tmpfs", "-o", f"size={size}", "x") as disk:
+            running = bench.start(disk / "run", checkpoint__keep_last=keep, checkpoint__every=every)
+            if keep == "2":
+                wait_for_step(running, bench.draw.randrange(1, STEPS - 20))
+                fill(disk / "other", spare=bench.draw.choice([0, 4096, 100_000]))
+            seen = max(ckpt.steps_of(disk / "run" / "checkpoints"), default=0)
             done = finish(running)
-            whole = max(ckpt.steps_of(disk / "run" / "checkpoints"), default=0)
             expect_refusal(outcome, done)
             outcome.expect(bool(re.search(r"disk is full|No space left", done.output)), "the message says no 'full'")
-            expect_whole(outcome, disk / "run", at_least=whole)
+            expect_whole(outcome, disk / "run", at_least=seen)
             subprocess.run(["mount", "-o", "remount,size=64M", disk], check=True)
             (disk / "other").unlink(missing_ok=True)
             bench.expect_end(outcome, disk / "run")
@@ -275,7 +274,7 @@ def become_folder(path: Path) -> None:
 
 
 def failing_source(bench: Bench) -> Outcome:
-    """A streamed folder in which one image goes bad before the start or at a random step; then it is mended."""
+    """One image goes bad: before a folder is decoded ahead, or, streamed, at a random step; then it is mended."""
     outcome = Outcome()
     ways: dict[str, Callable[[Path], object]] = {
         "truncated": halve,
@@ -288,7 +287,8 @@ def failing_source(bench: Bench) -> Outcome:
         outcome.tries += 1
         data = Path(shutil.copytree(bench.folder / "images", bench.folder / "data"))
         path, workdir = data / f"class2/{bench.draw.randrange(32, 48)}.png", bench.folder / "failing"
-        settings: dict[str, Any] = {"data__source": "folder", "data__path": str(data), "data__placement": "stream"}
+        settings: dict[str, Any] = {"data__source": "folder", "data__path": str(data)}
+        settings["data__placement"] = {"before": "device", "while": "stream"}[when]
         if when == "before":
             ways[way](path)
         running = bench.start(workdir, **settings)
@@ -300,8 +300,6 @@ def failing_source(bench: Bench) -> Outcome:
         expect_whole(outcome, workdir, at_least=int(when == "while"))
         shutil.rmtree(data, ignore_errors=True)
         shutil.copytree(bench.folder / "images", data)
-        if when == "before":  # a streamed set is known by its files' times, and mended it is another set
-            shutil.rmtree(workdir)
         bench.expect_end(outcome, workdir, **settings)
         shutil.rmtree(data)
     outcome.happened = "one line that names the image, status 2; earlier checkpoints whole; mended, the same end"
