@@ -1,6 +1,7 @@
 """One run in its folder: what `train.py` does after its flags are checked."""
 
 import contextlib
+import errno
 import fcntl
 import logging
 import os
@@ -35,7 +36,7 @@ def run(config: Mapping[str, Any], workdir: Path, profile: bool = False) -> int:
         UserError: whatever the user can mend, before anything long starts where that can be known.
     """
     experiment.check(config)
-    with locked(workdir) if hosts.is_first() else contextlib.nullcontext():
+    with naming(workdir), locked(workdir) if hosts.is_first() else contextlib.nullcontext():
         if hosts.is_first():
             log_to(workdir / "run.log", progress.console_handler())
         use_compilation_cache()
@@ -46,6 +47,17 @@ def run(config: Mapping[str, Any], workdir: Path, profile: bool = False) -> int:
             evaluation = experiment.make_evaluation(config, task, batches, report)
         signal = loop.train(task, batches, config, workdir, profile, evaluation)
     return 128 + signal if signal else 0
+
+
+@contextlib.contextmanager
+def naming(workdir: Path) -> Iterator[None]:
+    """Let a full disk be named: what is flushed to a file fails without telling which."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) and error.filename is None:
+            error.filename = str(workdir)
+        raise
 
 
 @contextlib.contextmanager
@@ -77,10 +89,17 @@ def log_to(path: Path, extra: logging.Handler) -> None:
         logger.removeHandler(handler)
         handler.close()
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = logging.FileHandler(path)
+    file = _LogFile(path)
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger.addHandler(file)
     logger.addHandler(extra)
+
+
+class _LogFile(logging.FileHandler):
+    """Raises what goes wrong, a full disk above all, where logging would print a trace and go on."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        raise  # called while the error is being handled
 
 
 def _unraisable(fault: Any) -> None:

@@ -89,7 +89,7 @@ def full_disk(bench: Bench) -> Outcome:
                 fill(disk / "other", spare=bench.draw.choice([0, 4096, 100_000]))
             seen = max(ckpt.steps_of(disk / "run" / "checkpoints"), default=0)
             done = finish(running)
-            expect_refusal(outcome, done)
+            expect_refusal(outcome, done, str(disk))
             outcome.expect(bool(re.search(r"disk is full|No space left", done.output)), "the message says no 'full'")
             expect_whole(outcome, disk / "run", at_least=seen)
             subprocess.run(["mount", "-o", "remount,size=64M", disk], check=True)

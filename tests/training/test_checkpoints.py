@@ -330,6 +330,14 @@ def test_full_disk_ends_the_run_with_one_line_and_leaves_checkpoints_whole(progr
     assert f"the checkpoint of step {newest} is whole" in line
 
 
+def test_log_that_cannot_be_written_ends_the_run_with_one_line(programs, tmp_path):
+    """Between checkpoints it is run.log that meets a full disk first."""
+    (tmp_path / "run.log").symlink_to("/dev/full")
+    status, errors = programs.train(tmp_path)
+    assert status == 2, errors
+    assert f"No space left on device: '{tmp_path}'; mend it" in error_line(errors)
+
+
 def test_read_only_folder_ends_the_run_with_one_line(programs, begun, tmp_path, may_mount):
     if not may_mount:
         pytest.skip("needs the right to mount: as root no permission bit makes a folder read-only")
