@@ -3,8 +3,8 @@
     pip install -e ".[plan,dev]"
     python scripts/draw_scaling.py [--out=results/scaling.json] [--picture=docs/images/scaling.png]
 
-Weak scaling: so many images a chip, whatever their number. Takes most of an hour on 2 cores; every compiled step is kept
-in --out, and is not compiled again.
+Weak scaling: so many images a chip, whatever their number. Takes most of an hour on 2 cores; every compiled step is
+kept in --out, and is not compiled again.
 """
 
 import argparse
