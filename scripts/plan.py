@@ -10,9 +10,11 @@ out; times are floors on paper. --price (per chip and hour) gives the cost of an
 """
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import absl.logging
 from absl import app, flags
 from ml_collections import config_flags
 
@@ -42,21 +44,39 @@ def main(argv: list[str]) -> int:
         config = _CONFIG.value.to_dict()
         variants = list(variants_of(config))
         from gormley_vision import experiment  # jax and its friends: seconds, so after the checks
-        from gormley_vision.planning import topology
 
+        absl.logging.set_verbosity(absl.logging.ERROR)
         experiment.check(config)
-        if _TOPOLOGY.value == "here":
-            import jax
-
-            devices = jax.devices()
-        else:
-            devices = topology.devices_of(_TOPOLOGY.value)
-        machine = (devices, topology.chip_of(devices[0]), topology.memory_of(devices[0]), *data_of(config))
-        reports = table(variants, machine) if len(variants) > 1 else [one(config, machine)]
+        report_of = reporter(config)
+        reports = table(variants, report_of) if len(variants) > 1 else [one(config, report_of)]
     if _OUT.value:
         write_json(Path(_OUT.value), {"topology": _TOPOLOGY.value, "config": config, "reports": reports})
         print(f"wrote {_OUT.value}")
     return 0 if any(report["fits"] for report in reports) else 1
+
+
+def reporter(config: dict[str, Any]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """A function from a config to its report: on this machine's devices and data, or on a topology's."""
+    from gormley_vision.planning import topology
+    from gormley_vision.planning.plan import Data, plan
+
+    if _TOPOLOGY.value != "here":
+        devices = topology.devices_of(_TOPOLOGY.value)
+        data = Data(*data_of(config))
+        return lambda config: plan(config, devices, *topology.rates_of(devices[0]), data)
+    import jax
+
+    from gormley_vision.experiment import make_batches
+    from gormley_vision.run import use_compilation_cache
+
+    use_compilation_cache()  # the step that has trained here is not compiled again
+
+    def report_here(config: dict[str, Any]) -> dict[str, Any]:
+        batches = make_batches(config)
+        data = Data(len(batches.class_names), batches.length, batches)
+        return plan(config, jax.devices(), *topology.rates_of(jax.devices()[0]), data)
+
+    return report_here
 
 
 def data_of(config: dict[str, Any]) -> tuple[int, int]:
@@ -80,17 +100,17 @@ def variants_of(config: dict[str, Any]):
             yield {"data.batch_size": int(batch), **mesh}
 
 
-def one(config: dict[str, Any], machine: tuple) -> dict[str, Any]:
+def one(config: dict[str, Any], report_of: Callable) -> dict[str, Any]:
     """The report of one config, and, where it does not fit, of what would help."""
-    from gormley_vision.planning.plan import GIB, plan, remedies, split_memory, with_overrides
+    from gormley_vision.planning.plan import GIB, remedies, split_memory, with_overrides
 
-    report = plan(config, *machine)
+    report = report_of(config)
     per_device = report["images"] // report["devices"]
     if not report["fits"]:
         print(f"does not fit: {report['needed'] / GIB:.2f} of {report['capacity'] / GIB:.2f} GiB on each device")
         tried = []
         for overrides in remedies(config, report["devices"]):
-            found = plan(with_overrides(config, overrides), *machine)
+            found = report_of(with_overrides(config, overrides))
             tried.append({"overrides": overrides, "needed": found["needed"], "fits": found["fits"]})
         tried.sort(key=lambda remedy: remedy["needed"])
         for remedy in tried:
@@ -99,13 +119,13 @@ def one(config: dict[str, Any], machine: tuple) -> dict[str, Any]:
             print(f"  {remedy['needed'] / GIB:8.2f} GiB, {fits}: {words}")
         return report | {"remedies": tried}
     if per_device > 1 and config["data"]["batch_size"] % 2 == 0:
-        half = plan(with_overrides(config, {"data.batch_size": config["data"]["batch_size"] // 2}), *machine)
+        half = report_of(with_overrides(config, {"data.batch_size": config["data"]["batch_size"] // 2}))
         report["memory"] = split_memory(report["memory"], half["memory"], 0.5)
-    describe(report, machine[-1])
+    describe(report)
     return report
 
 
-def describe(report: dict[str, Any], epoch_images: int) -> None:
+def describe(report: dict[str, Any]) -> None:
     """Print a report that fits."""
     from gormley_vision.planning.plan import GIB
 
@@ -113,7 +133,7 @@ def describe(report: dict[str, Any], epoch_images: int) -> None:
     print(f"{report['devices']} devices ({report['chips']} chips) of {report['device']}: {mesh}")
     print(f"\nmemory of a device: {report['needed'] / GIB:.2f} of {report['capacity'] / GIB:.2f} GiB")
     for kind, size in report["memory"].items():
-        print(f"  {kind:<27} {size / GIB:9.3f} GiB")
+        print(f"  {kind:<27} {size / 2**20:14,.1f} MiB")
     step = report["step"]
     print(f"\na step of {report['images']:,} images, on each device")
     rows = (
@@ -123,10 +143,13 @@ def describe(report: dict[str, Any], epoch_images: int) -> None:
     )
     for part, key, unit, scale in rows:
         print(f"  {part:<10} {step[key] / scale:12.3f} {unit:<6} at least {1e3 * step[f'seconds_of_{part}']:10.2f} ms")
-    print(f"  by the compiler's own estimate          {1e3 * step['seconds_by_the_compiler']:10.2f} ms, without links")
+    if step["seconds_by_the_compiler"]:
+        print(f"  by the compiler's own estimate, without links {1e3 * step['seconds_by_the_compiler']:9,.2f} ms")
+    if report["unknown_loops"]:
+        print(f"  {report['unknown_loops']} loops depend on data: each is taken as run once")
     for collective in summed(report["collectives"]):
         print("  {kind}: {times:.0f} a step, {wire_bytes:.3f} GB".format(**collective))
-    epoch = epoch_images / step["images_per_second"]
+    epoch = report["epoch_images"] / step["images_per_second"]
     print(f"\non paper, at most {step['images_per_second']:,.0f} images/s: an epoch in {epoch / 60:.1f} min", end="")
     print(f", {epoch / 3600 * report['chips'] * _PRICE.value:.2f} by --price" if _PRICE.value else "")
 
@@ -141,14 +164,14 @@ def summed(collectives: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def table(variants: list[dict[str, Any]], machine: tuple) -> list[dict[str, Any]]:
+def table(variants: list[dict[str, Any]], report_of: Callable) -> list[dict[str, Any]]:
     """Print and return a report for each variant."""
-    from gormley_vision.planning.plan import GIB, plan, with_overrides
+    from gormley_vision.planning.plan import GIB, with_overrides
 
     config, reports = _CONFIG.value.to_dict(), []
     print(f"{'batch':>8} {'mesh':>12} {'GiB a device':>13}  fits  {'images/s, on paper':>19}")
     for overrides in variants:
-        report = plan(with_overrides(config, overrides), *machine)
+        report = report_of(with_overrides(config, overrides))
         reports.append(report | {"overrides": overrides})
         mesh = "x".join(str(size) for size in report["mesh"].values())
         rate = f"{report['step']['images_per_second']:,.0f}" if "step" in report else ""

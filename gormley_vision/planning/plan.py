@@ -1,14 +1,15 @@
 """What a training step needs on given devices: the very step that trains, compiled and not run."""
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from gormley_vision.config import flatten
+from gormley_vision.data.batches import Batches
 from gormley_vision.experiment import make_task, mesh_of
 from gormley_vision.planning.chips import Chip
 from gormley_vision.planning.cost import Cost, cost_of
@@ -21,27 +22,34 @@ GIB = 2**30
 _KINDS = {"variables": "parameters", "ema": "averages"}  # by a node of the state's names; all else is the optimizer's
 
 
-def plan(
-    config: Config, devices: Sequence[jax.Device], chip: Chip, capacity: int, classes: int, epoch_images: int
-) -> dict[str, Any]:
+class Data(NamedTuple):
+    """Of the data set: its classes and images, and, where it is at hand, what keeps it on the device."""
+
+    classes: int
+    epoch_images: int
+    batches: Batches | None = None
+
+
+def plan(config: Config, devices: Sequence[jax.Device], chip: Chip, capacity: int, data: Data) -> dict[str, Any]:
     """Compile the config's step for these devices, and report; a document of plain JSON.
 
     Args:
         chip: rates of one device; `capacity`: bytes that a program may use on it.
-        classes, epoch_images: of the data set, which is not read.
+        data: without its batches, images are taken to be streamed.
 
     Returns:
         'fits', 'memory' (bytes a device by kind), and, where it fits, 'step' (FLOPs, bytes, seconds) and 'collectives'.
     """
     mesh = mesh_of(config, devices)
     images = config["data"]["batch_size"] * (config["gan"]["discriminator_steps"] if config["task"] == "gan" else 1)
-    lowered, memory = lower(config, mesh, classes, epoch_images)
+    lowered, memory = lower(config, mesh, data)
     report: dict[str, Any] = {
         "device": devices[0].device_kind,
         "devices": mesh.size,
         "chips": -(-mesh.size // chip.devices_per_chip),
         "mesh": dict(mesh.shape),
         "images": images,
+        "epoch_images": data.epoch_images,
         "capacity": capacity,
     }
     try:
@@ -51,13 +59,14 @@ def plan(
             raise
         return report | {"fits": False, "memory": memory, "needed": _needed(str(error)), "error": str(error)}
     analysis = compiled.memory_analysis()
+    assert analysis is not None
     memory |= {
         "padding": analysis.argument_size_in_bytes - sum(memory.values()),
         "outputs": analysis.output_size_in_bytes - analysis.alias_size_in_bytes,
         "activations and temporaries": analysis.temp_size_in_bytes,
         "program": analysis.generated_code_size_in_bytes,
     }
-    cost = cost_of(compiled.as_text())
+    cost = cost_of(compiled.as_text() or "")
     needed = sum(memory.values())
     return report | {
         "fits": needed <= capacity,
@@ -70,10 +79,10 @@ def plan(
     }
 
 
-def lower(config: Config, mesh: jax.sharding.Mesh, classes: int, epoch_images: int):
+def lower(config: Config, mesh: jax.sharding.Mesh, data: Data) -> tuple[jax.stages.Lowered, dict[str, int]]:
     """The step's program for this mesh, and {kind: bytes on one device} of what it is called with."""
     shardings = Shardings(mesh, parse_rules(config["mesh"]["rules"]))
-    task = make_task(config, class_names=tuple(map(str, range(classes))), epoch_images=epoch_images)
+    task = make_task(config, class_names=tuple(map(str, range(data.classes))), epoch_images=data.epoch_images)
 
     def placed(x: Any, sharding: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
@@ -81,21 +90,30 @@ def lower(config: Config, mesh: jax.sharding.Mesh, classes: int, epoch_images: i
     key = placed(jax.eval_shape(lambda: jax.random.key(0)), shardings.replicated)
     shapes = jax.eval_shape(task.init, key)
     places = shardings.tree(shapes)
-    data = config["data"]
-    side = (data["image_size"], data["image_size"], data["channels"])
-    labels = jax.ShapeDtypeStruct((task.minibatches, data["batch_size"]), jnp.int32, sharding=shardings.batch)
-    piece = {
-        "image": jax.ShapeDtypeStruct((*labels.shape, *side), jnp.uint8, sharding=shardings.batch),
-        "label": labels,
-    }
-    step = Step(task, lambda _, piece: piece, places, shardings.replicated)
     state = jax.tree.map(placed, shapes, places)
+    fetch: Callable
+    resident: Any
+    piece: Any
+    if data.batches is not None:
+        fetch, resident, piece = data.batches.fetch, data.batches.resident, data.batches.read(0)
+    else:
+        side = config["data"]["image_size"]
+        lead = (task.minibatches, config["data"]["batch_size"])
+        image = jax.ShapeDtypeStruct((*lead, side, side, config["data"]["channels"]), jnp.uint8)
+        fetch, resident, piece = _streamed, {}, {"image": image, "label": jax.ShapeDtypeStruct(lead, jnp.int32)}
+    resident = jax.tree.map(lambda x: placed(x, shardings.replicated), resident)
+    piece = jax.tree.map(lambda x: placed(x, shardings.batch), piece)
     memory = {"parameters": 0, "averages": 0, "optimizer": 0}
     for name, leaf in ckpt.flat(state).items():
         kind = next((kind for node, kind in _KINDS.items() if node in name.split("/")), "optimizer")
         memory[kind] += _local_bytes(leaf)
-    memory["batch"] = sum(map(_local_bytes, piece.values()))
-    return step.lower(state, {}, piece, key), memory
+    memory["data"] = sum(map(_local_bytes, [*resident.values(), *piece.values()]))
+    return Step(task, fetch, places, shardings.replicated).lower(state, resident, piece, key), memory
+
+
+def _streamed(_: Any, piece: Any) -> Any:
+    """What `Batches.fetch` does with images that are not kept on the device."""
+    return piece
 
 
 def _local_bytes(x: jax.ShapeDtypeStruct) -> int:
@@ -118,7 +136,7 @@ def _step(cost: Cost, chip: Chip, images: int, devices: int) -> dict[str, float]
         "links": wire / chip.link_bandwidth,
     }
     bound = max(seconds, key=lambda part: seconds[part])
-    estimate = cost.cycles / chip.clock if cost.cycles else seconds[bound]
+    estimate = cost.cycles / chip.clock  # of 0 cycles where the compiler tells none
     return {
         "flops": cost.flops,
         "hbm_bytes": cost.hbm_bytes,
@@ -126,7 +144,7 @@ def _step(cost: Cost, chip: Chip, images: int, devices: int) -> dict[str, float]
         **{f"seconds_of_{part}": value for part, value in seconds.items()},
         "seconds_at_least": seconds[bound],
         "seconds_by_the_compiler": estimate,
-        "images_per_second": images / max(estimate, seconds["links"]),
+        "images_per_second": images / max(estimate, seconds[bound] if not estimate else seconds["links"]),
     }
 
 

@@ -43,18 +43,23 @@ def devices_of(topology: str) -> list[jax.Device]:
         ) from error
 
 
-def chip_of(device: jax.Device) -> Chip:
-    """A known chip's rates; of another device those measured now, in seconds, on float32.
+def rates_of(device: jax.Device) -> tuple[Chip, int]:
+    """Of a known chip, its maker's rates and the bytes that TPU's compiler lets a program use.
 
-    Devices that share a machine's cores (virtual ones) share its rate.
+    Of another device, rates measured now, in seconds, on float32, and the memory that it has. Devices that share a
+    machine's cores (virtual ones) share both.
     """
     if device.device_kind in CHIPS:
-        return CHIPS[device.device_kind]
-    share = len(jax.local_devices()) if device.platform == "cpu" else 1
+        chip = CHIPS[device.device_kind]
+        return chip, int(chip.memory_gib * 2**30)
+    on_cpu = device.platform == "cpu"
+    share = len(jax.local_devices()) if on_cpu else 1
     square, long = jnp.ones((2048, 2048)), jnp.ones(1 << 26)
     product = 2 * 2048**3 / _seconds(jax.jit(lambda x: x @ x), square)
     copy = 2 * long.nbytes / _seconds(jax.jit(jnp.negative), long)
-    return Chip(product / share, copy / share, copy / share, 0.0, 1)
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    memory = machine // share if on_cpu else device.memory_stats()["bytes_limit"]
+    return Chip(product / share, copy / share, copy / share, memory / 2**30, 1), memory
 
 
 def _seconds(function, argument: jax.Array) -> float:
@@ -65,12 +70,3 @@ def _seconds(function, argument: jax.Array) -> float:
         jax.block_until_ready(function(argument))
         seconds.append(time.perf_counter() - began)
     return min(seconds)
-
-
-def memory_of(device: jax.Device) -> int:
-    """Bytes for a program on one device: the TPU compiler's own limits, or what the device or the machine has."""
-    if device.device_kind in CHIPS:
-        return int(CHIPS[device.device_kind].memory_gib * 2**30)
-    if device.platform == "cpu":
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // len(jax.local_devices())
-    return device.memory_stats()["bytes_limit"]

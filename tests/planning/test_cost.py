@@ -7,7 +7,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from gormley_vision.config import default_config
 from gormley_vision.planning.cost import cost_of
-from gormley_vision.planning.plan import lower
+from gormley_vision.planning.plan import Data, lower
 from gormley_vision.training.sharding import make_mesh
 
 
@@ -73,7 +73,7 @@ def vit(**overrides):
 
 def step_text(config, devices):
     mesh = make_mesh(config["mesh"], config["data"]["batch_size"], config["optimizer"]["accumulate"], devices)
-    lowered, _ = lower(config, mesh, 10, 1000)
+    lowered, _ = lower(config, mesh, Data(10, 1000))
     return lowered.compile().as_text()
 
 

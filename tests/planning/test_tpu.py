@@ -1,0 +1,72 @@
+"""Steps compiled by TPU's own compiler, for chips that are not here: with `pip install -e ".[plan]"`, else skipped.
+
+In a process of its own, since libtpu is loaded once and keeps jax from what the other tests set.
+"""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
+SPLIT = {"vit_22b": ["v5p:4x4x8", "--config.mesh.fsdp=128"], "vit_h14_imagenet": ["v5p:4x4x8"]}
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason='pip install -e ".[plan]"')
+
+
+def plan(tmp_path, config, topology, *words):
+    words = [f"--config=configs/{config}.py", f"--topology={topology}", f"--out={tmp_path / 'plan.json'}", *words]
+    environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
+    done = subprocess.run(
+        [sys.executable, "scripts/plan.py", *words], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode in (0, 1), done.stderr
+    return done.stdout, json.loads((tmp_path / "plan.json").read_text())["reports"]
+
+
+def test_a_small_step_is_reported_whole(tmp_path):
+    words = ["--price=2", "--batch_sizes=64,128", "--meshes=4x1x1,1x4x1", "--config.vit.scan=true"]
+    text, reports = plan(tmp_path, "vit_mnist", "v5e:2x2", *words)
+    assert [report["fits"] for report in reports] == [True] * 4
+    assert "1x4x1" in text
+    for report in reports:
+        step = report["step"]
+        assert report["device"] == "TPU v5 lite"
+        # Six layers in a loop, which the compiler's own count takes once.
+        assert step["flops"] > 3 * report["compiler_flops"]
+        assert 0 < step["seconds_at_least"] < step["seconds_by_the_compiler"] * 5
+        assert report["unknown_loops"] == 0
+    assert reports[2]["memory"]["parameters"] == pytest.approx(reports[0]["memory"]["parameters"] / 4, rel=0.05)
+
+
+def test_what_does_not_fit_says_what_would_help(tmp_path):
+    words = [
+        "--config.data.batch_size=65536",
+        "--config.vit.width=512",
+        "--config.vit.mlp=2048",
+        "--config.vit.scan=true",
+    ]
+    text, (report,) = plan(tmp_path, "vit_mnist", "v5e:2x2", *words)
+    assert not report["fits"]
+    assert report["needed"] > report["capacity"]
+    assert "does not fit" in text
+    needs = [remedy["needed"] for remedy in report["remedies"]]
+    assert needs == sorted(needs)
+    assert "--config.vit.remat=True" in text
+    assert any(remedy["fits"] for remedy in report["remedies"])
+
+
+@pytest.mark.skipif("COMPILE_ALL" not in os.environ, reason="COMPILE_ALL=1 compiles every config: half an hour")
+@pytest.mark.parametrize("config", CONFIGS)
+def test_every_config_compiles_for_a_pod_that_it_fits_on(config, tmp_path):
+    topology, *words = SPLIT.get(config, ["v5e:4x4"])
+    if config == "vit_l16_imagenet":
+        topology = "v5p:4x4x4"
+    _, (report,) = plan(tmp_path, config, topology, *words)
+    assert report["fits"], report["needed"]
+    assert report["step"]["flops"] > 0
