@@ -45,20 +45,16 @@ def test_a_small_step_is_reported_whole(tmp_path):
 
 
 def test_what_does_not_fit_says_what_would_help(tmp_path):
-    words = [
-        "--config.data.batch_size=65536",
-        "--config.vit.width=512",
-        "--config.vit.mlp=2048",
-        "--config.vit.scan=true",
-    ]
+    words = ["--config.data.batch_size=1048576", "--config.vit.depth=2", "--config.compute_dtype=bfloat16"]
+    words += ["--config.mesh.fsdp=4", "--config.vit.remat=true"]  # so that few remedies are left to compile
     text, (report,) = plan(tmp_path, "vit_mnist", "v5e:2x2", *words)
     assert not report["fits"]
     assert report["needed"] > report["capacity"]
     assert "does not fit" in text
     needs = [remedy["needed"] for remedy in report["remedies"]]
     assert needs == sorted(needs)
-    assert "--config.vit.remat=True" in text
-    assert any(remedy["fits"] for remedy in report["remedies"])
+    assert all(0 < need < report["needed"] for need in needs)
+    assert "--config.data.batch_size=524288" in text
 
 
 @pytest.mark.skipif("COMPILE_ALL" not in os.environ, reason="COMPILE_ALL=1 compiles every config: half an hour")
