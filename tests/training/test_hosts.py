@@ -3,8 +3,10 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -26,6 +28,15 @@ def digest_of(workdir):
     return ckpt.digest(workdir / "checkpoints" / "8")
 
 
+@contextlib.contextmanager
+def devices(programs, count):
+    """Each process that starts in here has so many."""
+    before = programs.environment
+    programs.environment = before | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={count}"}
+    yield
+    programs.environment = before
+
+
 @pytest.fixture(scope="module")
 def launch(programs):
     """A function: run so many processes under scripts/launch.py; status and what it said."""
@@ -38,12 +49,13 @@ def launch(programs):
 
 
 @pytest.fixture(scope="module")
-def of_two(launch, tmp_path_factory):
-    """The folder of a run by two processes."""
+def of_two(programs, launch, tmp_path_factory):
+    """The folder of a run by two processes of two devices."""
     workdir = tmp_path_factory.mktemp("two") / "run"
-    status, said = launch(workdir, 2)
+    with devices(programs, 2):
+        status, said = launch(workdir, 2)
     assert status == 0, said
-    assert "2 devices (data 2)" in said
+    assert "4 devices (data 4)" in said
     assert said.count("step 8/8") == 1, "one process speaks"
     return workdir
 
@@ -68,14 +80,9 @@ def processes_of(workdir, flag):
     return found
 
 
-def test_two_processes_equal_one_with_two_devices(programs, of_two, tmp_path):
-    alone = [sys.executable, "train.py", f"--workdir={tmp_path}", *FLAGS]
-    before = programs.environment
-    programs.environment = before | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
-    try:
-        status, said = programs.finish(programs.start(alone))
-    finally:
-        programs.environment = before
+def test_two_processes_equal_one_with_as_many_devices(programs, of_two, tmp_path):
+    with devices(programs, 4):
+        status, said = programs.finish(programs.start([sys.executable, "train.py", f"--workdir={tmp_path}", *FLAGS]))
     assert status == 0, said
     for mine, theirs in zip(metrics_of(tmp_path), metrics_of(of_two), strict=True):
         assert mine == pytest.approx(theirs, rel=1e-4)
@@ -85,26 +92,57 @@ def test_a_signal_to_the_second_saves_both_at_one_step_and_the_rerun_ends_with_t
     programs, launch, of_two, tmp_path
 ):
     long = ("--config.duration=8 steps", "--config.log.samples_every=1 steps")
-    processes = side_by_side(programs, tmp_path, *long)
-    programs.wait_for_step(processes[0], tmp_path, 1)
-    processes[1].send_signal(signal.SIGTERM)
-    ends = [programs.finish(process) for process in processes]
-    saved = ckpt.steps_of(tmp_path / "checkpoints")
-    if saved[-1] < 8:  # else the signal came with the last steps, and there was nothing left to stop
-        assert [status for status, _ in ends] == [143, 143], ends
-    status, said = launch(tmp_path, 2, *long)
+    with devices(programs, 2):
+        processes = side_by_side(programs, tmp_path, *long)
+        programs.wait_for_step(processes[0], tmp_path, 1)
+        processes[1].send_signal(signal.SIGTERM)
+        ends = [programs.finish(process) for process in processes]
+        saved = ckpt.steps_of(tmp_path / "checkpoints")
+        if saved[-1] < 8:  # else the signal came with the last steps, and there was nothing left to stop
+            assert [status for status, _ in ends] == [143, 143], ends
+        status, said = launch(tmp_path, 2, *long)
     assert status == 0, said
     assert digest_of(tmp_path) == digest_of(of_two)
 
 
-def test_another_number_of_processes_goes_on_with_the_same_data(launch, of_two, tmp_path):
-    status, said = launch(tmp_path, 4, "--config.stop_after=4 steps")
-    assert status == 0, said
-    status, said = launch(tmp_path, 1)
-    assert status == 0, said
-    assert "continuing after step 4" in said
-    for mine, theirs in zip(metrics_of(tmp_path), metrics_of(of_two), strict=True):
+def test_another_layout_goes_on_with_the_same_data_and_the_same_collectives_give_the_same_bits(
+    programs, launch, of_two, tmp_path
+):
+    """Four processes of one device exchange as two of two do; one process with one device does not."""
+    with devices(programs, 1):
+        status, said = launch(tmp_path / "one", 4, "--config.stop_after=4 steps")
+        assert status == 0, said
+        shutil.copytree(tmp_path / "one", tmp_path / "two")
+        ends = [launch(tmp_path / "one", 1)]
+    with devices(programs, 2):
+        ends.append(launch(tmp_path / "two", 2))
+    for status, said in ends:
+        assert status == 0, said
+        assert "continuing after step 4 of 8" in said
+    assert digest_of(tmp_path / "two") == digest_of(of_two)
+    for mine, theirs in zip(metrics_of(tmp_path / "one"), metrics_of(of_two), strict=True):
         assert mine == pytest.approx(theirs, rel=1e-3, abs=1e-3)
+
+
+SLURM = {"SLURM_JOB_ID": "{job}", "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2", "SLURM_STEP_NUM_NODES": "1"}
+SLURM |= {"SLURM_PROCID": "{i}", "SLURM_LOCALID": "{i}"}
+OPEN_MPI = {"OMPI_MCA_orte_hnp_uri": "{job}.0;tcp://127.0.0.1:1", "OMPI_COMM_WORLD_SIZE": "2"}
+OPEN_MPI |= {"OMPI_COMM_WORLD_RANK": "{i}", "OMPI_COMM_WORLD_LOCAL_RANK": "{i}"}
+
+
+@pytest.mark.parametrize("variables", [SLURM, OPEN_MPI], ids=["slurm", "open_mpi"])
+def test_a_clusters_variables_tell_who_is_here(variables):
+    code = "from gormley_vision.training import hosts; import jax; hosts.join('', 1, 0, 30)\n"
+    code += "print(jax.process_index(), jax.process_count(), hosts.is_first())"
+    job = str(os.getpid())  # its port follows from it
+    processes = []
+    for i in range(2):
+        told = {name: value.format(job=job, i=i) for name, value in variables.items()}
+        processes.append(
+            subprocess.Popen([sys.executable, "-c", code], env=os.environ | told, stdout=subprocess.PIPE, text=True)
+        )
+    said = [process.communicate(timeout=60)[0].strip() for process in processes]
+    assert said == ["0 2 True", "1 2 False"]
 
 
 def test_where_one_is_killed_the_other_ends_within_the_heartbeat(programs, tmp_path):
