@@ -44,11 +44,15 @@ def main(argv: list[str]) -> int:
         config = _CONFIG.value.to_dict()
         variants = list(variants_of(config))
         from gormley_vision import experiment  # jax and its friends: seconds, so after the checks
+        from gormley_vision.planning.plan import with_overrides
 
         absl.logging.set_verbosity(absl.logging.ERROR)
         experiment.check(config)
         report_of = reporter(config)
-        reports = table(variants, report_of) if len(variants) > 1 else [one(config, report_of)]
+        if len(variants) > 1:
+            reports = table(config, variants, report_of)
+        else:
+            reports = [one(with_overrides(config, variants[0]), report_of)]
     if _OUT.value:
         write_json(Path(_OUT.value), {"topology": _TOPOLOGY.value, "config": config, "reports": reports})
         print(f"wrote {_OUT.value}")
@@ -63,7 +67,12 @@ def reporter(config: dict[str, Any]) -> Callable[[dict[str, Any]], dict[str, Any
     if _TOPOLOGY.value != "here":
         devices = topology.devices_of(_TOPOLOGY.value)
         data = Data(*data_of(config))
-        return lambda config: plan(config, devices, *topology.rates_of(devices[0]), data)
+
+        def report_there(config: dict[str, Any]) -> dict[str, Any]:
+            print("compiling ...", file=sys.stderr)  # half a minute for a small net, minutes for a large one
+            return plan(config, devices, *topology.rates_of(devices[0]), data)
+
+        return report_there
     import jax
 
     from gormley_vision.experiment import make_batches
@@ -102,10 +111,9 @@ def variants_of(config: dict[str, Any]):
 
 def one(config: dict[str, Any], report_of: Callable) -> dict[str, Any]:
     """The report of one config, and, where it does not fit, of what would help."""
-    from gormley_vision.planning.plan import GIB, remedies, split_memory, with_overrides
+    from gormley_vision.planning.plan import GIB, halved, remedies, split_memory, with_overrides
 
     report = report_of(config)
-    per_device = report["images"] // report["devices"]
     if not report["fits"]:
         print(f"does not fit: {report['needed'] / GIB:.2f} of {report['capacity'] / GIB:.2f} GiB on each device")
         tried = []
@@ -118,9 +126,9 @@ def one(config: dict[str, Any], report_of: Callable) -> dict[str, Any]:
             fits = "fits" if remedy["fits"] else "does not fit"
             print(f"  {remedy['needed'] / GIB:8.2f} GiB, {fits}: {words}")
         return report | {"remedies": tried}
-    if per_device > 1 and config["data"]["batch_size"] % 2 == 0:
-        half = report_of(with_overrides(config, {"data.batch_size": config["data"]["batch_size"] // 2}))
-        report["memory"] = split_memory(report["memory"], half["memory"], 0.5)
+    if half := halved(config, report["devices"]):
+        smaller = report_of(with_overrides(config, half))
+        report["memory"] = split_memory(report["memory"], smaller["memory"], 0.5)
     describe(report)
     return report
 
@@ -164,11 +172,11 @@ def summed(collectives: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def table(variants: list[dict[str, Any]], report_of: Callable) -> list[dict[str, Any]]:
+def table(config: dict[str, Any], variants: list[dict[str, Any]], report_of: Callable) -> list[dict[str, Any]]:
     """Print and return a report for each variant."""
     from gormley_vision.planning.plan import GIB, with_overrides
 
-    config, reports = _CONFIG.value.to_dict(), []
+    reports = []
     print(f"{'batch':>8} {'mesh':>12} {'GiB a device':>13}  fits  {'images/s, on paper':>19}")
     for overrides in variants:
         report = report_of(with_overrides(config, overrides))

@@ -166,21 +166,25 @@ def split_memory(memory: Mapping[str, int], smaller: Mapping[str, int], share: f
     return rest | {"activations": activations, "temporaries": memory[both] - activations}
 
 
+def halved(config: Config, devices: int) -> dict[str, Any] | None:
+    """The override that halves the batch, if what is left divides over the devices."""
+    batch, whole = config["data"]["batch_size"], devices // config["mesh"]["tensor"]
+    pieces = config["optimizer"]["accumulate"] if config["task"] == "classification" else 1
+    return {"data.batch_size": batch // 2} if batch % (2 * pieces * whole) == 0 else None
+
+
 def remedies(config: Config, devices: int) -> list[dict[str, Any]]:
     """Overrides that may make a step fit, each by itself."""
     found: list[dict[str, Any]] = []
-    mesh, batch = config["mesh"], config["data"]["batch_size"]
-    if config["task"] == "classification":
-        if not config["vit"]["remat"]:
-            found.append({"vit.remat": True})
-        pieces = 2 * config["optimizer"]["accumulate"]
-        if batch % (pieces * (devices // mesh["tensor"])) == 0:
-            found.append({"optimizer.accumulate": pieces})
-    whole = devices // mesh["tensor"]
-    if mesh["fsdp"] < whole:
+    half, whole = halved(config, devices), devices // config["mesh"]["tensor"]
+    if config["task"] == "classification" and not config["vit"]["remat"]:
+        found.append({"vit.remat": True})
+    if config["task"] == "classification" and half:
+        found.append({"optimizer.accumulate": 2 * config["optimizer"]["accumulate"]})
+    if config["mesh"]["fsdp"] < whole:
         found.append({"mesh.fsdp": whole, "mesh.data": 1})
-    if batch % 2 == 0 and (batch // 2) % whole == 0:
-        found.append({"data.batch_size": batch // 2})
+    if half:
+        found.append(half)
     if config["compute_dtype"] == "float32":
         found.append({"compute_dtype": "bfloat16"})
     return found
