@@ -29,7 +29,7 @@ ALLOWED = {
     "sampling": {"experiment", "training", "tasks", "errors"},
     "inspection": {"sampling", "tasks", "models", "layers", "errors"},
     "run": {"experiment", "training", "errors"},
-    "planning": {"experiment", "training", "config", "errors"},
+    "planning": {"experiment", "training", "data", "config", "errors"},
     "sweeps": {"command_line", "config", "durations", "files", "errors"},
     "__init__": {"sampling"},
 }
