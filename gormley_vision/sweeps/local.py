@@ -129,7 +129,7 @@ def _look(job: Job) -> None:
 def _fill(jobs: list[Job], parts: Sequence[Share]) -> None:
     """Start the next runs on the parts that are free."""
     free = [part for part in parts if all(part is not job.share for job in jobs)]
-    free = free[: len(free) - sum(job.state == "elsewhere" for job in jobs)]
+    free = free[: max(0, len(free) - sum(job.state == "elsewhere" for job in jobs))]
     for job in jobs:
         if job.state != "waiting" or not free:
             continue
