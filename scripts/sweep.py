@@ -10,6 +10,7 @@ run ends; `tensorboard --logdir` of it has an HParams tab. The second writes a S
 """
 
 import argparse
+import re
 import signal
 import sys
 import time
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.live import Live
-from rich.table import Table
+from rich.table import Column, Table
 
 from gormley_vision.errors import UserError, reported
 from gormley_vision.sweeps.local import Job, launch, shares
@@ -116,10 +117,12 @@ class Watch:
 
 
 def table(jobs: list[Job]) -> Table:
-    """A line a run, with what it printed last."""
-    grid = Table("run", "state", "last line", caption=progress(jobs))
+    """A line a run, with what it printed last: of a step, how far it is, without its figures."""
+    grid = Table(Column("run", overflow="fold"), "state", Column("last line", overflow="fold"), caption=progress(jobs))
     for job in jobs:
-        grid.add_row(job.run.name, job.state, job.last_line() if job.state in ("running", "failed") else "")
+        line = job.last_line() if job.state in ("running", "failed") else ""
+        step = re.search(r"step \d+/\d+.*? left", line)
+        grid.add_row(job.run.name, job.state, step[0] if step else line)
     return grid
 
 
