@@ -18,11 +18,11 @@ import time
 from collections.abc import Callable
 
 import jax
-from machine import matrix_product_gflops
 
 from gormley_vision import experiment
 from gormley_vision.config import default_config
 from gormley_vision.models.dcgan import halvings
+from gormley_vision.planning.topology import measured
 from gormley_vision.training.sharding import Shardings, make_mesh
 from gormley_vision.training.step import Step
 
@@ -146,7 +146,7 @@ def main() -> None:
     wait()
     share = waited / (time.perf_counter() - began)
 
-    gflop, peak = needed_gflop(options.batch, options.size), matrix_product_gflops()
+    gflop, peak = needed_gflop(options.batch, options.size), measured(jax.devices()[0]).flops / 1e9
     figures: dict[str, object] = {"jax": jax.__version__, "torch": torch.__version__, "needed_gflop": round(gflop, 1)}
     print(f"jax {jax.__version__}, torch {torch.__version__}; a step needs {gflop:.1f} GFLOP")
     print(f"a 2048^3 matrix product runs at {peak:.0f} GFLOP/s: the floor of a step is {gflop / peak:.3f} s")

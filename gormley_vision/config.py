@@ -206,6 +206,12 @@ def default_config(task: str) -> ml_collections.ConfigDict:
     return config.lock()
 
 
+def step_images(config: Mapping) -> int:
+    """Images of one step: k minibatches, of which only a GAN has more than one."""
+    minibatches = config["gan"]["discriminator_steps"] if config["task"] == "gan" else 1
+    return config["data"]["batch_size"] * minibatches
+
+
 def flatten(config: Mapping, prefix: str = "") -> dict[str, Value]:
     """`{'data.batch_size': 64, ...}` in the config's own order."""
     flat: dict[str, Value] = {}

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from gormley_vision import durations
-from gormley_vision.config import TRANSFORMER_RULES, validate
+from gormley_vision.config import TRANSFORMER_RULES, step_images, validate
 from gormley_vision.data.batches import Batches, open_batches
 from gormley_vision.errors import UserError
 from gormley_vision.losses.adversarial import GENERATOR_LOSSES
@@ -169,7 +169,7 @@ def _make_gan(config: Config, classes: int, epoch_images: int) -> GAN:
         ema_half_life=durations.to_images(
             gan["ema_half_life"],
             epoch_images=epoch_images,
-            step_images=data["batch_size"] * gan["discriminator_steps"],
+            step_images=step_images(config),
         ),
         ema_ramp=gan["ema_ramp"],
         flip=data["flip"],

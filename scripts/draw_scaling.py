@@ -54,7 +54,7 @@ def compiled(net: str, chips: int) -> dict[str, Any]:
     split = {"mesh.data": 0, "mesh.fsdp": min(chips, most), "data.batch_size": images * chips}
     config = with_overrides(load_config_file(path).to_dict(), split)
     devices = topology.devices_of(f"v5p:{TOPOLOGIES[chips]}")
-    report = plan(config, devices, *topology.rates_of(devices[0]), Data(CLASSES, EPOCH_IMAGES))
+    report = plan(config, devices, topology.chip_of(devices[0]), Data(CLASSES, EPOCH_IMAGES))
     return {"net": net, "chips": chips, "topology": f"v5p:{TOPOLOGIES[chips]}"} | {
         key: value for key, value in report.items() if key not in ("collectives", "error")
     }

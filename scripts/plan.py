@@ -70,7 +70,7 @@ def reporter(config: dict[str, Any]) -> Callable[[dict[str, Any]], dict[str, Any
 
         def report_there(config: dict[str, Any]) -> dict[str, Any]:
             print("compiling ...", file=sys.stderr)  # half a minute for a small net, minutes for a large one
-            return plan(config, devices, *topology.rates_of(devices[0]), data)
+            return plan(config, devices, topology.chip_of(devices[0]), data)
 
         return report_there
     import jax
@@ -78,12 +78,13 @@ def reporter(config: dict[str, Any]) -> Callable[[dict[str, Any]], dict[str, Any
     from gormley_vision.experiment import make_batches
     from gormley_vision.run import use_compilation_cache
 
+    chip = topology.chip_of(jax.devices()[0])
     use_compilation_cache()  # the step that has trained here is not compiled again
 
     def report_here(config: dict[str, Any]) -> dict[str, Any]:
         batches = make_batches(config)
         data = Data(len(batches.class_names), batches.length, batches)
-        return plan(config, jax.devices(), *topology.rates_of(jax.devices()[0]), data)
+        return plan(config, jax.devices(), chip, data)
 
     return report_here
 
@@ -128,7 +129,7 @@ def one(config: dict[str, Any], report_of: Callable) -> dict[str, Any]:
         return report | {"remedies": tried}
     if half := halved(config, report["devices"]):
         smaller = report_of(with_overrides(config, half))
-        report["memory"] = split_memory(report["memory"], smaller["memory"], 0.5)
+        report["memory"] = split_memory(report["memory"], smaller["memory"])
     describe(report)
     return report
 

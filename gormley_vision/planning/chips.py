@@ -15,19 +15,24 @@ class Chip:
     devices_per_chip: int = 1
 
     @property
+    def memory(self) -> int:
+        """Bytes for a program."""
+        return int(self.memory_gib * 2**30)
+
+    @property
     def clock(self) -> float:
         """Cycles per second: the peak, over what the matrix units do in one."""
         return self.flops / self.flops_per_cycle
 
 
 _MXU = 2 * 128 * 128  # FLOPs of one 128 x 128 matrix unit in a cycle
-# By jax's device_kind. A page's bidirectional link figure counts both ways, and is halved here.
+# By jax's device_kind. Links count one way: half of what a page calls bidirectional, all of what it gives in Gbps.
 CHIPS = {
-    "TPU v2": Chip(22.5e12, 350e9, 62e9, 7.48, _MXU, 2),
-    "TPU v3": Chip(61.5e12, 450e9, 82e9, 15.48, 2 * _MXU, 2),
-    "TPU v4": Chip(275e12, 1228e9, 150e9, 30.75, 8 * _MXU),
+    "TPU v2": Chip(22.5e12, 350e9, 31e9, 7.48, _MXU, 2),
+    "TPU v3": Chip(61.5e12, 450e9, 41e9, 15.48, 2 * _MXU, 2),
+    "TPU v4": Chip(275e12, 1228e9, 300e9, 30.75, 8 * _MXU),
     "TPU v5 lite": Chip(197e12, 819e9, 200e9, 15.75, 4 * _MXU),
     "TPU v5": Chip(459e12, 2765e9, 600e9, 95.73, 8 * _MXU),
     "TPU v6 lite": Chip(918e12, 1638e9, 400e9, 31.24, 16 * _MXU),
-    "TPU7x": Chip(1153.5e12, 3690e9, 600e9, 94.74, 16 * _MXU, 2),
+    "TPU7x": Chip(1153.5e12, 3690e9, 300e9, 94.74, 16 * _MXU, 2),
 }

@@ -1,14 +1,16 @@
 """What a training step needs on given devices: the very step that trains, compiled and not run."""
 
+import dataclasses
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 
-from gormley_vision.config import flatten
+from gormley_vision.config import step_images
 from gormley_vision.data.batches import Batches
 from gormley_vision.experiment import make_task, mesh_of
 from gormley_vision.planning.chips import Chip
@@ -30,18 +32,18 @@ class Data(NamedTuple):
     batches: Batches | None = None
 
 
-def plan(config: Config, devices: Sequence[jax.Device], chip: Chip, capacity: int, data: Data) -> dict[str, Any]:
+def plan(config: Config, devices: Sequence[jax.Device], chip: Chip, data: Data) -> dict[str, Any]:
     """Compile the config's step for these devices, and report; a document of plain JSON.
 
     Args:
-        chip: rates of one device; `capacity`: bytes that a program may use on it.
+        chip: rates and memory of one device.
         data: without its batches, images are taken to be streamed.
 
     Returns:
         'fits', 'memory' (bytes a device by kind), and, where it fits, 'step' (FLOPs, bytes, seconds) and 'collectives'.
     """
     mesh = mesh_of(config, devices)
-    images = config["data"]["batch_size"] * (config["gan"]["discriminator_steps"] if config["task"] == "gan" else 1)
+    images = step_images(config)
     lowered, memory = lower(config, mesh, data)
     report: dict[str, Any] = {
         "device": devices[0].device_kind,
@@ -50,7 +52,7 @@ def plan(config: Config, devices: Sequence[jax.Device], chip: Chip, capacity: in
         "mesh": dict(mesh.shape),
         "images": images,
         "epoch_images": data.epoch_images,
-        "capacity": capacity,
+        "capacity": chip.memory,
     }
     try:
         compiled = lowered.compile()
@@ -69,11 +71,11 @@ def plan(config: Config, devices: Sequence[jax.Device], chip: Chip, capacity: in
     cost = cost_of(compiled.as_text() or "")
     needed = sum(memory.values())
     return report | {
-        "fits": needed <= capacity,
+        "fits": needed <= chip.memory,
         "memory": memory,
         "needed": needed,
-        "step": _step(cost, chip, images, mesh.size),
-        "collectives": [_describe(collective) for collective in cost.collectives],
+        "step": _step(cost, chip, images),
+        "collectives": [dataclasses.asdict(c) | {"wire_bytes": c.wire_bytes} for c in cost.collectives],
         "unknown_loops": cost.unknown_loops,
         "compiler_flops": (compiled.cost_analysis() or {}).get("flops", 0.0),  # each loop's body once
     }
@@ -127,7 +129,7 @@ def _needed(message: str) -> int:
     return max((int(float(n) * 1024 ** ("KMGT".index(unit) + 1)) for n, unit in sizes), default=0)
 
 
-def _step(cost: Cost, chip: Chip, images: int, devices: int) -> dict[str, float]:
+def _step(cost: Cost, chip: Chip, images: int) -> dict[str, float]:
     """Figures of one step on one device. Seconds are floors: no device is ever as fast as its peak."""
     wire = sum(collective.wire_bytes for collective in cost.collectives)
     seconds = {
@@ -148,20 +150,14 @@ def _step(cost: Cost, chip: Chip, images: int, devices: int) -> dict[str, float]
     }
 
 
-def _describe(collective: Any) -> dict[str, Any]:
-    fields = {key: getattr(collective, key) for key in ("kind", "payload", "group", "times")}
-    return fields | {"wire_bytes": collective.wire_bytes}
-
-
-def split_memory(memory: Mapping[str, int], smaller: Mapping[str, int], share: float) -> dict[str, int]:
+def split_memory(memory: Mapping[str, int], half: Mapping[str, int]) -> dict[str, int]:
     """`memory` with its temporaries told apart: what grows with the batch (activations, kept from the forward pass for
     the backward pass), and what does not (gathered parameters, gradients).
 
-    `smaller` is the memory at `share` of the batch: the compiler does not say which is which, so two sizes do.
+    `half` is the memory at half of the batch: the compiler does not say which is which, so two sizes do.
     """
     both = "activations and temporaries"
-    growing = round((memory[both] - smaller[both]) / (1 - share))
-    activations = min(max(growing, 0), memory[both])
+    activations = min(max(2 * (memory[both] - half[both]), 0), memory[both])
     rest = {key: value for key, value in memory.items() if key != both}
     return rest | {"activations": activations, "temporaries": memory[both] - activations}
 
@@ -192,9 +188,6 @@ def remedies(config: Config, devices: int) -> list[dict[str, Any]]:
 
 def with_overrides(config: Config, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of the config with these keys, written 'section.key'."""
-    copy = {key: dict(value) if isinstance(value, Mapping) else value for key, value in config.items()}
-    for key, value in overrides.items():
-        assert key in flatten(config), key
-        section, _, name = key.rpartition(".")
-        (copy[section] if section else copy)[name] = value
-    return copy
+    copy = ml_collections.ConfigDict(config).lock()
+    copy.update_from_flattened_dict(overrides)
+    return copy.to_dict()

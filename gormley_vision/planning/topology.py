@@ -1,5 +1,6 @@
 """The devices to plan for: those of a TPU topology that is not here, or those that are."""
 
+import importlib.util
 import os
 import time
 
@@ -28,38 +29,39 @@ def devices_of(topology: str) -> list[jax.Device]:
     """
     from jax.experimental import topologies
 
+    if importlib.util.find_spec("libtpu") is None:
+        raise UserError('planning for a TPU needs its compiler: pip install -e ".[plan]"')
     os.environ.update(_QUIET)
     jax.config.update("jax_platforms", "cpu")
     # A v4 chip's two cores are one device only in this mode, which is how Cloud TPU runs it.
     options = {"chip_config_name": "megacore"} if topology.startswith("v4:") else {}
     try:
         return list(topologies.get_topology_desc(topology, platform="tpu", **options).devices)
-    except (jax.errors.JaxRuntimeError, ImportError, RuntimeError, AttributeError) as error:
-        if "libtpu" in str(error):
-            raise UserError('planning for a TPU needs its compiler: pip install -e ".[plan]"') from error
+    except jax.errors.JaxRuntimeError as error:
         raise UserError(
             f"--topology={topology}: {str(error).splitlines()[0]}; write GENERATION:CHIPS, as in v5e:4x4, v6e:8x16 "
             "(2-D) or v4:4x4x4, v5p:4x4x8, tpu7x:2x2x2 (3-D), or 'here'"
         ) from error
 
 
-def rates_of(device: jax.Device) -> tuple[Chip, int]:
-    """Of a known chip, its maker's rates and the bytes that TPU's compiler lets a program use.
+def chip_of(device: jax.Device) -> Chip:
+    """A known chip by its maker's rates; another device by those measured now, in seconds."""
+    return CHIPS.get(device.device_kind) or measured(device)
 
-    Of another device, rates measured now, in seconds, on float32, and the memory that it has. Devices that share a
-    machine's cores (virtual ones) share both.
+
+def measured(device: jax.Device) -> Chip:
+    """Rates of a 2048 x 2048 float32 product and of a copy, on the default device, and the memory that it has.
+
+    Devices that share a machine's cores (virtual ones) share all three.
     """
-    if device.device_kind in CHIPS:
-        chip = CHIPS[device.device_kind]
-        return chip, int(chip.memory_gib * 2**30)
     on_cpu = device.platform == "cpu"
     share = len(jax.local_devices()) if on_cpu else 1
     square, long = jnp.ones((2048, 2048)), jnp.ones(1 << 26)
     product = 2 * 2048**3 / _seconds(jax.jit(lambda x: x @ x), square)
     copy = 2 * long.nbytes / _seconds(jax.jit(jnp.negative), long)
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    memory = machine // share if on_cpu else device.memory_stats()["bytes_limit"]
-    return Chip(product / share, copy / share, copy / share, memory / 2**30, 1), memory
+    memory = machine / share if on_cpu else device.memory_stats()["bytes_limit"]
+    return Chip(product / share, copy / share, copy / share, memory / 2**30, 1)
 
 
 def _seconds(function, argument: jax.Array) -> float:

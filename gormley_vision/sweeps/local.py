@@ -15,7 +15,6 @@ from gormley_vision.errors import UserError
 from gormley_vision.sweeps.runs import Run, is_done
 
 TRAIN = Path(__file__).parents[2] / "train.py"
-STATES = ("waiting", "running", "elsewhere", "done", "failed", "stopped")
 # So that a process sees the one chip alone, and does not wait for a pod.
 _ONE_CHIP = {"TPU_CHIPS_PER_PROCESS_BOUNDS": "1,1,1", "TPU_PROCESS_BOUNDS": "1,1,1"}
 
@@ -58,7 +57,7 @@ class Job:
     """A run, and what became of it here."""
 
     run: Run
-    state: str = "waiting"
+    state: str = "waiting"  # or running, elsewhere (another process owns its folder), done, failed, stopped
     process: subprocess.Popen | None = None
     share: Share | None = None
     began: float = 0.0  # seconds of time.monotonic

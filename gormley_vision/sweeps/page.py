@@ -3,15 +3,12 @@
 import base64
 import html
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gormley_vision.config import flatten
 from gormley_vision.files import write_atomically
 from gormley_vision.sweeps.arms import arms_of, mean_and_deviation, swept_keys
-from gormley_vision.sweeps.runs import Sweep
-
-if TYPE_CHECKING:
-    from gormley_vision.sweeps.report import Row
+from gormley_vision.sweeps.runs import Row, Sweep
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 420, 240, 56, 24  # of a plot, and of its margins, pixels
 _MOST_POINTS = 300  # of a curve
@@ -30,7 +27,7 @@ svg path:hover { stroke-width: 4; } svg line { stroke: var(--line); }
 """
 
 
-def write_page(sweep: Sweep, rows: Sequence["Row"]) -> None:
+def write_page(sweep: Sweep, rows: Sequence[Row]) -> None:
     """`sweep.html` in the sweep's folder, of rows that are sorted, best first."""
     colours = {row.name: f"hsl({360 * i / len(rows):.0f} 65% 50%)" for i, row in enumerate(rows)}
     done = sum(row.state == "done" for row in rows)
@@ -51,7 +48,7 @@ def write_page(sweep: Sweep, rows: Sequence["Row"]) -> None:
     write_atomically(sweep.folder / "sweep.html", document.encode())
 
 
-def _leaderboard(metric: str, rows: Sequence["Row"], colours: Mapping[str, str]) -> str:
+def _leaderboard(metric: str, rows: Sequence[Row], colours: Mapping[str, str]) -> str:
     swept = sorted({key for row in rows for key in row.overrides})
     head = _cells("th", ["", *swept, "state"]) + _cells("th", ["step", metric], "number")
     body = ""
@@ -63,7 +60,7 @@ def _leaderboard(metric: str, rows: Sequence["Row"], colours: Mapping[str, str])
     return f'<h2>Leaderboard</h2><div class="wide"><table><tr>{head}</tr>{body}</table></div>'
 
 
-def _arms(metric: str, rows: Sequence["Row"]) -> str:
+def _arms(metric: str, rows: Sequence[Row]) -> str:
     """Means over seeds, where seeds were swept; '' where they were not."""
     done = [row for row in rows if row.final and row.state == "done"]
     configs = [flatten(row.config) for row in done]
@@ -85,13 +82,13 @@ def _cells(tag: str, texts: Sequence[str], kind: str = "") -> str:
     return "".join(f'<{tag} class="{kind}">{html.escape(text)}</{tag}>' for text in texts)
 
 
-def _curves(metric: str, rows: Sequence["Row"], colours: Mapping[str, str]) -> str:
+def _curves(metric: str, rows: Sequence[Row], colours: Mapping[str, str]) -> str:
     names = dict.fromkeys(key for row in rows for line in row.lines for key in line if key not in ("step", "time"))
     plots = [_plot(name, rows, colours) for name in sorted(names, key=lambda name: (name != metric, name))]
     return f'<h2>Curves</h2><div class="plots">{"".join(plots)}</div>'
 
 
-def _plot(name: str, rows: Sequence["Row"], colours: Mapping[str, str]) -> str:
+def _plot(name: str, rows: Sequence[Row], colours: Mapping[str, str]) -> str:
     """One figure over steps, a line for each run."""
     curves = {row.name: [(line["step"], line[name]) for line in row.lines if name in line] for row in rows}
     points = [point for curve in curves.values() for point in curve]
@@ -118,7 +115,7 @@ def _plot(name: str, rows: Sequence["Row"], colours: Mapping[str, str]) -> str:
     return f'<figure>{caption}<svg width="{_WIDTH}" height="{_HEIGHT}">{marks}</svg></figure>'
 
 
-def _samples(rows: Sequence["Row"]) -> str:
+def _samples(rows: Sequence[Row]) -> str:
     """The last grid of each run, side by side."""
     figures = ""
     for row in rows:

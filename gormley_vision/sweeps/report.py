@@ -1,29 +1,14 @@
 """What a sweep found: leaderboard.csv, TensorBoard's hparams, and the rows that sweep.html shows."""
 
 import csv
-import dataclasses
 import io
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from gormley_vision.files import write_atomically
 from gormley_vision.sweeps.page import write_page
-from gormley_vision.sweeps.runs import Sweep, metrics_of
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """One run on the leaderboard."""
-
-    name: str
-    state: str
-    overrides: Mapping[str, Any]
-    config: Mapping[str, Any]
-    folder: Path
-    lines: Sequence[Mapping[str, Any]]  # of metrics.jsonl
-    final: Mapping[str, float]  # figures of the last step that has the sweep's metric, and that step
+from gormley_vision.sweeps.runs import Row, Sweep, metrics_of
 
 
 def write_report(sweep: Sweep, states: Sequence[str]) -> list[Row]:

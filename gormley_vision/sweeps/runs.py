@@ -12,13 +12,13 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gormley_vision import durations
 from gormley_vision.command_line import check_flags, load_config_file, load_python
-from gormley_vision.config import changed_keys, fields_of
+from gormley_vision.config import changed_keys, fields_of, step_images
 from gormley_vision.errors import UserError
 from gormley_vision.files import read_json
 
@@ -45,6 +45,19 @@ class Sweep:
     metric: str
     higher_is_better: bool
     runs: tuple[Run, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One run on the leaderboard."""
+
+    name: str
+    state: str
+    overrides: Mapping[str, Any]
+    config: Mapping[str, Any]
+    folder: Path
+    lines: Sequence[Mapping[str, Any]]  # of metrics.jsonl
+    final: Mapping[str, float]  # figures of the last step that has the sweep's metric, and that step
 
 
 def load_sweep(path: Path, folder: Path) -> Sweep:
@@ -111,10 +124,8 @@ def steps_of(run: Run) -> tuple[int, int]:
     if not step:
         return 0, 0
     config, epoch = run.config, read_json(checkpoints / str(step) / "meta.json")["data"]["length"]
-    images = config["data"]["batch_size"] * (config["gan"]["discriminator_steps"] if "gan" in config else 1)
-    ends = [
-        durations.to_steps(config[key], epoch_images=epoch, step_images=images) for key in ("duration", "stop_after")
-    ]
+    images = {"epoch_images": epoch, "step_images": step_images(config)}
+    ends = [durations.to_steps(config[key], **images) for key in ("duration", "stop_after")]
     return step, min(end for end in ends if end)
 
 

@@ -57,6 +57,14 @@ def test_what_does_not_fit_says_what_would_help(tmp_path):
     assert "--config.data.batch_size=524288" in text
 
 
+def test_an_unknown_topology_says_how_one_is_written():
+    words = ["scripts/plan.py", "--config=configs/vit_mnist.py", "--topology=v5q:2x2"]
+    done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "--topology=v5q:2x2" in done.stderr
+    assert "write GENERATION:CHIPS, as in v5e:4x4" in done.stderr
+
+
 @pytest.mark.skipif("COMPILE_ALL" not in os.environ, reason="COMPILE_ALL=1 compiles every config: half an hour")
 @pytest.mark.parametrize("config", CONFIGS)
 def test_every_config_compiles_for_a_pod_that_it_fits_on(config, tmp_path):
