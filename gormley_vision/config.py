@@ -89,17 +89,14 @@ def _optimizer_fields(player: str, learning_rate: float) -> dict[str, Field]:
 
 # How matrices split over `tensor`: 'PATTERN: AXIS ...' for the last axes of arrays so named (training/sharding.py).
 RULES_MEANING = "'PATTERN: AXIS AXIS; ...' for the last axes of arrays so named, - for none"
+GAN_RULES = "Transposed|Convolution_0/kernel: tensor; Convolution.*kernel: tensor -"
 TRANSFORMER_RULES = (
     "attention/qkv: tensor - -; rope_frequencies: tensor -; attention/out/kernel: tensor - -; "
     "mlp/in: tensor; mlp/out/kernel: tensor -"
 )
 
 GAN_FIELDS: dict[str, Field] = {
-    "mesh.rules": Field(
-        "(generator|ema).*Dense_0/kernel: tensor; discriminator.*Dense_0/kernel: tensor -",
-        RULES_MEANING,
-        may_change=True,
-    ),
+    "mesh.rules": Field(GAN_RULES, RULES_MEANING, may_change=True),
     "gan.conditional": Field(False, "the class label is an input of both players"),
     "gan.generator_loss": Field(
         "non_saturating", "ascend log D(G(z)), or descend log(1 - D(G(z)))", ("non_saturating", "saturating")

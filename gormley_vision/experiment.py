@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from gormley_vision import durations
-from gormley_vision.config import TRANSFORMER_RULES, step_images, validate
+from gormley_vision.config import fields_of, flatten, step_images, validate
 from gormley_vision.data.batches import Batches, open_batches
 from gormley_vision.errors import UserError
 from gormley_vision.losses.adversarial import GENERATOR_LOSSES
@@ -30,11 +30,25 @@ def check(config: Config) -> None:
     """Refuse a config that contradicts itself, before data are read or anything compiles."""
     validate(config)
     parse_rules(config["mesh"]["rules"])
+    if config["mesh"]["rules"] == fields_of(config)["mesh.rules"].default:
+        _check_tensor(config)
     if config["task"] == "classification":
         _check_vit(config)
     else:
         halvings(config["data"]["image_size"])
         _check_discriminator(**config["discriminator"])
+
+
+def _check_tensor(config: Config) -> None:
+    """The default rules split these; what other rules split is checked when the state's shapes are known."""
+    split = {"gan": ("generator.width", "discriminator.width"), "classification": ("vit.heads", "vit.mlp")}
+    flat, parts = flatten(config), config["mesh"]["tensor"]
+    for key in split[config["task"]]:
+        size = int(flat[key])
+        if size % parts:
+            raise UserError(
+                f"{key}={size} does not divide over mesh.tensor={parts}: --config.{key}={nearest_multiple(size, parts)}"
+            )
 
 
 def _check_discriminator(*, architecture: str, width: int, kernel_size: int, receptive_field: int) -> None:
@@ -88,13 +102,6 @@ def _check_vit(config: Config) -> None:
             f"data.batch_size={batch} does not divide into optimizer.accumulate={accumulate} pieces: "
             f"--config.data.batch_size={near}"
         )
-    for key in ("heads", "mlp"):
-        near = nearest_multiple(vit[key], config["mesh"]["tensor"])
-        if vit[key] % config["mesh"]["tensor"] and config["mesh"]["rules"] == TRANSFORMER_RULES:
-            raise UserError(
-                f"vit.{key}={vit[key]} does not divide over mesh.tensor={config['mesh']['tensor']}: "
-                f"--config.vit.{key}={near}"
-            )
     if config["classification"]["only_head"] and not config["init_from"]:
         raise UserError("a linear probe needs the weights that it probes: pass --config.init_from=RUN")
 

@@ -28,6 +28,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from gormley_vision.layers.partition import split_by_image
+
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 _FEW_CHANNELS = 16  # below this, one matrix product beats s*s convolutions on the CPU
 _BATCH_PARTS = 4
@@ -81,28 +83,34 @@ def convolve_transposed(y: jax.Array, kernel: jax.Array, *, stride: int, padding
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _forward(geometry: Geometry, wide: jax.Array, kernel: jax.Array) -> jax.Array:
-    return _xla_forward(geometry, wide, kernel)
+    return _maps(_xla_forward(geometry, _maps(wide), kernel))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _input_gradient(geometry: Geometry, narrow: jax.Array, kernel: jax.Array) -> jax.Array:
     few = kernel.shape[2] < _FEW_CHANNELS
-    return lax.platform_dependent(
-        narrow,
+    wide = lax.platform_dependent(
+        _maps(narrow),
         kernel,
         cpu=partial(_shifted_adds if few else _phases, geometry),
         default=partial(_xla_input_gradient, geometry),
     )
+    return _maps(wide)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _kernel_gradient(geometry: Geometry, size: int, wide: jax.Array, narrow: jax.Array) -> jax.Array:
     return lax.platform_dependent(
-        wide,
-        narrow,
+        _maps(wide),
+        _maps(narrow),
         cpu=partial(_kernel_gradient_in_parts, geometry, size),
         default=partial(_xla_kernel_gradient, geometry, size),
     )
+
+
+def _maps(x: jax.Array) -> jax.Array:
+    """Feature maps [B, H, W, C], none of them in parts on several devices."""
+    return split_by_image(x, whole=2)
 
 
 def _forward_bwd(geometry, inputs, narrow):

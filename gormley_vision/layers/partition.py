@@ -1,8 +1,14 @@
 """Where activations lie, when the loop has a mesh.
 
-Parameters that are split over `fsdp`, and images split over the same axis, leave XLA's partitioner a choice at every
-product: gather the parameter (ZeRO stage 3, what is meant), or gather the images and sum partial results, which needs
-the memory and the links of the whole batch on every device. It took the second, until it was told.
+XLA's partitioner chooses for itself where nothing is said, and chose badly three times:
+
+- Parameters that are split over `fsdp`, and images split over the same axis, can meet in a product in two ways: gather
+  the parameter (ZeRO stage 3, what is meant), or gather the images and sum partial results, which needs the memory and
+  the links of the whole batch on every device. It took the second.
+- Noise is drawn whole on every device, and so every device computed all fake images.
+- Where a dense layer that is split over `tensor` becomes a map, `tensor` splits the map's rows; and of a convolution
+  with one side split by image and the other by rows, it computes a wrong gradient for the kernel (jax 0.10.2 and 0.12,
+  tests/layers/test_partition.py).
 """
 
 import jax
@@ -11,9 +17,12 @@ from jax.sharding import PartitionSpec
 IMAGE_AXES = ("data", "fsdp")  # the mesh axes that share a batch
 
 
-def split_by_image(x: jax.Array) -> jax.Array:
-    """`x` [B, ...] with its first axis over the mesh axes of a batch; as it is, where no mesh is set."""
+def split_by_image(x: jax.Array, whole: int = 0) -> jax.Array:
+    """`x` [B, ...] with its first axis over the mesh axes of a batch; as it is, where no mesh is set.
+
+    The next `whole` axes are not split; where the others lie is the partitioner's choice.
+    """
     if not set(IMAGE_AXES) <= set(jax.sharding.get_abstract_mesh().axis_names):
         return x
-    free = [PartitionSpec.UNCONSTRAINED] * (x.ndim - 1)
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(IMAGE_AXES, *free))
+    free = [PartitionSpec.UNCONSTRAINED] * (x.ndim - 1 - whole)
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(IMAGE_AXES, *[None] * whole, *free))

@@ -1,14 +1,16 @@
 """FLOPs and exchanges read from compiled programs, against closed forms and the law of ZeRO."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from gormley_vision.config import default_config
+from gormley_vision.experiment import mesh_of
 from gormley_vision.planning.cost import cost_of
 from gormley_vision.planning.plan import Data, lower
-from gormley_vision.training.sharding import make_mesh
 
 
 def compiled(function, *shapes):
@@ -72,7 +74,7 @@ def vit(**overrides):
 
 
 def step_text(config, devices):
-    mesh = make_mesh(config["mesh"], config["data"]["batch_size"], config["optimizer"]["accumulate"], devices)
+    mesh = mesh_of(config, devices)
     lowered, _ = lower(config, mesh, Data(10, 1000))
     return lowered.compile().as_text()
 
@@ -98,6 +100,29 @@ def test_zeros_exchange_does_not_grow_with_the_batch():
     assert sent[64] == pytest.approx(sent[16], rel=0.05)
     parameters = 4 * 3 * (4 * 32 * 32 + 2 * 32 * 128)
     assert parameters < sent[16] < 8 * parameters
+
+
+def gan(**overrides):
+    config = default_config("gan")
+    config.data.update(
+        source="fake", image_size=32, batch_size=32
+    )  # each device has some of each part of a kernel's gradient
+    config.generator.width = config.discriminator.width = 16
+    config.update_from_flattened_dict(overrides)
+    return config.to_dict()
+
+
+@pytest.mark.parametrize("make", [vit, gan])
+def test_eight_devices_share_the_work_of_one(make):
+    """Nobody computes what another does, but for the small layers that rules leave whole."""
+
+    def flops(*sizes):
+        mesh = dict(zip(("mesh.data", "mesh.fsdp", "mesh.tensor"), sizes, strict=True))
+        return cost_of(step_text(make(**mesh), jax.devices()[: math.prod(sizes)])).flops
+
+    share = flops(1, 1, 1) / 8
+    for sizes in ((8, 1, 1), (1, 8, 1), (2, 2, 2)):
+        assert share <= flops(*sizes) < 1.1 * share, sizes
 
 
 def test_exchanges_have_their_group_and_ring_bytes():

@@ -7,13 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gormley_vision.config import TRANSFORMER_RULES
+from gormley_vision.config import GAN_RULES, TRANSFORMER_RULES
 from gormley_vision.errors import UserError
 from gormley_vision.tasks.classification import accumulated
 from gormley_vision.training import checkpoints as ckpt
 from gormley_vision.training.sharding import AXES, Rule, Shardings, make_mesh, nearest_multiple, parse_rules
 
-TASKS = ("gan", "classification")
+# A conditional game of k = 2 as well: its first layers have other channels, and partitioners choose by them.
+GAMES = {"gan": {}, "conditional gan": {"gan__discriminator_steps": 2, "gan__conditional": True}}
 
 
 def mesh_of(data, fsdp=1, tensor=1, batch_size=64):
@@ -27,24 +28,21 @@ def keys(sizes):
 # The same step.
 
 
-def by_sgd(lab, task, **overrides):
+def by_sgd(lab, what, **overrides):
     """A config whose optimizers' traces are the gradients after one step."""
     sgd = {"name": "momentum_sgd", "learning_rate": 0.1}
-    sections = ("generator_optimizer", "discriminator_optimizer") if task == "gan" else ("optimizer",)
+    sections = ("generator_optimizer", "discriminator_optimizer") if what in GAMES else ("optimizer",)
     overrides |= {f"{section}__{key}": value for section in sections for key, value in sgd.items()}
-    if task == "gan":
-        overrides |= {"gan__discriminator_steps": 2, "gan__conditional": True}
-    else:
-        overrides |= {"vit__rope": "naver_mixed"}
-    return lab.config(task, data__flip=True, **overrides)
+    overrides |= GAMES.get(what, {"vit__rope": "naver_mixed"})
+    return lab.config("gan" if what in GAMES else what, data__flip=True, **overrides)
 
 
-@pytest.fixture(scope="module", params=TASKS)
+@pytest.fixture(scope="module", params=(*GAMES, "classification"))
 def on_one(request, lab, after_steps, tmp_path_factory):
-    """(task, metrics, arrays) of one step on one device."""
+    """(what is trained, metrics, arrays) of one step on one device."""
     logged, arrays, _ = after_steps(by_sgd(lab, request.param), tmp_path_factory.mktemp("one"), 1)
     assert any("trace" in name for name in arrays)
-    assert any("batch_stats" in name for name in arrays) == (request.param == "gan")
+    assert any("batch_stats" in name for name in arrays) == (request.param in GAMES)
     return request.param, logged, arrays
 
 
@@ -61,8 +59,8 @@ def assert_same(one, other):
 
 @pytest.mark.parametrize("sizes", [(8, 1, 1), (4, 2, 1), (2, 2, 2)])
 def test_every_mesh_makes_the_step_of_one_device(lab, after_steps, on_one, tmp_path, sizes):
-    task, *expected = on_one
-    logged, arrays, state = after_steps(by_sgd(lab, task, **keys(sizes)), tmp_path, 1)
+    what, *expected = on_one
+    logged, arrays, state = after_steps(by_sgd(lab, what, **keys(sizes)), tmp_path, 1)
     assert_same(expected, (logged, arrays))
     leaves = ckpt.flat(state)
     assert all(len(leaf.sharding.device_set) == 8 for leaf in leaves.values())
@@ -80,10 +78,10 @@ def test_every_mesh_makes_the_step_of_one_device(lab, after_steps, on_one, tmp_p
 
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 2, 1)])
 def test_accumulated_gradients_are_those_of_the_whole_batch(lab, after_steps, on_one, tmp_path, sizes):
-    task, *expected = on_one
-    if task == "gan":
+    what, *expected = on_one
+    if what in GAMES:
         pytest.skip("BatchNorm reads the whole minibatch: GANs do not accumulate")
-    assert_same(expected, after_steps(by_sgd(lab, task, **keys(sizes), optimizer__accumulate=4), tmp_path, 1)[:2])
+    assert_same(expected, after_steps(by_sgd(lab, what, **keys(sizes), optimizer__accumulate=4), tmp_path, 1)[:2])
 
 
 def test_pieces_are_strides_and_know_their_number():
@@ -180,6 +178,10 @@ def test_meshes_that_cannot_be_are_refused(sizes, message):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
+        (
+            {"task": "gan", "mesh__tensor": 8},
+            "generator.width=4 does not divide over mesh.tensor=8: --config.generator.width=8",
+        ),
         ({"mesh__tensor": 4}, "vit.heads=2 does not divide over mesh.tensor=4: --config.vit.heads=4"),
         ({"mesh__tensor": 2, "vit__mlp": 33}, "vit.mlp=33 does not divide over mesh.tensor=2: --config.vit.mlp=32"),
         ({"optimizer__accumulate": 3}, "optimizer.accumulate=3 pieces: --config.data.batch_size=15"),
@@ -204,18 +206,30 @@ def test_what_does_not_divide_is_refused_with_the_nearest_that_would(lab, tmp_pa
     assert message in str(refusal.value)
 
 
-def test_convolutions_are_not_split_over_tensor(lab, tmp_path):
-    rules = "discriminator.*Convolution_1/kernel: tensor"
-    with pytest.raises(UserError, match=r"discriminator/.*Convolution_1/kernel: XLA makes wrong gradients"):
-        lab.train(lab.config("gan", mesh__tensor=2, mesh__rules=rules), tmp_path)
-
-
-def test_the_default_rules_split_what_they_name(lab):
-    task, _ = lab.open(lab.config(vit__rope="naver_mixed"))
-    place = Shardings(mesh_of(1, 1, 2), parse_rules(TRANSFORMER_RULES))
+def split_over_tensor(task, rules):
+    """{name: places} of what rules split."""
+    place = Shardings(mesh_of(1, 1, 2), parse_rules(rules))
     tree = ckpt.flat(place.tree(jax.eval_shape(task.init, jax.random.key(0))))
-    split = {name.split("/encoder/")[-1]: tuple(x.spec) for name, x in tree.items() if "tensor" in x.spec}
-    assert split == {
+    return {name: tuple(x.spec) for name, x in tree.items() if "tensor" in x.spec}
+
+
+def test_the_default_rules_of_a_gan_split_every_convolution_over_channels(lab):
+    task, _ = lab.open(lab.config("gan", data__image_size=32))
+    split = split_over_tensor(task, GAN_RULES)
+    assert {name.partition("/params/")[2]: axes for name, axes in split.items() if "/params/" in name} == {
+        "TransposedConvolution_0/kernel": (None, None, None, "tensor"),  # [k, k, out, in]
+        "TransposedConvolution_1/kernel": (None, None, None, "tensor"),
+        "TransposedConvolution_2/kernel": (None, None, None, "tensor"),
+        "Convolution_0/kernel": (None, None, None, "tensor"),  # [k, k, in, out]
+        "Convolution_1/kernel": (None, None, "tensor", None),
+        "Convolution_2/kernel": (None, None, "tensor", None),
+    }
+
+
+def test_the_default_rules_of_a_vit_split_what_they_name(lab):
+    task, _ = lab.open(lab.config(vit__rope="naver_mixed"))
+    split = split_over_tensor(task, TRANSFORMER_RULES)
+    assert {name.split("/encoder/")[-1]: axes for name, axes in split.items()} == {
         "attention/qkv/kernel": (None, None, "tensor", None, None),  # [L, D, K, 3, Dh]
         "attention/qkv/bias": (None, "tensor", None, None),
         "attention/rope_frequencies": (None, None, "tensor", None),  # [L, 2, K, Dh/2]
