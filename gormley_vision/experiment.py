@@ -30,6 +30,12 @@ def check(config: Config) -> None:
     """Refuse a config that contradicts itself, before data are read or anything compiles."""
     validate(config)
     parse_rules(config["mesh"]["rules"])
+    batch, accumulate = config["data"]["batch_size"], config["accumulate"]
+    if batch % accumulate:
+        raise UserError(
+            f"data.batch_size={batch} does not divide into accumulate={accumulate} pieces: "
+            f"--config.data.batch_size={nearest_multiple(batch, accumulate)}"
+        )
     if config["mesh"]["rules"] == fields_of(config)["mesh.rules"].default:
         _check_tensor(config)
     if config["task"] == "classification":
@@ -95,13 +101,6 @@ def _check_vit(config: Config) -> None:
             f"vit.rope_scaling={vit['rope_scaling']} and vit.trained_grid={vit['trained_grid']}: a rule needs the grid "
             "in training, as in --config.vit.trained_grid=7, and without a rule that is 0"
         )
-    batch, accumulate = config["data"]["batch_size"], config["optimizer"]["accumulate"]
-    if batch % accumulate:
-        near = nearest_multiple(batch, accumulate)
-        raise UserError(
-            f"data.batch_size={batch} does not divide into optimizer.accumulate={accumulate} pieces: "
-            f"--config.data.batch_size={near}"
-        )
     if config["classification"]["only_head"] and not config["init_from"]:
         raise UserError("a linear probe needs the weights that it probes: pass --config.init_from=RUN")
 
@@ -121,8 +120,7 @@ def make_batches(config: Config, progress=None, split: str = "") -> Batches:
 
 def mesh_of(config: Config, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """The config's mesh, of all devices or of these."""
-    accumulate = config["optimizer"]["accumulate"] if config["task"] == "classification" else 1
-    return make_mesh(config["mesh"], config["data"]["batch_size"], accumulate, devices)
+    return make_mesh(config["mesh"], config["data"]["batch_size"], config["accumulate"], devices)
 
 
 def make_task(config: Config, *, class_names: tuple[str, ...], epoch_images: int) -> Task:
@@ -170,6 +168,7 @@ def _make_gan(config: Config, classes: int, epoch_images: int) -> GAN:
         classes=conditions,
         batch_size=data["batch_size"],
         minibatches=gan["discriminator_steps"],
+        accumulate=config["accumulate"],
         phases=step_phases(
             gan["discriminator_steps"], shared_fakes=gan["shared_fakes"], simultaneous=gan["simultaneous"]
         ),
@@ -190,7 +189,6 @@ def _make_classification(config: Config, classes: int, epoch_images: int) -> Cla
     data, options, optimizer = config["data"], dict(config["classification"]), dict(config["optimizer"])
     images = {"epoch_images": epoch_images, "step_images": data["batch_size"]}
     warmup = durations.to_steps(optimizer.pop("warmup"), **images)
-    microbatches = optimizer.pop("accumulate")
     return Classification(
         classifier=ViT(classes=classes, dtype=jnp.dtype(config["compute_dtype"]), **config["vit"]),
         optimizer=make_classifier_optimizer(
@@ -201,7 +199,7 @@ def _make_classification(config: Config, classes: int, epoch_images: int) -> Cla
         ),
         image_shape=(data["image_size"], data["image_size"], data["channels"]),
         batch_size=data["batch_size"],
-        microbatches=microbatches,
+        accumulate=config["accumulate"],
         ema_half_life=durations.to_images(options.pop("ema_half_life"), **images),
         ema_ramp=options.pop("ema_ramp"),
         position_resize=options.pop("position_resize"),

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from gormley_vision.layers.convolution import convolve, convolve_transposed
 
 normal_weights = nn.initializers.normal(0.02)
+BATCH_NORM_MOMENTUM = 0.9  # of the running statistics
 
 
 def _one_plus_normal(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
@@ -57,7 +58,11 @@ class TransposedConvolution(nn.Module):
 def batch_norm(train: bool, dtype: jnp.dtype) -> nn.BatchNorm:
     """BatchNorm over all but channels; `train` uses the batch's statistics and moves the running ones."""
     return nn.BatchNorm(
-        use_running_average=not train, momentum=0.9, epsilon=1e-5, scale_init=_one_plus_normal, dtype=dtype
+        use_running_average=not train,
+        momentum=BATCH_NORM_MOMENTUM,
+        epsilon=1e-5,
+        scale_init=_one_plus_normal,
+        dtype=dtype,
     )
 
 

@@ -165,8 +165,7 @@ def split_memory(memory: Mapping[str, int], half: Mapping[str, int]) -> dict[str
 def halved(config: Config, devices: int) -> dict[str, Any] | None:
     """The override that halves the batch, if what is left divides over the devices."""
     batch, whole = config["data"]["batch_size"], devices // config["mesh"]["tensor"]
-    pieces = config["optimizer"]["accumulate"] if config["task"] == "classification" else 1
-    return {"data.batch_size": batch // 2} if batch % (2 * pieces * whole) == 0 else None
+    return {"data.batch_size": batch // 2} if batch % (2 * config["accumulate"] * whole) == 0 else None
 
 
 def remedies(config: Config, devices: int) -> list[dict[str, Any]]:
@@ -175,8 +174,8 @@ def remedies(config: Config, devices: int) -> list[dict[str, Any]]:
     half, whole = halved(config, devices), devices // config["mesh"]["tensor"]
     if config["task"] == "classification" and not config["vit"]["remat"]:
         found.append({"vit.remat": True})
-    if config["task"] == "classification" and half:
-        found.append({"optimizer.accumulate": 2 * config["optimizer"]["accumulate"]})
+    if half:
+        found.append({"accumulate": 2 * config["accumulate"]})
     if config["mesh"]["fsdp"] < whole:
         found.append({"mesh.fsdp": whole, "mesh.data": 1})
     if half:

@@ -1,7 +1,6 @@
 """Image classification by cross-entropy: pre-training, fine-tuning at another resolution, and linear probes."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import flax.struct
@@ -17,6 +16,7 @@ from gormley_vision.layers.positions import ResizeConvention, resize_position_em
 from gormley_vision.losses.classification import softmax_cross_entropy
 from gormley_vision.models.vit import ViT
 from gormley_vision.randomness import named_key
+from gormley_vision.tasks.accumulation import accumulated
 from gormley_vision.tasks.players import (
     Player,
     Variables,
@@ -86,7 +86,7 @@ class Classification:
     ema_ramp: float
     position_resize: ResizeConvention
     fresh_head: bool
-    microbatches: int = 1
+    accumulate: int = 1  # pieces
     minibatches: int = 1
 
     afterwards = "look into it: python scripts/visualize.py --workdir={workdir}"
@@ -118,7 +118,7 @@ class Classification:
             jax.value_and_grad(loss, has_aux=True),
             player.variables["params"],
             (images, targets, labels),
-            self.microbatches,
+            self.accumulate,
         )
         metrics = {
             "loss/classifier": value,
@@ -184,25 +184,6 @@ class Classification:
         del key
         kernel = state.ema["params"]["patch_embedding"].astype(jnp.float32)
         return jnp.moveaxis(kernel / jnp.maximum(jnp.abs(kernel).max((0, 1, 2), keepdims=True), 1e-8), 3, 0)
-
-
-def accumulated(function: Callable, params: Any, batch: Any, pieces: int) -> Any:
-    """The mean of `function(params, piece, number)` over `pieces` equal parts of a batch [m, ...], one after the other.
-
-    Piece i has examples i, i + pieces, ...: strides, so that each device's share of the batch stays with it.
-    """
-    if pieces == 1:
-        return function(params, batch, jnp.int32(0))
-    parts = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, pieces, *x.shape[1:]), 1, 0), batch)
-
-    def add(total: Any, part: tuple[Any, jax.Array]) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, total, function(params, *part)), None
-
-    numbers = jnp.arange(pieces)
-    first = jax.tree.map(lambda x: x[0], parts)
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(function, params, first, numbers[0]))
-    total, _ = jax.lax.scan(add, zeros, (parts, numbers))
-    return jax.tree.map(lambda x: x / pieces, total)
 
 
 def resized_positions(

@@ -28,6 +28,7 @@ import optax
 from gormley_vision.augmentation.geometry import flip_half
 from gormley_vision.losses.adversarial import discriminator_loss
 from gormley_vision.randomness import keyed_normal, named_key
+from gormley_vision.tasks.accumulation import run_in_pieces
 from gormley_vision.tasks.players import (
     Player,
     Variables,
@@ -84,7 +85,7 @@ class GAN:
     classes: int  # 0 where the game is unconditional
     batch_size: int
     minibatches: int  # k
-    microbatches = 1  # BatchNorm reads the whole minibatch: gradients of pieces would be another model's
+    accumulate: int  # pieces of a minibatch
     phases: tuple[Phase, ...]
     ema_half_life: float  # images
     ema_ramp: float
@@ -157,13 +158,13 @@ class GAN:
         labels: jax.Array | None,
     ) -> tuple[Player, Any, Metrics]:
         """Ascend log D(x) + log(1 - D(G(z))) once; the generator is fixed, running statistics included."""
-        fake_images, _ = _run(self.generator, generator.variables, noise, labels)
+        fake_images, _ = self._run(self.generator, generator.variables, noise, labels)
 
         def loss(params):
             variables = {**player.variables, "params": params}
-            real_logits, batch_stats = _run(self.discriminator, variables, real_images, labels)
+            real_logits, batch_stats = self._run(self.discriminator, variables, real_images, labels)
             variables = {**variables, "batch_stats": batch_stats}
-            fake_logits, batch_stats = _run(self.discriminator, variables, fake_images, labels)
+            fake_logits, batch_stats = self._run(self.discriminator, variables, fake_images, labels)
             return discriminator_loss(real_logits, fake_logits), (real_logits, fake_logits, batch_stats)
 
         (value, aux), gradients = jax.value_and_grad(loss, has_aux=True)(player.variables["params"])
@@ -186,13 +187,22 @@ class GAN:
         """Descend the generator's loss once; the discriminator is fixed, running statistics included."""
 
         def loss(params):
-            fake_images, batch_stats = _run(self.generator, {**player.variables, "params": params}, noise, labels)
-            fake_logits, _ = _run(self.discriminator, discriminator.variables, fake_images, labels)
+            fake_images, batch_stats = self._run(self.generator, {**player.variables, "params": params}, noise, labels)
+            fake_logits, _ = self._run(self.discriminator, discriminator.variables, fake_images, labels)
             return self.generator_loss(fake_logits), batch_stats
 
         (value, batch_stats), gradients = jax.value_and_grad(loss, has_aux=True)(player.variables["params"])
         logged = {"loss/generator": value, "gradient_norm/generator": optax.tree.norm(gradients)}
         return apply_gradients(player, gradients, batch_stats, self.generator_optimizer), gradients, logged
+
+    def _run(
+        self, module: nn.Module, variables: Variables, inputs: jax.Array, labels: jax.Array | None
+    ) -> tuple[jax.Array, Any]:
+        """Apply a player in training mode: its output, and its running statistics moved by this batch."""
+        if self.accumulate > 1:
+            return run_in_pieces(module, variables, inputs, labels, self.accumulate)
+        outputs, updated = module.apply(variables, inputs, labels, train=True, mutable=["batch_stats"])
+        return outputs, updated.get("batch_stats", {})
 
     def transfer(self, weights: dict[str, jax.Array], state: GANState, image_size: int) -> dict[str, jax.Array]:
         """Another run's weights as they are: both games must be the same."""
@@ -226,9 +236,3 @@ class GAN:
         if self.classes:
             return max(1, self.preview_count // self.classes)
         return max(1, round(self.preview_count**0.5))
-
-
-def _run(module: nn.Module, variables: Variables, inputs: jax.Array, labels: jax.Array | None) -> tuple[jax.Array, Any]:
-    """Apply a player in training mode: its output, and its running statistics moved by this batch."""
-    outputs, updated = module.apply(variables, inputs, labels, train=True, mutable=["batch_stats"])
-    return outputs, updated.get("batch_stats", {})

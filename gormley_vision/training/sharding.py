@@ -53,11 +53,11 @@ def parse_rules(text: str) -> tuple[Rule, ...]:
 
 
 def make_mesh(
-    sizes: Mapping[str, Any], batch_size: int, microbatches: int = 1, devices: Sequence[jax.Device] | None = None
+    sizes: Mapping[str, Any], batch_size: int, accumulate: int = 1, devices: Sequence[jax.Device] | None = None
 ) -> Mesh:
     """A mesh of `sizes['data']` x `['fsdp']` x `['tensor']` of the `devices` (all); data=0 takes what the others leave.
 
-    `batch_size` images are computed in `microbatches` pieces, and each piece divides over the devices.
+    `batch_size` images are computed in `accumulate` pieces, and each piece divides over the devices.
 
     Raises:
         UserError: too few devices, or a batch that does not divide over them; with the nearest that would.
@@ -77,9 +77,9 @@ def make_mesh(
             f"mesh.data={data} x mesh.fsdp={fsdp} x mesh.tensor={tensor} is {count} devices, but there are "
             f"{len(devices)} devices; pass --config.mesh.data=0 for what the others leave"
         )
-    if batch_size % (microbatches * data * fsdp):
-        pieces = f", in {microbatches} pieces," if microbatches > 1 else ""
-        near = nearest_multiple(batch_size, microbatches * data * fsdp)
+    if batch_size % (accumulate * data * fsdp):
+        pieces = f", in {accumulate} pieces," if accumulate > 1 else ""
+        near = nearest_multiple(batch_size, accumulate * data * fsdp)
         raise UserError(
             f"data.batch_size={batch_size}{pieces} does not divide over {data * fsdp} devices (mesh.data x mesh.fsdp); "
             f"the nearest that does is --config.data.batch_size={near}"

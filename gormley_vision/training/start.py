@@ -80,7 +80,7 @@ class Run:
 def prepare(task: Task, batches: Batches, config: Mapping[str, Any], workdir: Path, at: int | None = None) -> Run:
     """Build the run, at its newest whole checkpoint (or the newest not after step `at`), or at the start."""
     plan = Plan.of(config, batches)
-    mesh = make_mesh(config["mesh"], batches.batch_size, task.microbatches)
+    mesh = make_mesh(config["mesh"], batches.batch_size, config["accumulate"])
     shardings = Shardings(mesh, parse_rules(config["mesh"]["rules"]))
     meta = {
         "config": config,

@@ -15,10 +15,6 @@ class Task(Protocol):
     def minibatches(self) -> int:
         """k: minibatches of one step."""
 
-    @property
-    def microbatches(self) -> int:
-        """Pieces, one after the other, in which a minibatch is computed."""
-
     def init(self, key: jax.Array) -> Any:
         """A fresh state; a function of the key alone."""
 

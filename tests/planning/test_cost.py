@@ -125,6 +125,16 @@ def test_eight_devices_share_the_work_of_one(make):
         assert share <= flops(*sizes) < 1.1 * share, sizes
 
 
+@pytest.mark.parametrize("make", [vit, gan])
+def test_a_batch_in_pieces_keeps_the_activations_of_one(make):
+    def needed(pieces):
+        config = make(accumulate=pieces, **{"data.batch_size": 256})
+        lowered, _ = lower(config, mesh_of(config, jax.devices()[:1]), Data(10, 1000))
+        return lowered.compile().memory_analysis().temp_size_in_bytes
+
+    assert needed(8) < needed(1) / 3
+
+
 def test_exchanges_have_their_group_and_ring_bytes():
     mesh = jax.make_mesh((4, 2), ("a", "b"), axis_types=(AxisType.Auto,) * 2)
 

@@ -65,12 +65,12 @@ def test_remedies_are_overrides_that_can_be_typed():
     found = remedies(small(), 8)
     assert found == [
         {"vit.remat": True},
-        {"optimizer.accumulate": 2},
+        {"accumulate": 2},
         {"mesh.fsdp": 8, "mesh.data": 1},
         {"data.batch_size": 16},
         {"compute_dtype": "bfloat16"},
     ]
-    frugal = {"vit.remat": True, "optimizer.accumulate": 4, "mesh.fsdp": 8, "compute_dtype": "bfloat16"}
+    frugal = {"vit.remat": True, "accumulate": 4, "mesh.fsdp": 8, "compute_dtype": "bfloat16"}
     assert remedies(small(**frugal, **{"data.batch_size": 8}), 8) == []
     assert {"vit.remat": True} not in remedies(default_config("gan").to_dict(), 8)
 

@@ -9,7 +9,7 @@ import pytest
 
 from gormley_vision.config import GAN_RULES, TRANSFORMER_RULES
 from gormley_vision.errors import UserError
-from gormley_vision.tasks.classification import accumulated
+from gormley_vision.tasks.accumulation import accumulated
 from gormley_vision.training import checkpoints as ckpt
 from gormley_vision.training.sharding import AXES, Rule, Shardings, make_mesh, nearest_multiple, parse_rules
 
@@ -79,9 +79,7 @@ def test_every_mesh_makes_the_step_of_one_device(lab, after_steps, on_one, tmp_p
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 2, 1)])
 def test_accumulated_gradients_are_those_of_the_whole_batch(lab, after_steps, on_one, tmp_path, sizes):
     what, *expected = on_one
-    if what in GAMES:
-        pytest.skip("BatchNorm reads the whole minibatch: GANs do not accumulate")
-    assert_same(expected, after_steps(by_sgd(lab, what, **keys(sizes), optimizer__accumulate=4), tmp_path, 1)[:2])
+    assert_same(expected, after_steps(by_sgd(lab, what, **keys(sizes), accumulate=4), tmp_path, 1)[:2])
 
 
 def test_pieces_are_strides_and_know_their_number():
@@ -184,9 +182,9 @@ def test_meshes_that_cannot_be_are_refused(sizes, message):
         ),
         ({"mesh__tensor": 4}, "vit.heads=2 does not divide over mesh.tensor=4: --config.vit.heads=4"),
         ({"mesh__tensor": 2, "vit__mlp": 33}, "vit.mlp=33 does not divide over mesh.tensor=2: --config.vit.mlp=32"),
-        ({"optimizer__accumulate": 3}, "optimizer.accumulate=3 pieces: --config.data.batch_size=15"),
+        ({"accumulate": 3}, "accumulate=3 pieces: --config.data.batch_size=15"),
         (
-            {"optimizer__accumulate": 4, "mesh__data": 8},
+            {"accumulate": 4, "mesh__data": 8},
             "data.batch_size=16, in 4 pieces, does not divide over 8 devices",
         ),
         ({"mesh__tensor": 2, "mesh__rules": ""}, "mesh.tensor=2, but mesh.rules split nothing over it"),

@@ -1,0 +1,84 @@
+"""A batch in pieces, one after the other, for the memory of one piece: the same step, up to the order of sums.
+
+Where every example is computed by itself, the gradient of a batch is the mean of its pieces' gradients
+(`accumulated_gradients`). BatchNorm reads the whole batch, and pieces with statistics of their own would be another
+model's step. There the statistics come first: those of each layer take a pass over the pieces, given those of the
+layers before it (`run_in_pieces`). L such layers cost L passes, each up to its layer, that are computed once more
+for the gradient.
+
+Piece i of n has examples i, i + n, ...: strides, so that each device's share of the batch stays with it.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from gormley_vision.layers.gan import BATCH_NORM_MOMENTUM, at_least_float32
+
+
+def split(batch: Any, pieces: int) -> Any:
+    """Arrays [m, ...] as [pieces, m / pieces, ...]."""
+    return jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, pieces, *x.shape[1:]), 1, 0), batch)
+
+
+def joined(parts: jax.Array) -> jax.Array:
+    """[pieces, m / pieces, ...] as [m, ...], in the batch's own order."""
+    return jnp.moveaxis(parts, 0, 1).reshape(-1, *parts.shape[2:])
+
+
+def accumulated(function: Callable, params: Any, batch: Any, pieces: int) -> Any:
+    """The mean of `function(params, piece, number)` over the pieces of a batch [m, ...]."""
+    if pieces == 1:
+        return function(params, batch, jnp.int32(0))
+    parts = split(batch, pieces)
+
+    def add(total: Any, part: tuple[Any, jax.Array]) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, function(params, *part)), None
+
+    numbers = jnp.arange(pieces)
+    first = jax.tree.map(lambda x: x[0], parts)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(function, params, first, numbers[0]))
+    total, _ = jax.lax.scan(add, zeros, (parts, numbers))
+    return jax.tree.map(lambda x: x / pieces, total)
+
+
+def run_in_pieces(
+    module: nn.Module, variables: Any, inputs: jax.Array, labels: jax.Array | None, pieces: int
+) -> tuple[jax.Array, Any]:
+    """`module` in training mode on [m, ...]: its outputs [m, ...], and its running statistics moved by the batch.
+
+    Differentiable; a gradient keeps the activations of one piece at a time, and recomputes them.
+    """
+    parts = split((inputs, labels), pieces)
+    running = variables["batch_stats"]
+
+    def run(statistics: Any, part: Any) -> tuple[Any, dict[str, jax.Array]]:
+        """A piece's outputs under these statistics, and for each BatchNorm the mean and mean square of what it met."""
+        moments: dict[str, jax.Array] = {}
+
+        def watch(call: Callable, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+            if isinstance(context.module, nn.BatchNorm):
+                x = at_least_float32(args[0])
+                moments[str(context.module.name)] = jnp.stack([x, x * x]).mean(range(1, x.ndim))
+            return call(*args, **kwargs)
+
+        with nn.intercept_methods(watch):
+            outputs = module.apply({"params": variables["params"], "batch_stats": statistics}, *part, train=False)
+        return outputs, moments
+
+    def each(function: Callable) -> jax.Array:
+        return jax.lax.map(jax.checkpoint(function), parts)
+
+    order = list(jax.eval_shape(run, running, jax.tree.map(lambda x: x[0], parts))[1])
+    statistics = dict(running)  # those of layers not yet reached do not matter
+    for name in order:
+        mean, square = each(lambda part, name=name: run(statistics, part)[1][name]).mean(0)
+        statistics[name] = {"mean": mean, "var": jnp.maximum(square - mean * mean, 0)}
+    outputs = each(lambda part: run(statistics, part)[0])
+    moved = jax.tree.map(
+        lambda old, new: BATCH_NORM_MOMENTUM * old + (1 - BATCH_NORM_MOMENTUM) * new, running, statistics
+    )
+    return joined(outputs), moved
