@@ -103,6 +103,15 @@ def test_hosts_side_by_side_equal_one_host(numbered, placement):
         assert same(whole, joined)
 
 
+def test_a_host_decodes_the_examples_of_its_columns_alone(numbered, monkeypatch):
+    decoded = []
+    original = ArraySource.__getitem__
+    monkeypatch.setattr(ArraySource, "__getitem__", lambda self, i: decoded.append(i) or original(self, i))
+    columns = np.arange(2, 4)
+    open_batches(**numbered | {"placement": "stream", "columns": columns}).read(1)
+    assert decoded == example_ids(7, N, 24, 24).reshape(3, 8)[:, columns].ravel().tolist()
+
+
 def test_every_epoch_visits_every_example_once_across_steps_that_straddle(numbered):
     batches = open_batches(**numbered)
     stream = np.concatenate([batch["image"][..., 0, 0, 0].ravel() for batch in take(batches, 0, 10)])

@@ -1,6 +1,7 @@
 """Several real processes over loopback: one run, whoever dies, whoever is asked to stop."""
 
 import contextlib
+import http.server
 import json
 import os
 import shutil
@@ -8,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -88,6 +90,15 @@ def test_two_processes_equal_one_with_as_many_devices(programs, of_two, tmp_path
         assert mine == pytest.approx(theirs, rel=1e-4)
 
 
+def test_layers_that_two_processes_share_make_the_same_steps(programs, launch, of_two, tmp_path):
+    with devices(programs, 1):
+        status, said = launch(tmp_path, 2, "--config.mesh.tensor=2")
+    assert status == 0, said
+    assert "2 devices (tensor 2)" in said
+    for mine, theirs in zip(metrics_of(tmp_path), metrics_of(of_two), strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-3)
+
+
 def test_a_signal_to_the_second_saves_both_at_one_step_and_the_rerun_ends_with_the_same_bits(
     programs, launch, of_two, tmp_path
 ):
@@ -130,14 +141,53 @@ OPEN_MPI = {"OMPI_MCA_orte_hnp_uri": "{job}.0;tcp://127.0.0.1:1", "OMPI_COMM_WOR
 OPEN_MPI |= {"OMPI_COMM_WORLD_RANK": "{i}", "OMPI_COMM_WORLD_LOCAL_RANK": "{i}"}
 
 
-@pytest.mark.parametrize("variables", [SLURM, OPEN_MPI], ids=["slurm", "open_mpi"])
-def test_a_clusters_variables_tell_who_is_here(variables):
-    code = "from gormley_vision.training import hosts; import jax; hosts.join('', 1, 0, 30)\n"
+METADATA = {"GCE_METADATA_IP": "{metadata}"}
+KUBERNETES = METADATA | {"TPU_WORKER_HOSTNAMES": "localhost,localhost", "TPU_WORKER_ID": "{i}"}
+# What jax finds out about the machine: that it has TPU chips, and whether to ask the metadata server who it is.
+HAS_CHIPS = "from jax._src.clusters import cloud_tpu_cluster; cloud_tpu_cluster.running_in_cloud_tpu_vm = True\n"
+ASKS = f"import os\n{HAS_CHIPS}del os.environ['TPU_SKIP_MDS_QUERY']\n"
+
+
+@pytest.fixture
+def metadata():
+    """Addresses of two servers that answer as Cloud TPU's do, each to one host of two."""
+
+    def answering(host):
+        known = {"agent-worker-number": str(host), "worker-network-endpoints": "a:0:127.0.0.1,b:1:127.0.0.1"}
+
+        class Answers(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(known.get(self.path.rpartition("/")[2], "").encode())
+
+            def log_message(self, *_):
+                pass
+
+        return http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+
+    servers = [answering(host) for host in range(2)]
+    for server in servers:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield [f"127.0.0.1:{server.server_address[1]}" for server in servers]
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("variables", "first"),
+    [(SLURM, ""), (OPEN_MPI, ""), (METADATA, ASKS), (KUBERNETES, HAS_CHIPS)],
+    ids=["slurm", "open_mpi", "tpu_pod", "tpu_pod_on_kubernetes"],
+)
+def test_a_clusters_variables_tell_who_is_here(variables, first, metadata):
+    """A TPU pod is known by its metadata servers, which are real ones here, and by its chips, which are not."""
+    code = f"{first}from gormley_vision.training import hosts; import jax; hosts.join('', 1, 0, 30)\n"
     code += "print(jax.process_index(), jax.process_count(), hosts.is_first())"
     job = str(os.getpid())  # its port follows from it
     processes = []
     for i in range(2):
-        told = {name: value.format(job=job, i=i) for name, value in variables.items()}
+        told = {name: value.format(job=job, i=i, metadata=metadata[i]) for name, value in variables.items()}
         processes.append(
             subprocess.Popen([sys.executable, "-c", code], env=os.environ | told, stdout=subprocess.PIPE, text=True)
         )
