@@ -47,7 +47,7 @@ def ours(batch: int, size: int) -> tuple[Callable[[], float], Callable[[], None]
     batches = experiment.make_batches(config.to_dict())
     task = experiment.make_task(config.to_dict(), class_names=(), epoch_images=batches.length)
     shardings = Shardings(make_mesh(config.mesh, batch), ())
-    step = Step(task, batches.fetch, shardings.replicated, shardings.replicated)
+    step = Step(task, batches.fetch, shardings.replicated, shardings)
     key = jax.device_put(jax.random.key(0), shardings.replicated)
     state = jax.jit(task.init, out_shardings=shardings.replicated)(key)
     resident = jax.device_put(batches.resident, shardings.replicated)

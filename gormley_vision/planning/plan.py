@@ -110,7 +110,7 @@ def lower(config: Config, mesh: jax.sharding.Mesh, data: Data) -> tuple[jax.stag
         kind = next((kind for node, kind in _KINDS.items() if node in name.split("/")), "optimizer")
         memory[kind] += _local_bytes(leaf)
     memory["data"] = sum(map(_local_bytes, [*resident.values(), *piece.values()]))
-    return Step(task, fetch, places, shardings.replicated).lower(state, resident, piece, key), memory
+    return Step(task, fetch, places, shardings).lower(state, resident, piece, key), memory
 
 
 def _streamed(_: Any, piece: Any) -> Any:

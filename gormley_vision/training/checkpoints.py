@@ -172,8 +172,8 @@ def restore(checkpoint: Path, like: Any, place: Place) -> Any:
 
 def read_parts(checkpoint: Path, parts: frozenset[str], place: Place) -> dict[str, jax.Array]:
     """{name: array} of what lies below nodes named in `parts`; of everything, where there are none."""
-    tree = read_meta(checkpoint)["tree"]
-    return _chosen(_read_arrays(checkpoint, {name: _parse(name, text, place) for name, text in tree.items()}), parts)
+    tree = _chosen(read_meta(checkpoint)["tree"], parts)
+    return _read_arrays(checkpoint, {name: _parse(name, text, place) for name, text in tree.items()})
 
 
 def merge(like: Any, arrays: Mapping[str, jax.Array], parts: frozenset[str], checkpoint: Path) -> Any:
@@ -199,8 +199,11 @@ def _refuse_differences(checkpoint: Path, saved: Mapping[str, str], wanted: Mapp
 
 
 def _read_arrays(checkpoint: Path, abstract: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
+    """These arrays of a checkpoint; the others are not read."""
     tree = traverse_util.unflatten_dict(abstract, sep="/")
-    arrays = ocp.StandardCheckpointer().restore((checkpoint / "arrays").absolute(), tree)
+    how = ocp.checkpoint_utils.construct_restore_args(tree)
+    some = ocp.args.PyTreeRestore(tree, restore_args=how, partial_restore=True)
+    arrays = ocp.PyTreeCheckpointer().restore((checkpoint / "arrays").absolute(), args=some)
     return traverse_util.flatten_dict(arrays, sep="/")
 
 

@@ -1,5 +1,6 @@
 """Evaluation over a whole split, exactly: every example counts once, whatever the batches."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,10 +17,13 @@ class Evaluation:
 
     def __init__(self, task: Evaluated, batches: Batches, every: int) -> None:
         self.batches, self.every = batches, every
-        self._step = jax.jit(task.eval_step)
+        self._task = task
+        self._step: Callable | None = None  # compiled for the first mesh that it meets
 
     def __call__(self, state: Any, shardings: Shardings) -> dict[str, float]:
         """{'eval/NAME': mean over the split} for each of the task's sums, which come with their 'count'."""
+        if self._step is None:
+            self._step = jax.jit(shardings.on_mesh(self._task.eval_step), out_shardings=shardings.replicated)
         waiting = []
         for piece in self.batches.whole():
             waiting.append(self._step(state, put(piece, shardings.examples)))

@@ -96,7 +96,7 @@ def _turns(
 ) -> tuple[int, int]:
     """The turns of the loop, to the plan's end or the first signal: the last step, which is saved, and the signal."""
     plan, state = run.plan, run.state
-    preview = jax.jit(task.preview, out_shardings=run.shardings.replicated)
+    preview = jax.jit(run.shardings.on_mesh(task.preview), out_shardings=run.shardings.replicated)
     unseen: tuple[int, jax.Array] | None = None  # a step whose finiteness was not looked at yet
     waited, since = 0.0, time.perf_counter()
     vote = stop_vote(run.shardings.mesh)

@@ -8,7 +8,7 @@ partitioner puts in the communication: models know nothing of all this.
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -128,6 +128,15 @@ class Shardings:
     def examples(self) -> NamedSharding:
         """Of one minibatch [m, ...]."""
         return NamedSharding(self.mesh, PartitionSpec(("data", "fsdp")))
+
+    def on_mesh(self, function: Callable) -> Callable:
+        """`function`, with the mesh set while jax traces it, so that layers can say where activations lie."""
+
+        def traced(*arguments: Any) -> Any:
+            with jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh):  # for layers/partition.py
+                return function(*arguments)
+
+        return traced
 
     def columns(self, batch_size: int) -> np.ndarray:
         """Which of a minibatch's m examples this process' devices hold, ascending; others may hold the same."""

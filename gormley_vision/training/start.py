@@ -111,7 +111,7 @@ def prepare(task: Task, batches: Batches, config: Mapping[str, Any], workdir: Pa
         state = jax.jit(task.init, out_shardings=places)(key)  # no device ever holds it whole
         if config["init_from"]:
             state = jax.device_put(adopt_weights(task, state, Path(config["init_from"]), shardings), places)
-    compiled = Step(task, batches.fetch, places, shardings.replicated)
+    compiled = Step(task, batches.fetch, places, shardings)
     resident = put(batches.resident, shardings.replicated)
     return Run(workdir, plan, step or 0, shardings, compiled, state, resident, key, meta)
 
@@ -165,7 +165,8 @@ def adopt_weights(task: Task, state: Any, source: Path, shardings: Shardings) ->
         raise UserError(f"init_from={source}: no checkpoint there")
     log.info("starting from the weights of %s, step %d", source, step)
     checkpoint = folder / str(step)
-    weights = ckpt.read_parts(checkpoint, WEIGHTS, lambda *_: shardings.replicated)
+    # Other shapes than here may not fit the rules; `fsdp` alone splits whatever divides.
+    weights = ckpt.read_parts(checkpoint, WEIGHTS, Shardings(shardings.mesh, ()).of)
     image_size = ckpt.read_meta(checkpoint)["config"]["data"]["image_size"]
     weights = task.transfer(weights, state, image_size)
     return ckpt.merge(state, weights, WEIGHTS, checkpoint)

@@ -7,10 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding
 
 from gormley_vision.errors import UserError
 from gormley_vision.training import checkpoints as ckpt
+from gormley_vision.training.sharding import Shardings
 from gormley_vision.training.task import Task
 
 
@@ -20,14 +20,14 @@ class Step:
     `finite` is one bool vector; `checks` names its entries; `traces` counts compilations.
     """
 
-    def __init__(self, task: Task, fetch: Callable, places: Any, replicated: NamedSharding) -> None:
+    def __init__(self, task: Task, fetch: Callable, places: Any, shardings: Shardings) -> None:
         self.checks: list[str] = []
         self.traces = 0
+        train_step = shardings.on_mesh(task.train_step)
 
         def step(state: Any, resident: Any, piece: Any, key: jax.Array) -> tuple[Any, Any, jax.Array]:
             self.traces += 1
-            with jax.sharding.use_abstract_mesh(replicated.mesh.abstract_mesh):  # for layers/partition.py
-                state, metrics, checks = task.train_step(state, fetch(resident, piece), key)
+            state, metrics, checks = train_step(state, fetch(resident, piece), key)
             metrics = {name: value.astype(jnp.float32) for name, value in metrics.items()}
             # Finite losses and gradients can still overflow in a norm that is logged, or in the update.
             after = {f"metric/{name}": value for name, value in metrics.items()}
@@ -36,7 +36,8 @@ class Step:
             self.checks[:] = checks
             return state, metrics, jnp.stack(list(checks.values()))
 
-        self._run = jax.jit(step, donate_argnums=0, out_shardings=(places, replicated, replicated))
+        whole = shardings.replicated
+        self._run = jax.jit(step, donate_argnums=0, out_shardings=(places, whole, whole))
 
     def __call__(self, state: Any, resident: Any, piece: Any, key: jax.Array) -> tuple[Any, Any, jax.Array]:
         """Dispatch one step."""

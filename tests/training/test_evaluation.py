@@ -10,7 +10,9 @@ from gormley_vision.config import TRANSFORMER_RULES
 from gormley_vision.data.batches import open_batches
 from gormley_vision.errors import UserError
 from gormley_vision.experiment import make_evaluation
+from gormley_vision.planning.cost import cost_of
 from gormley_vision.training.evaluation import Evaluation
+from gormley_vision.training.hosts import put
 from gormley_vision.training.sharding import AXES, Shardings, make_mesh, parse_rules
 
 
@@ -106,6 +108,23 @@ def test_eight_devices_find_what_one_finds(lab, split, tmp_path, sizes):
     )
     assert one["eval/accuracy"] == eight["eval/accuracy"]
     np.testing.assert_allclose(one["eval/loss"], eight["eval/loss"], rtol=1e-5)
+
+
+def test_what_fsdp_exchanges_to_evaluate_does_not_grow_with_the_batch(lab, split):
+    """Parameters are gathered; images stay with their device."""
+    task, _ = lab.open(lab.config(data__source="npz", data__path=str(split), vit__scan=True))
+    place = Shardings(make_mesh(dict(zip(AXES, (1, 8, 1), strict=True)), 8), ())
+    state = jax.jit(task.init, out_shardings=place.tree(jax.eval_shape(task.init, jax.random.key(0))))(
+        jax.random.key(0)
+    )
+    sent = []
+    for batch in (8, 16):
+        evaluation = Evaluation(task, opened(split, lab, batch_size=batch), 0)
+        evaluation(state, place)
+        piece = next(evaluation.batches.whole())
+        text = evaluation._step.lower(state, put(piece, place.examples)).compile().as_text()
+        sent.append(sum(collective.wire_bytes for collective in cost_of(text).collectives))
+    assert sent[0] == pytest.approx(sent[1], rel=0.05)
 
 
 def test_a_split_with_other_classes_is_refused(lab, split, tmp_path):

@@ -185,6 +185,21 @@ def test_init_from_takes_weights_and_nothing_else(lab, finished, tmp_path, other
     assert lab.train(config, tmp_path) == 0
 
 
+def test_another_runs_weights_come_in_parts_to_devices_that_share_the_state(lab, finished, tmp_path, monkeypatch):
+    task, source = finished
+    read = []
+    original = ckpt.read_parts
+    monkeypatch.setattr(ckpt, "read_parts", lambda *how: read.append(original(*how)) or read[-1])
+    config = lab.config(task, init_from=str(source), mesh__fsdp=8)
+    run, _ = lab.prepare(config, tmp_path)
+    (arrays,) = read
+    taken = weights(leaves_of(source, 8))
+    assert arrays.keys() == taken.keys(), "optimizers are not read"
+    assert sum(x.addressable_shards[0].data.size for x in arrays.values()) < sum(x.size for x in taken.values()) / 3
+    mine = ckpt.flat(run.state)
+    assert all(np.array_equal(mine[name], x) for name, x in taken.items())
+
+
 def test_init_from_a_folder_without_checkpoints_is_refused(lab, tmp_path):
     with pytest.raises(UserError, match="init_from=nowhere: no checkpoint there"):
         lab.train(lab.config(init_from="nowhere"), tmp_path / "run")
