@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from gormley_vision.layers.partition import split_by_image
+from gormley_vision.layers.partition import gathered, split_by_image
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 _FEW_CHANNELS = 16  # below this, one matrix product beats s*s convolutions on the CPU
@@ -37,12 +37,17 @@ _BATCH_PARTS = 4
 
 @dataclasses.dataclass(frozen=True)
 class Geometry:
-    """What the arrays do not say: stride, padding (low, high) of both axes, and the size of the wide side."""
+    """What the arrays do not say: stride, padding (low, high) of both axes, and the size of the wide side.
+
+    `shared` are the kernel's axes that several devices may share: input channels, or, where those are an image's few,
+    output channels.
+    """
 
     stride: int
     padding: tuple[int, int]
     height: int
     width: int
+    shared: tuple[int, int]
 
     def narrow_size(self, kernel_size: int) -> tuple[int, int]:
         """Height and width of the narrow side."""
@@ -60,7 +65,7 @@ def convolve(x: jax.Array, kernel: jax.Array, *, stride: int, padding: tuple[int
 
     Returns [B, h, w, O] with h = (H + sum(padding) - k) // stride + 1; `padding` is (low, high) in pixels.
     """
-    geometry = Geometry(stride, padding, x.shape[1], x.shape[2])
+    geometry = Geometry(stride, padding, x.shape[1], x.shape[2], shared=(2, 3))
     geometry.narrow_size(kernel.shape[0])
     return _forward(geometry, x, kernel)
 
@@ -71,7 +76,7 @@ def convolve_transposed(y: jax.Array, kernel: jax.Array, *, stride: int, padding
     The gradient of `convolve` with respect to its input (Dumoulin & Visin 2016, arXiv:1603.07285, ch. 4);
     `kernel` and `padding` are those of that convolution.
     """
-    geometry = Geometry(stride, padding, y.shape[1] * stride, y.shape[2] * stride)
+    geometry = Geometry(stride, padding, y.shape[1] * stride, y.shape[2] * stride, shared=(3, 2))
     if geometry.narrow_size(kernel.shape[0]) != y.shape[1:3]:
         raise ValueError(f"padding {padding} does not multiply the size by {stride} for kernel {kernel.shape}")
     return _input_gradient(geometry, y, kernel)
@@ -83,7 +88,7 @@ def convolve_transposed(y: jax.Array, kernel: jax.Array, *, stride: int, padding
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _forward(geometry: Geometry, wide: jax.Array, kernel: jax.Array) -> jax.Array:
-    return _maps(_xla_forward(geometry, _maps(wide), kernel))
+    return _maps(_xla_forward(geometry, _maps(wide), gathered(kernel, geometry.shared)))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -91,7 +96,7 @@ def _input_gradient(geometry: Geometry, narrow: jax.Array, kernel: jax.Array) ->
     few = kernel.shape[2] < _FEW_CHANNELS
     wide = lax.platform_dependent(
         _maps(narrow),
-        kernel,
+        gathered(kernel, geometry.shared),
         cpu=partial(_shifted_adds if few else _phases, geometry),
         default=partial(_xla_input_gradient, geometry),
     )
@@ -100,12 +105,13 @@ def _input_gradient(geometry: Geometry, narrow: jax.Array, kernel: jax.Array) ->
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _kernel_gradient(geometry: Geometry, size: int, wide: jax.Array, narrow: jax.Array) -> jax.Array:
-    return lax.platform_dependent(
+    kernel = lax.platform_dependent(
         _maps(wide),
         _maps(narrow),
         cpu=partial(_kernel_gradient_in_parts, geometry, size),
         default=partial(_xla_kernel_gradient, geometry, size),
     )
+    return gathered(kernel, geometry.shared)
 
 
 def _maps(x: jax.Array) -> jax.Array:

@@ -1,20 +1,23 @@
-"""Where activations lie, when the loop has a mesh.
+"""Where activations and kernels lie, when the loop has a mesh.
 
-XLA's partitioner chooses for itself where nothing is said, and chose badly three times:
+XLA's partitioner chooses for itself where nothing is said, and chose badly four times:
 
 - Parameters that are split over `fsdp`, and images split over the same axis, can meet in a product in two ways: gather
   the parameter (ZeRO stage 3, what is meant), or gather the images and sum partial results, which needs the memory and
   the links of the whole batch on every device. It took the second.
 - Noise is drawn whole on every device, and so every device computed all fake images.
 - Where a dense layer that is split over `tensor` becomes a map, `tensor` splits the map's rows; and of a convolution
-  with one side split by image and the other by rows, it computes a wrong gradient for the kernel (jax 0.10.2 and 0.12,
-  tests/layers/test_partition.py).
+  with one side split by image and the other by rows, it computes a wrong gradient for the kernel.
+- Of two convolutions, the first with a kernel split over `fsdp` and `tensor`, it computes wrong values.
+
+The last two are faults of XLA (jax 0.10.2 and 0.12; tests/layers/test_partition.py), so nothing is left to it there.
 """
 
 import jax
 from jax.sharding import PartitionSpec
 
 IMAGE_AXES = ("data", "fsdp")  # the mesh axes that share a batch
+TENSOR_AXIS = "tensor"  # the one that shares matrices
 
 
 def split_by_image(x: jax.Array, whole: int = 0) -> jax.Array:
@@ -26,3 +29,13 @@ def split_by_image(x: jax.Array, whole: int = 0) -> jax.Array:
         return x
     free = [PartitionSpec.UNCONSTRAINED] * (x.ndim - 1 - whole)
     return jax.lax.with_sharding_constraint(x, PartitionSpec(IMAGE_AXES, *[None] * whole, *free))
+
+
+def gathered(kernel: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    """`kernel` as a product uses it: the first of `axes` that divides over `tensor` is split, and nothing else."""
+    sizes = dict(jax.sharding.get_abstract_mesh().shape)
+    if TENSOR_AXIS not in sizes:
+        return kernel
+    split = next((axis for axis in axes if kernel.shape[axis] % sizes[TENSOR_AXIS] == 0), None)
+    places = [TENSOR_AXIS if axis == split else None for axis in range(kernel.ndim)]
+    return jax.lax.with_sharding_constraint(kernel, PartitionSpec(*places))

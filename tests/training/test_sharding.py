@@ -14,7 +14,10 @@ from gormley_vision.training import checkpoints as ckpt
 from gormley_vision.training.sharding import AXES, Rule, Shardings, make_mesh, nearest_multiple, parse_rules
 
 # A conditional game of k = 2 as well: its first layers have other channels, and partitioners choose by them.
-GAMES = {"gan": {}, "conditional gan": {"gan__discriminator_steps": 2, "gan__conditional": True}}
+GAMES = {
+    "gan": {"generator__width": 8, "discriminator__width": 8},
+    "conditional gan": {"gan__discriminator_steps": 2, "gan__conditional": True},
+}
 
 
 def mesh_of(data, fsdp=1, tensor=1, batch_size=64):
