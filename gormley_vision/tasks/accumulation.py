@@ -1,7 +1,7 @@
 """A batch in pieces, one after the other, for the memory of one piece: the same step, up to the order of sums.
 
 Where every example is computed by itself, the gradient of a batch is the mean of its pieces' gradients
-(`accumulated_gradients`). BatchNorm reads the whole batch, and pieces with statistics of their own would be another
+(`accumulated`). BatchNorm reads the whole batch, and pieces with statistics of their own would be another
 model's step. There the statistics come first: those of each layer take a pass over the pieces, given those of the
 layers before it (`run_in_pieces`). L such layers cost L passes, each up to its layer, that are computed once more
 for the gradient.
@@ -15,6 +15,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from gormley_vision.layers.gan import BATCH_NORM_MOMENTUM, at_least_float32
 
@@ -53,32 +54,34 @@ def run_in_pieces(
     Differentiable; a gradient keeps the activations of one piece at a time, and recomputes them.
     """
     parts = split((inputs, labels), pieces)
-    running = variables["batch_stats"]
+    running = flatten_dict(variables["batch_stats"])  # {(*path of a layer, 'mean' or 'var'): [C]}
 
-    def run(statistics: Any, part: Any) -> tuple[Any, dict[str, jax.Array]]:
+    def run(statistics: Any, part: Any) -> tuple[Any, dict[tuple[str, ...], jax.Array]]:
         """A piece's outputs under these statistics, and for each BatchNorm the mean and mean square of what it met."""
-        moments: dict[str, jax.Array] = {}
+        moments: dict[tuple[str, ...], jax.Array] = {}
 
         def watch(call: Callable, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
             if isinstance(context.module, nn.BatchNorm):
                 x = at_least_float32(args[0])
-                moments[str(context.module.name)] = jnp.stack([x, x * x]).mean(range(1, x.ndim))
+                but_channels = range(x.ndim - 1)
+                moments[context.module.path] = jnp.stack([x.mean(but_channels), (x * x).mean(but_channels)])
             return call(*args, **kwargs)
 
         with nn.intercept_methods(watch):
-            outputs = module.apply({"params": variables["params"], "batch_stats": statistics}, *part, train=False)
+            given = {"params": variables["params"], "batch_stats": unflatten_dict(statistics)}
+            outputs = module.apply(given, *part, train=False)
         return outputs, moments
 
-    def each(function: Callable) -> jax.Array:
-        return jax.lax.map(jax.checkpoint(function), parts)
+    def each(statistics: Any, chosen: Callable) -> jax.Array:
+        """What is `chosen` of each piece's run, stacked; a gradient runs the piece again."""
+        return jax.lax.map(jax.checkpoint(lambda part: chosen(*run(statistics, part))), parts)
 
     order = list(jax.eval_shape(run, running, jax.tree.map(lambda x: x[0], parts))[1])
     statistics = dict(running)  # those of layers not yet reached do not matter
-    for name in order:
-        mean, square = each(lambda part, name=name: run(statistics, part)[1][name]).mean(0)
-        statistics[name] = {"mean": mean, "var": jnp.maximum(square - mean * mean, 0)}
-    outputs = each(lambda part: run(statistics, part)[0])
-    moved = jax.tree.map(
-        lambda old, new: BATCH_NORM_MOMENTUM * old + (1 - BATCH_NORM_MOMENTUM) * new, running, statistics
-    )
-    return joined(outputs), moved
+    for path in order:
+        mean, square = each(statistics, lambda _, moments, path=path: moments[path]).mean(0)
+        statistics |= {(*path, "mean"): mean, (*path, "var"): jnp.maximum(square - mean * mean, 0)}
+    outputs = each(statistics, lambda outputs, _: outputs)
+    kept = BATCH_NORM_MOMENTUM
+    moved = {name: kept * old + (1 - kept) * statistics[name] for name, old in running.items()}
+    return joined(outputs), unflatten_dict(moved)
