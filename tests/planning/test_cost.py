@@ -121,7 +121,7 @@ def test_eight_devices_share_the_work_of_one(make):
         return cost_of(step_text(make(**mesh), jax.devices()[: math.prod(sizes)])).flops
 
     share = flops(1, 1, 1) / 8
-    for sizes in ((8, 1, 1), (1, 8, 1), (2, 2, 2)):
+    for sizes in ((8, 1, 1), (2, 2, 2)):
         assert share <= flops(*sizes) < 1.1 * share, sizes
 
 
