@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -151,10 +152,16 @@ def finish(running: Running) -> Said:
     return Said(status, running.log.read_text(errors="replace"), time.monotonic() - began)
 
 
-def wait_for_step(running: Running, step: int) -> None:
-    """Until the line of `step` was printed, or the process ended."""
+def hold_at(running: Running, step: int) -> None:
+    """Have the process stand still once it has printed the line of `step`; it might end before the fault else."""
     while running.process.poll() is None and f"step {step}/" not in running.log.read_text(errors="replace"):
         time.sleep(0.005)
+    running.process.send_signal(signal.SIGSTOP)
+
+
+def let_go(running: Running) -> None:
+    """Have it go on."""
+    running.process.send_signal(signal.SIGCONT)
 
 
 def end_of(workdir: Path) -> dict:

@@ -21,8 +21,9 @@ from fault_bench import (
     expect_refusal,
     expect_whole,
     finish,
+    hold_at,
+    let_go,
     mounted,
-    wait_for_step,
 )
 from PIL import Image
 
@@ -85,8 +86,9 @@ def full_disk(bench: Bench) -> Outcome:
         with mounted(bench.folder / "disk", "-t", "tmpfs", "-o", f"size={size}", "x") as disk:
             running = bench.start(disk / "run", checkpoint__keep_last=keep, checkpoint__every=every)
             if keep == "2":
-                wait_for_step(running, bench.draw.randrange(1, STEPS - 20))
+                hold_at(running, bench.draw.randrange(1, STEPS - 20))
                 fill(disk / "other", spare=bench.draw.choice([0, 4096, 100_000]))
+                let_go(running)
             seen = max(ckpt.steps_of(disk / "run" / "checkpoints"), default=0)
             done = finish(running)
             expect_refusal(outcome, done, str(disk))
@@ -117,11 +119,15 @@ def read_only(bench: Bench) -> Outcome:
                 bench.half("disk/run")
             if when == "training":
                 running = bench.start(disk / "run")
-                wait_for_step(running, bench.draw.randrange(1, STEPS - 20))
+                hold_at(running, bench.draw.randrange(1, STEPS - 20))
             with mounted(disk, "--bind", str(disk)):
                 subprocess.run(["mount", "-o", "remount,bind,ro", disk], check=True)
                 began = time.monotonic()
-                done = finish(running) if when == "training" else bench.train(disk / "run")
+                if when == "training":
+                    let_go(running)
+                else:
+                    running = bench.start(disk / "run")
+                done = finish(running)
                 slowest = max(slowest, time.monotonic() - began)
                 expect_refusal(outcome, done, str(disk))
                 outcome.expect(bool(re.search("Read-only|cannot be written", done.output)), "it does not say read-only")
@@ -205,10 +211,9 @@ def two_runs(bench: Bench) -> Outcome:
         workdir = bench.folder / "shared"
         first = bench.start(workdir)
         if not at_once:
-            wait_for_step(first, bench.draw.randrange(1, STEPS - 10))
-            first.process.send_signal(signal.SIGSTOP)
+            hold_at(first, bench.draw.randrange(1, STEPS - 10))
         second = finish(bench.start(workdir))
-        first.process.send_signal(signal.SIGCONT)
+        let_go(first)
         one, other = sorted([finish(first), second])  # by exit status
         outcome.expect(one.status == 0 and (at_once or second is other), "the first was disturbed")
         expect_refusal(outcome, other, "another process trains in", str(workdir))
@@ -293,8 +298,9 @@ def failing_source(bench: Bench) -> Outcome:
             ways[way](path)
         running = bench.start(workdir, **settings)
         if when == "while":
-            wait_for_step(running, bench.draw.randrange(1, STEPS - 20))
+            hold_at(running, bench.draw.randrange(1, STEPS - 20))
             ways[way](path)
+            let_go(running)
         name = str(data) if way.startswith("gone") else str(path)
         expect_refusal(outcome, finish(running), name)
         expect_whole(outcome, workdir, at_least=int(when == "while"))

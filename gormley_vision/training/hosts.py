@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -22,8 +23,8 @@ def join(coordinator: str, processes: int, process: int, heartbeat: int) -> None
 
     Who they are is told by `coordinator` ('HOST:PORT' of process 0), `processes` and `process`, or, with no coordinator
     named, by the variables of a TPU pod, Slurm or Open MPI, as `jax.distributed.initialize` reads them. Where one of
-    them stops answering, or fails and waits in vain for the others to end with it, the runtime ends them all after
-    `heartbeat` seconds.
+    them stops answering, or fails and waits in vain for the others to end with it, the runtime ends them all within
+    `heartbeat` seconds, and one or two to notice and to abort.
 
     Raises:
         UserError: flags that contradict each other.
@@ -56,9 +57,12 @@ def alone() -> bool:
 
 
 def wait_for_all(point: str) -> None:
-    """Until every process has reached the `point` of this name; a collective."""
-    if not alone():
-        multihost_utils.sync_global_devices(point)
+    """Until every process has reached the `point` of this name, for up to a day.
+
+    Through the coordinator rather than by a collective: the first collective of a CPU fails where others come to it
+    more than 30 seconds later (Gloo's own limit), while they decode images, say.
+    """
+    ocp.multihost.get_barrier_sync_fn()(key=point, timeout_ms=24 * 3600 * 1000)
 
 
 def put(arrays: Any, sharding: NamedSharding) -> Any:

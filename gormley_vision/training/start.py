@@ -16,7 +16,7 @@ from gormley_vision.errors import UserError
 from gormley_vision.files import read_json
 from gormley_vision.training import checkpoints as ckpt
 from gormley_vision.training.environment import describe_environment, source_commit
-from gormley_vision.training.hosts import is_first, of_first, put
+from gormley_vision.training.hosts import is_first, of_first, put, wait_for_all
 from gormley_vision.training.sharding import Shardings, make_mesh, parse_rules
 from gormley_vision.training.step import Step
 from gormley_vision.training.task import Task
@@ -97,6 +97,7 @@ def prepare(task: Task, batches: Batches, config: Mapping[str, Any], workdir: Pa
     shapes = jax.eval_shape(task.init, key)
     places = shardings.tree(shapes)
     folder = workdir / "checkpoints"
+    wait_for_all("data")
     newest = ckpt.newest_whole(folder, at) if is_first() else None
     step = None if (found := of_first(-1 if newest is None else newest)) < 0 else found
     if step is None and at is None and (damaged := ckpt.steps_of(folder)):

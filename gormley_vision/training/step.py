@@ -10,6 +10,7 @@ import numpy as np
 
 from gormley_vision.errors import UserError
 from gormley_vision.training import checkpoints as ckpt
+from gormley_vision.training.hosts import wait_for_all
 from gormley_vision.training.sharding import Shardings
 from gormley_vision.training.task import Task
 
@@ -40,7 +41,10 @@ class Step:
         self._run = jax.jit(step, donate_argnums=0, out_shardings=(places, whole, whole))
 
     def __call__(self, state: Any, resident: Any, piece: Any, key: jax.Array) -> tuple[Any, Any, jax.Array]:
-        """Dispatch one step."""
+        """Dispatch one step; the first waits until every process has compiled it, since their caches may differ."""
+        if not self.traces:
+            self.lower(state, resident, piece, key).compile()
+            wait_for_all("step")
         return self._run(state, resident, piece, key)
 
     def lower(self, state: Any, resident: Any, piece: Any, key: Any) -> jax.stages.Lowered:

@@ -62,12 +62,15 @@ def of_two(programs, launch, tmp_path_factory):
     return workdir
 
 
-def side_by_side(programs, workdir, *flags):
-    """Two processes without a parent that watches."""
+def free_address():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
-    shared = [sys.executable, "train.py", f"--workdir={workdir}", f"--coordinator={address}", "--processes=2"]
+        return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+def side_by_side(programs, workdir, *flags):
+    """Two processes without a parent that watches."""
+    shared = [sys.executable, "train.py", f"--workdir={workdir}", f"--coordinator={free_address()}", "--processes=2"]
     return [programs.start([*shared, f"--process={i}", *FLAGS, *flags]) for i in (0, 1)]
 
 
@@ -195,16 +198,60 @@ def test_a_clusters_variables_tell_who_is_here(variables, first, metadata):
     assert said == ["0 2 True", "1 2 False"]
 
 
-def test_where_one_is_killed_the_other_ends_within_the_heartbeat(programs, tmp_path):
+@pytest.mark.parametrize("which", [0, 1])
+def test_where_one_is_killed_the_other_ends_within_the_heartbeat(programs, tmp_path, which):
     heartbeat = 5
-    first, second = side_by_side(programs, tmp_path, f"--heartbeat={heartbeat}", "--config.duration=100000 steps")
-    programs.wait_for_step(first, tmp_path, 2)
-    second.kill()
+    processes = side_by_side(programs, tmp_path, f"--heartbeat={heartbeat}", "--config.duration=100000 steps")
+    programs.wait_for_step(processes[0], tmp_path, 2)
+    processes[which].kill()
     killed = time.monotonic()
-    first.communicate(timeout=60)
-    assert first.returncode
-    assert time.monotonic() - killed < 3 * heartbeat
-    second.communicate()
+    other = processes[1 - which]
+    other.communicate(timeout=60)
+    assert other.returncode
+    assert time.monotonic() - killed < heartbeat + 3  # the runtime looks once a second, and needs time to die
+    processes[which].communicate()
+
+
+STEP = """
+import sys, time, types
+import jax, numpy as np
+from gormley_vision.training import hosts, sharding, step
+
+address, i = sys.argv[1], int(sys.argv[2])
+hosts.join(address, 2, i, 30)
+shardings = sharding.Shardings(sharding.make_mesh({"data": 0, "fsdp": 1, "tensor": 1}, 2, 1), ())
+task = types.SimpleNamespace(train_step=lambda state, batch, key: (state, {"sum": batch.sum()}, {}))
+run = step.Step(task, lambda resident, piece: piece, {}, shardings)
+batch = hosts.put(np.full((1, 1), i + 1.0), shardings.batch)
+lower, wait = run.lower, step.wait_for_all
+
+
+def late(*arguments):
+    time.sleep(2 * i)
+    return lower(*arguments)
+
+
+def timed(point):
+    times.append(time.time())
+    wait(point)
+    times.append(time.time())
+
+
+times, run.lower, step.wait_for_all = [], late, timed
+total = float(run({}, {}, batch, None)[1]["sum"])
+print(*times, total)
+"""
+
+
+def test_no_process_begins_before_all_have_compiled(programs):
+    """Else the one whose program is cached waits in its first collective, and fails after Gloo's 30 seconds."""
+    words = [sys.executable, "-c", STEP, free_address()]
+    processes = [programs.start([*words, str(i)]) for i in range(2)]
+    ends = [process.communicate(timeout=60)[0].splitlines()[-1].split() for process in processes]
+    compiled, began, sums = zip(*(map(float, end) for end in ends), strict=True)
+    assert sums == (3, 3)
+    assert compiled[1] - compiled[0] > 1
+    assert min(began) >= max(compiled)
 
 
 def test_the_launcher_says_who_died_in_one_line(programs, tmp_path):
