@@ -39,6 +39,15 @@ def devices(programs, count):
     programs.environment = before
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _quick_to_compile(programs):
+    """Each process compiles for itself, and no promise here is about optimized programs."""
+    before = programs.environment
+    programs.environment = before | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    yield
+    programs.environment = before
+
+
 @pytest.fixture(scope="module")
 def launch(programs):
     """A function: run so many processes under scripts/launch.py; status and what it said."""
