@@ -8,5 +8,6 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Compiling is most of a test's time. Real processes, which test bits, are compiled as usual.
+# Compiling is most of a test's time. Real processes, which test bits, are compiled as usual
+# (but in training/test_hosts.py, where each compiles for itself).
 jax.config.update("jax_disable_most_optimizations", True)
