@@ -11,9 +11,10 @@ from pathlib import Path
 from absl import app, flags
 from ml_collections import config_flags
 
-from gormley_vision.command_line import check_flags
-from gormley_vision.config import describe, validate
+from gormley_vision.command_line import check_flags, settle, split_spec
+from gormley_vision.config import describe
 from gormley_vision.errors import reported
+from gormley_vision.files import user_path
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment: configs/NAME.py or configs/NAME.py:smoke.")
 _WORKDIR = flags.DEFINE_string("workdir", "", "The run's folder; runs/<config name> if not given.")
@@ -28,12 +29,14 @@ _PROFILE = flags.DEFINE_bool("profile", False, "Write a profiler trace of this p
 def main(argv: list[str]) -> int:
     """Parse, check, train."""
     with reported():
-        validate(_CONFIG.value)
+        settle(_CONFIG.value, config_flags.get_override_values(flags.FLAGS["config"]), argv[1:])
+        path, arg = split_spec(config_flags.get_config_filename(flags.FLAGS["config"]))
+        workdir = (
+            user_path(_WORKDIR.value) if _WORKDIR.value else Path("runs", f"{path.stem}_{arg}" if arg else path.stem)
+        )
     if _PRINT_CONFIG.value:
         print(describe(_CONFIG.value))
         return 0
-    name = Path(config_flags.get_config_filename(flags.FLAGS["config"]).replace(":", "_")).name.replace(".py", "")
-    workdir = Path(_WORKDIR.value or Path("runs") / name)
     with reported():
         from gormley_vision.run import run  # jax and its friends: seconds, so after the checks
         from gormley_vision.training.hosts import join
@@ -44,5 +47,5 @@ def main(argv: list[str]) -> int:
 
 if __name__ == "__main__":
     with reported():
-        check_flags(sys.argv[1:])
-    app.run(main)
+        words = check_flags(sys.argv[1:])
+    app.run(main, argv=[sys.argv[0], *words])

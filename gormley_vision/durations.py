@@ -5,12 +5,19 @@ import re
 from gormley_vision.errors import UserError
 
 _PATTERN = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(k|M)?\s*(steps?|epochs?|images?)\s*", re.IGNORECASE)
+MOST_STEPS = 2**31 - 1  # a state counts its steps as int32
 _SCALE = {"": 1.0, "k": 1e3, "m": 1e6}
 
 
 def is_duration(text: str) -> bool:
     """Whether the text is of the form."""
     return _PATTERN.fullmatch(text) is not None
+
+
+def is_zero(text: str) -> bool:
+    """Whether the text is a duration of nothing."""
+    match = _PATTERN.fullmatch(text)
+    return match is not None and float(match[1]) == 0
 
 
 def to_images(duration: str, *, epoch_images: int, step_images: int) -> float:
@@ -32,4 +39,6 @@ def to_steps(duration: str, *, epoch_images: int, step_images: int) -> int:
     if not duration:
         return 0
     images = to_images(duration, epoch_images=epoch_images, step_images=step_images)
+    if images / step_images >= MOST_STEPS:
+        raise UserError(f"{duration!r} is {images / step_images:.3g} steps, and a run may have {MOST_STEPS:,} at most")
     return max(1, round(images / step_images)) if images else 0

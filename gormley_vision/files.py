@@ -1,9 +1,40 @@
-"""Files that are whole or absent, whenever the process is killed."""
+"""Files that are whole or absent, whenever the process is killed; and paths as people type them."""
 
 import json
 import os
 from pathlib import Path
 from typing import Any
+
+from gormley_vision.errors import UserError
+
+_STORES = ("gs:", "s3:", "az:", "hf:")
+
+
+def user_path(text: str | os.PathLike) -> Path:
+    """A path that a person typed, in a flag or a config: `~` and `~name` are expanded, wherever the shell does not.
+
+    Raises:
+        UserError: an object store's address, or an unknown home.
+    """
+    text = os.fspath(text)
+    if "://" in text or text.startswith(_STORES):
+        raise UserError(
+            f"{text} is an object store's address, and only paths of a file system can be read and written here: mount "
+            "the bucket (gcsfuse, mountpoint-s3, SkyPilot's file_mounts) and pass the path where it is mounted"
+        )
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{text}: {error}; write the folder out, or set HOME") from error
+
+
+def home_cache() -> Path:
+    """`$XDG_CACHE_HOME/gormley_vision`, by default `~/.cache/gormley_vision`.
+
+    Raises:
+        UserError: neither XDG_CACHE_HOME nor a home directory is known.
+    """
+    return user_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "gormley_vision"
 
 
 def write_atomically(path: Path, content: bytes) -> None:

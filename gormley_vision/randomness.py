@@ -7,6 +7,22 @@ import zlib
 
 import jax
 
+from gormley_vision.errors import UserError
+
+
+def run_key(seed: int) -> jax.Array:
+    """The key that all others of a run or of a set of samples are made from.
+
+    Every bit of the seed counts, where `jax.random.key` drops all but 32; a seed below 2**32 gives that key.
+
+    Raises:
+        UserError: not in [0, 2**63).
+    """
+    if not 0 <= seed < 2**63:
+        raise UserError(f"seed={seed}: must be at least 0 and below 2^63")
+    key = jax.random.key(seed % 2**32)
+    return jax.random.fold_in(key, seed >> 32) if seed >> 32 else key
+
 
 def named_key(run_key: jax.Array, name: str, step: int | jax.Array = 0, index: int | jax.Array = 0) -> jax.Array:
     """The key of stream `name` at `step`; used for one draw."""

@@ -3,28 +3,32 @@
 import contextlib
 import errno
 import fcntl
-import logging
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import absl.logging
 import jax
 
-from gormley_vision import experiment
+from gormley_vision import experiment, logs
 from gormley_vision.errors import UserError
+from gormley_vision.files import home_cache
+from gormley_vision.training import checkpoints as ckpt
 from gormley_vision.training import hosts, loop, progress
 
 
-def use_compilation_cache() -> None:
-    """Keep compiled programs in ~/.cache/gormley_vision/xla, unless JAX_COMPILATION_CACHE_DIR says otherwise."""
+def start_jax() -> None:
+    """What every program does before it computes: tell of what happens, find the devices, keep compiled programs.
+
+    These are kept in ~/.cache/gormley_vision/xla, unless JAX_COMPILATION_CACHE_DIR says otherwise.
+    """
+    logs.to_console(progress.console_handler())
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(root / "gormley_vision" / "xla"))
+        jax.config.update("jax_compilation_cache_dir", str(home_cache() / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    with logs.native_output_kept():
+        jax.devices()
 
 
 def run(config: Mapping[str, Any], workdir: Path, profile: bool = False) -> int:
@@ -36,10 +40,11 @@ def run(config: Mapping[str, Any], workdir: Path, profile: bool = False) -> int:
         UserError: whatever the user can mend, before anything long starts where that can be known.
     """
     experiment.check(config)
+    ckpt.orbax_path(workdir)
+    start_jax()
     with naming(workdir), locked(workdir) if hosts.is_first() else contextlib.nullcontext():
         if hosts.is_first():
-            log_to(workdir / "run.log", progress.console_handler())
-        use_compilation_cache()
+            logs.to_file(workdir / "run.log")
         with progress.counted("decoding images") as report:
             batches = experiment.make_batches(config, report)
         task = experiment.make_task(config, class_names=batches.class_names, epoch_images=batches.length)
@@ -67,42 +72,13 @@ def locked(workdir: Path) -> Iterator[None]:
     Raises:
         UserError: another process owns it.
     """
-    workdir.mkdir(parents=True, exist_ok=True)
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise UserError(f"{workdir} is a file, and a run needs a folder: pass another --workdir") from None
     with (workdir / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"another process trains in {workdir}: wait for it, or pass another --workdir") from None
         yield
-
-
-def log_to(path: Path, extra: logging.Handler) -> None:
-    """Send the package's log to a file with times, and to `extra` (the console) as it is."""
-    # Orbax tells a dozen lines a checkpoint, and raises its errors to us besides logging them with traces.
-    absl.logging.set_verbosity(absl.logging.FATAL)
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    sys.unraisablehook = _unraisable
-    logger = logging.getLogger("gormley_vision")
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    for handler in list(logger.handlers):
-        logger.removeHandler(handler)
-        handler.close()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = _LogFile(path)
-    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logger.addHandler(file)
-    logger.addHandler(extra)
-
-
-class _LogFile(logging.FileHandler):
-    """Raises what goes wrong, a full disk above all, where logging would print a trace and go on."""
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        raise  # called while the error is being handled
-
-
-def _unraisable(fault: Any) -> None:
-    """Python's hook, but for tensorstore's callbacks, which outlive orbax's event loop when a write failed."""
-    if str(fault.exc_value) != "Event loop is closed":
-        sys.__unraisablehook__(fault)

@@ -11,7 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from gormley_vision import experiment
+from gormley_vision.config import upgraded
 from gormley_vision.errors import UserError
+from gormley_vision.files import user_path
+from gormley_vision.randomness import run_key
 from gormley_vision.tasks.gan import GAN
 from gormley_vision.training import checkpoints as ckpt
 from gormley_vision.training.task import Task
@@ -67,7 +70,7 @@ def restore(workdir: str | Path, step: int | None = None) -> Restored:
     Raises:
         UserError: no such run or step, or the code has moved on since: lists the parameters that differ.
     """
-    folder = Path(workdir) / "checkpoints"
+    folder = user_path(workdir) / "checkpoints"
     found = ckpt.newest_whole(folder) if step is None else step
     if found is None or found not in ckpt.steps_of(folder):
         there = ", ".join(map(str, ckpt.steps_of(folder))) or "none"
@@ -77,16 +80,15 @@ def restore(workdir: str | Path, step: int | None = None) -> Restored:
     if step is not None and (damage := ckpt.find_damage(checkpoint)):
         raise UserError(f"checkpoint {step} is damaged: {damage}")
     meta = ckpt.read_meta(checkpoint)
-    names = tuple(meta["data"]["class_names"])
-    experiment.check(meta["config"])
-    task = experiment.make_task(meta["config"], class_names=names, epoch_images=meta["data"]["length"])
+    names, config = tuple(meta["data"]["class_names"]), upgraded(meta["config"])
+    task = experiment.make_task(config, class_names=names, epoch_images=meta["data"]["length"])
     shapes = jax.eval_shape(task.init, jax.random.key(0))
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return Restored(meta["config"], found, names, task, ckpt.restore(checkpoint, shapes, lambda *_: sharding))
+    return Restored(config, found, names, task, ckpt.restore(checkpoint, shapes, lambda *_: sharding))
 
 
 def sample(
-    run: Restored, *, num: int, seed: int = 0, label: int | None = None, raw: bool = False
+    run: Restored, *, num: int, seed: int = 0, label: int | str | None = None, raw: bool = False
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """`num` images float32 [num, H, W, C] in [-1, 1], and their labels int32 [num] where conditional.
 
@@ -98,7 +100,7 @@ def sample(
 
 
 def interpolate(
-    run: Restored, *, rows: int, columns: int, seed: int = 0, label: int | None = None, raw: bool = False
+    run: Restored, *, rows: int, columns: int, seed: int = 0, label: int | str | None = None, raw: bool = False
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Walks between pairs of noise vectors, a walk a row: float32 [rows * columns, H, W, C].
 
@@ -121,21 +123,31 @@ def great_circle(a: np.ndarray, b: np.ndarray, t: np.ndarray) -> np.ndarray:
     return (np.sin((1 - t) * angle)[:, None] * a + np.sin(t * angle)[:, None] * b) / np.sin(angle)
 
 
-def choose_labels(run: Restored, ids: np.ndarray, label: int | None) -> np.ndarray | None:
-    """int32 labels: `label` throughout, or classes in turn; None for an unconditional run."""
-    classes = run.gan.classes
-    if not classes:
+def choose_labels(run: Restored, ids: np.ndarray, label: int | str | None) -> np.ndarray | None:
+    """int32 labels: `label` throughout, or classes in turn; None for an unconditional run.
+
+    `label` is a class's number, or as text its name or else its number.
+
+    Raises:
+        UserError: no such class.
+    """
+    names = run.gan.class_names
+    if not names:
         if label is not None:
             raise UserError("this run is unconditional: leave out --label")
         return None
-    if label is not None and not 0 <= label < classes:
-        names = ", ".join(f"{i}: {name}" for i, name in enumerate(run.class_names))
-        raise UserError(f"--label={label}: the classes are {names}")
-    return (ids % classes if label is None else np.full(len(ids), label)).astype(np.int32)
+    if label is None:
+        return (ids % len(names)).astype(np.int32)
+    known = {str(number): number for number in range(len(names))}
+    known |= {name: number for number, name in enumerate(names)} if isinstance(label, str) else {}
+    if str(label) not in known:
+        listed = ", ".join(f"{number}: {name}" for number, name in enumerate(names))
+        raise UserError(f"--label={label}: the classes are {listed}")
+    return np.full(len(ids), known[str(label)], np.int32)
 
 
 def _noise(gan: GAN, seed: int, count: int) -> np.ndarray:
-    draw, key = jax.jit(gan.noise), jax.random.key(seed)
+    draw, key = jax.jit(gan.noise), run_key(seed)
     parts = [draw(key, jnp.arange(start, start + BATCH)) for start in range(0, count, BATCH)]
     return np.concatenate(parts)[:count]
 

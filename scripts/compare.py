@@ -8,9 +8,9 @@ Runs whose configs differ in the seed alone are one arm, named by the keys in wh
 import argparse
 from pathlib import Path
 
-from gormley_vision.config import flatten
+from gormley_vision.config import flatten, upgraded
 from gormley_vision.errors import UserError, reported
-from gormley_vision.files import read_json, write_json
+from gormley_vision.files import read_json, user_path, write_json
 from gormley_vision.sweeps.arms import arms_of, mean_and_deviation
 from gormley_vision.sweeps.runs import metrics_of
 
@@ -18,11 +18,11 @@ from gormley_vision.sweeps.runs import metrics_of
 def main() -> None:
     """Group, average, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workdirs", required=True, nargs="+", type=Path)
+    parser.add_argument("--workdirs", required=True, nargs="+", type=user_path)
     parser.add_argument("--metric", default="eval/accuracy")
-    parser.add_argument("--out", type=Path, help="write the figures here, too")
+    parser.add_argument("--out", type=user_path, help="write the figures here, too")
     options = parser.parse_args()
-    configs = [flatten(read_json(folder / "config.json")) for folder in options.workdirs]
+    configs = [flatten(upgraded(read_json(folder / "config.json"))) for folder in options.workdirs]
     rows = []
     for name, members in arms_of(configs).items():
         curves = {str(configs[i]["seed"]): curve(options.workdirs[i], options.metric) for i in members}

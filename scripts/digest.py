@@ -6,15 +6,15 @@ Two runs with the same digest are in the same state, bit by bit.
 """
 
 import argparse
-from pathlib import Path
 
 from gormley_vision.errors import UserError, reported
+from gormley_vision.files import user_path
 
 
 def main() -> None:
     """Find, check, hash."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workdir", required=True, type=Path, help="the run's folder")
+    parser.add_argument("--workdir", required=True, type=user_path, help="the run's folder")
     parser.add_argument("--step", type=int, help="checkpoint (default: the newest whole one)")
     options = parser.parse_args()
     from gormley_vision.training import checkpoints

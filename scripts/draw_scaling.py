@@ -14,7 +14,7 @@ from typing import Any
 
 from gormley_vision.command_line import load_config_file
 from gormley_vision.errors import reported
-from gormley_vision.files import read_json, write_json
+from gormley_vision.files import read_json, user_path, write_json
 
 TOPOLOGIES = {8: "2x2x2", 32: "2x4x4", 128: "4x4x8", 512: "8x8x8", 1024: "8x8x16"}
 CLASSES, EPOCH_IMAGES = 1000, 1281167  # ImageNet-1k
@@ -29,8 +29,8 @@ NETS = {
 def main() -> None:
     """Compile what is missing, then draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("results/scaling.json"))
-    parser.add_argument("--picture", type=Path, default=Path("docs/images/scaling.png"))
+    parser.add_argument("--out", type=user_path, default=Path("results/scaling.json"))
+    parser.add_argument("--picture", type=user_path, default=Path("docs/images/scaling.png"))
     options = parser.parse_args()
     points = read_json(options.out) if options.out.exists() else []
     for net, chips in [(net, chips) for chips in TOPOLOGIES for net in NETS]:

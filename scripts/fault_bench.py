@@ -28,7 +28,7 @@ KINDS = {
     "--config.classification.shift=2 --config.eval.split=test",
 }
 SHARED = {"duration": f"{STEPS} steps", "checkpoint.every": "1 steps", "log.samples_every": "10 steps"}
-SHARED |= {"log.samples": "4", "data.image_size": "16", "data.source": "npz"}
+SHARED |= {"data.image_size": "16", "data.source": "npz"}
 
 
 class Running(NamedTuple):

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import faults
 from fault_bench import Bench, Outcome, make_data
 
-from gormley_vision.files import read_json, write_atomically, write_json
+from gormley_vision.files import read_json, user_path, write_atomically, write_json
 
 MARKS = ("<!-- table: written by scripts/inject_faults.py -->\n", "<!-- end of table -->\n")
 PRIVATE = "GORMLEY_VISION_MAY_MOUNT"  # set where this process has a mount namespace of its own
@@ -71,8 +71,8 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--only", nargs="+", choices=FAULTS, default=list(FAULTS), metavar="NAME")
     parser.add_argument("--seed", type=int, default=0, help="of the moments, files and bits")
-    parser.add_argument("--out", type=Path, default=Path("results/faults.json"))
-    parser.add_argument("--docs", type=Path, default=Path("docs/reliability.md"))
+    parser.add_argument("--out", type=user_path, default=Path("results/faults.json"))
+    parser.add_argument("--docs", type=user_path, default=Path("docs/reliability.md"))
     options = parser.parse_args()
     if PRIVATE not in os.environ:
         mount_in_private()

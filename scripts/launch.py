@@ -19,9 +19,12 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TextIO
 
+from gormley_vision.errors import reported
+from gormley_vision.signals import handled
+
 # Of the runtime's own lines, with their C++ traces: they tell a developer of jax what the message below tells a user.
 _RUNTIME = re.compile(r"[EFIW]\d{4} \d\d:|\*\*\*|\s+@ |PC: @|\[Gloo\]|Fatal Python error|Aborted")
-_INTERRUPTED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
+_INTERRUPTED = tuple(128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
 
 
 def main() -> int:
@@ -53,10 +56,8 @@ def start(command: list[str], count: int, folder: Path) -> tuple[list[subprocess
 
 def watch(processes: list[subprocess.Popen], outputs: list[Path]) -> int:
     """Until all have ended, or one failed and the others were ended; returns the status of the first that is not 0."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda received, _: processes[0].send_signal(received))
     said: set[str] = set()
-    with outputs[0].open(errors="replace") as shown:
+    with handled(lambda number, _: processes[0].send_signal(number)), outputs[0].open(errors="replace") as shown:
         while (failed := first_to_fail(processes)) is None and any(process.poll() is None for process in processes):
             said |= show(shown)
             time.sleep(0.05)
@@ -101,4 +102,5 @@ def show(output: TextIO, but: Collection[str] = ()) -> set[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with reported():
+        sys.exit(main())

@@ -11,17 +11,14 @@ out; times are floors on paper. --price (per chip and hour) gives the cost of an
 
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import absl.logging
 from absl import app, flags
 from ml_collections import config_flags
 
-from gormley_vision.command_line import check_flags
-from gormley_vision.config import validate
+from gormley_vision.command_line import check_flags, settle
 from gormley_vision.errors import UserError, reported
-from gormley_vision.files import write_json
+from gormley_vision.files import user_path, write_json
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment: configs/NAME.py.")
 _TOPOLOGY = flags.DEFINE_string("topology", "here", "'here', or a TPU: v5e:4x4, v4:4x4x4, v5p:4x4x8, tpu7x:2x2x2 ...")
@@ -40,13 +37,14 @@ _ASSUMED = (10, 50000)
 def main(argv: list[str]) -> int:
     """Parse, compile, print."""
     with reported():
-        validate(_CONFIG.value)
+        settle(_CONFIG.value, config_flags.get_override_values(flags.FLAGS["config"]), argv[1:])
         config = _CONFIG.value.to_dict()
         variants = list(variants_of(config))
-        from gormley_vision import experiment  # jax and its friends: seconds, so after the checks
+        from gormley_vision import experiment, logs  # jax and its friends: seconds, so after the checks
         from gormley_vision.planning.plan import with_overrides
+        from gormley_vision.training.progress import console_handler
 
-        absl.logging.set_verbosity(absl.logging.ERROR)
+        logs.to_console(console_handler())
         experiment.check(config)
         report_of = reporter(config)
         if len(variants) > 1:
@@ -54,7 +52,7 @@ def main(argv: list[str]) -> int:
         else:
             reports = [one(with_overrides(config, variants[0]), report_of)]
     if _OUT.value:
-        write_json(Path(_OUT.value), {"topology": _TOPOLOGY.value, "config": config, "reports": reports})
+        write_json(user_path(_OUT.value), {"topology": _TOPOLOGY.value, "config": config, "reports": reports})
         print(f"wrote {_OUT.value}")
     return 0 if any(report["fits"] for report in reports) else 1
 
@@ -76,10 +74,10 @@ def reporter(config: dict[str, Any]) -> Callable[[dict[str, Any]], dict[str, Any
     import jax
 
     from gormley_vision.experiment import make_batches
-    from gormley_vision.run import use_compilation_cache
+    from gormley_vision.run import start_jax
 
     chip = topology.chip_of(jax.devices()[0])
-    use_compilation_cache()  # the step that has trained here is not compiled again
+    start_jax()  # the step that has trained here is not compiled again
 
     def report_here(config: dict[str, Any]) -> dict[str, Any]:
         batches = make_batches(config)
@@ -190,5 +188,5 @@ def table(config: dict[str, Any], variants: list[dict[str, Any]], report_of: Cal
 
 if __name__ == "__main__":
     with reported():
-        check_flags(sys.argv[1:])
-    app.run(main)
+        words = check_flags(sys.argv[1:])
+    app.run(main, argv=[sys.argv[0], *words])

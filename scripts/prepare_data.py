@@ -79,7 +79,7 @@ def prepare_tfds(name: str, data_dir: str) -> Path:
 
 
 def main(arguments: list[str]) -> int:
-    """Runs the command line and returns its exit status: 0, or 2 for what the user can mend."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )

@@ -7,15 +7,15 @@ same step again. Every loss and gradient of it is listed; then jax's NaN check n
 """
 
 import argparse
-from pathlib import Path
 
 from gormley_vision.errors import UserError, reported
+from gormley_vision.files import user_path
 
 
 def main() -> None:
     """Restore, step, report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workdir", required=True, type=Path, help="the run's folder")
+    parser.add_argument("--workdir", required=True, type=user_path, help="the run's folder")
     parser.add_argument("--step", required=True, type=int, help="the step that failed")
     options = parser.parse_args()
     if not (options.workdir / "config.json").exists():
@@ -26,12 +26,13 @@ def main() -> None:
     import numpy as np
 
     from gormley_vision import experiment
+    from gormley_vision.config import upgraded
     from gormley_vision.files import read_json
-    from gormley_vision.run import use_compilation_cache
+    from gormley_vision.run import start_jax
     from gormley_vision.training.start import prepare
 
-    use_compilation_cache()
-    config = read_json(options.workdir / "config.json")
+    start_jax()
+    config = upgraded(read_json(options.workdir / "config.json"))
     batches = experiment.make_batches(config)
     task = experiment.make_task(config, class_names=batches.class_names, epoch_images=batches.length)
     run = prepare(task, batches, config, options.workdir, at=options.step - 1)

@@ -9,16 +9,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+from gormley_vision.errors import reported
+from gormley_vision.files import user_path, write_json
+
 
 def main() -> None:
     """Evaluate each run at each size, under each rule that its positions have."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workdirs", required=True, nargs="+", type=Path)
+    parser.add_argument("--workdirs", required=True, nargs="+", type=user_path)
     parser.add_argument("--sizes", required=True, nargs="+", type=int, help="pixels")
-    parser.add_argument("--out", type=Path, help="write the table here, too")
+    parser.add_argument("--out", type=user_path, help="write the table here, too")
     options = parser.parse_args()
-    from gormley_vision.files import write_json
-
     rows = []
     for workdir in options.workdirs:
         config = json.loads((workdir / "config.json").read_text())
@@ -40,4 +41,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with reported():
+        main()

@@ -17,15 +17,16 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from rich.console import Console
 from rich.live import Live
 from rich.table import Column, Table
 
 from gormley_vision.errors import UserError, reported
+from gormley_vision.files import user_path
 from gormley_vision.sweeps.local import Job, launch, shares
 from gormley_vision.sweeps.report import write_report
 from gormley_vision.sweeps.runs import Run, Sweep, is_done, load_sweep
 from gormley_vision.sweeps.skypilot import write_jobs
+from gormley_vision.training.progress import make_console
 
 _SAY_EVERY = 60.0  # seconds, where there is no terminal
 
@@ -48,8 +49,8 @@ def main() -> int:
 def parse() -> argparse.Namespace:
     """The flags."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", required=True, type=Path, help="a sweep file: configs/sweeps/NAME.py")
-    parser.add_argument("--workdir", type=Path, help="folder of the runs' folders (default: runs/NAME)")
+    parser.add_argument("--config", required=True, type=user_path, help="a sweep file: configs/sweeps/NAME.py")
+    parser.add_argument("--workdir", type=user_path, help="folder of the runs' folders (default: runs/NAME)")
     parser.add_argument("--launcher", default="local", choices=("local", "skypilot", "none"))
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time; they divide the cores or devices")
     parser.add_argument("--devices", default="cpu", help="cpu, or gpu:0,1,2,3 or tpu:0,1,2,3 by number")
@@ -91,7 +92,7 @@ class Watch:
 
     def __init__(self, sweep: Sweep) -> None:
         self.sweep = sweep
-        self.console = Console(stderr=True)
+        self.console = make_console()
         self.live = Live(console=self.console, auto_refresh=False) if self.console.is_terminal else None
         self.states: list[str] = []
         self.said = 0.0

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from gormley_vision.errors import UserError, reported
+from gormley_vision.files import user_path
 
 SHOWN_LAYERS, SHOWN_HEADS, SHOWN_FILTERS = 12, 16, 64
 
@@ -27,14 +28,14 @@ SHOWN_LAYERS, SHOWN_HEADS, SHOWN_FILTERS = 12, 16, 64
 def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workdir", required=True, type=Path, help="the folder of a classification run")
+    parser.add_argument("--workdir", required=True, type=user_path, help="the folder of a classification run")
     parser.add_argument("--split", default="", help="whose images (default: the run's eval.split, else data.split)")
     parser.add_argument("--data_path", help="where the data set is now, in place of the run's data.path")
     parser.add_argument("--images", type=int, default=4, help="how many images")
     parser.add_argument("--layers", type=numbers, help=f"as in 0,5,-1 (default: {SHOWN_LAYERS}, evenly spaced)")
     parser.add_argument("--heads", type=numbers, help="as in 0,2 (default: all)")
     parser.add_argument("--step", type=int, help="checkpoint (default: the newest whole one)")
-    parser.add_argument("--out", type=Path, help="folder (default: WORKDIR/pictures)")
+    parser.add_argument("--out", type=user_path, help="folder (default: WORKDIR/pictures)")
     return parser.parse_args()
 
 
@@ -54,11 +55,11 @@ def main() -> None:
     import numpy as np
 
     from gormley_vision import inspection
-    from gormley_vision.run import use_compilation_cache
+    from gormley_vision.run import start_jax
     from gormley_vision.sampling import restore
     from gormley_vision.tasks.players import to_unit_range
 
-    use_compilation_cache()
+    start_jax()
     run = restore(options.workdir, options.step)
     model, params = inspection.classifier_of(run)
     out = options.out or options.workdir / "pictures"
@@ -66,7 +67,7 @@ def main() -> None:
     chosen = options.layers or np.unique(np.linspace(0, model.depth - 1, min(SHOWN_LAYERS, model.depth)).astype(int))
     layers = indices("--layers", chosen, model.depth)
     heads = indices("--heads", options.heads or range(model.heads), model.heads)
-    pixels, labels, split = first_images(run.config, options.split, options.data_path, options.images)
+    pixels, labels, split = first_images(run, options.split, options.data_path, options.images)
     images = to_unit_range(jnp.asarray(pixels))
     grid = pixels.shape[1] // model.patch_size, pixels.shape[2] // model.patch_size
     said = np.asarray(model.apply({"params": params}, images)).argmax(axis=-1)
@@ -133,7 +134,7 @@ def indices(flag: str, chosen: Any, count: int) -> list[int]:
     return sorted({int(i) % count for i in chosen})
 
 
-def first_images(config: dict[str, Any], split: str, path: str | None, count: int) -> tuple[Any, Any, str]:
+def first_images(run: Any, split: str, path: str | None, count: int) -> tuple[Any, Any, str]:
     """uint8 [B, H, W, C], labels [B], and the split's name: the first of the order in which the run would see it.
 
     In the order of the data set itself, those of mnist_5k would all be zeros. Decoded one by one, without a cache.
@@ -141,12 +142,13 @@ def first_images(config: dict[str, Any], split: str, path: str | None, count: in
     import numpy as np
 
     from gormley_vision import experiment
+    from gormley_vision.command_line import override
 
-    split = split or config["eval"]["split"] or config["data"]["split"]
-    data = {**config["data"], "batch_size": 1, "placement": "stream"}
-    if path is not None:
-        data["path"] = path
-    batches = experiment.make_batches({**config, "data": data}, split=split)
+    split = split or run.config["eval"]["split"] or run.config["data"]["split"]
+    words = ["--config.data.batch_size=1", "--config.data.placement=stream"]
+    words += [f"--config.data.path={path}"] if path is not None else []
+    config = override(run.config, words, "data")
+    batches = experiment.make_batches(config, split=split, class_names=run.class_names)
     read = [batches.read(step) for step in range(min(count, batches.length))]
     return np.concatenate([r["image"][0] for r in read]), np.concatenate([r["label"][0] for r in read]), split
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from gormley_vision import config as cfg
-from gormley_vision import experiment
+from gormley_vision import experiment, fields
 from gormley_vision.command_line import check_flags, load_config_file
 from gormley_vision.errors import UserError
 from gormley_vision.files import read_json
@@ -143,13 +143,12 @@ def test_every_key_can_be_overridden_on_the_command_line(task, tmp_path, monkeyp
     holder(sys.argv)
     parsed = cfg.flatten(holder.config)
     assert {key: parsed[key] for key in values} == values
-    cfg.validate(holder.config)
 
 
 def test_the_rotary_presets_of_the_table_are_those_of_the_layers():
     from gormley_vision.layers.rope import PRESETS
 
-    assert tuple(PRESETS) == cfg.PRESET_NAMES
+    assert tuple(PRESETS) == fields.PRESET_NAMES
 
 
 @pytest.mark.parametrize(
@@ -161,7 +160,7 @@ def test_the_rotary_presets_of_the_table_are_those_of_the_layers():
         ({"vit.rope": "dinov3", "vit.rope_scaling": "ntk", "vit.trained_grid": 7}, "rope_scaling=none"),
         ({"vit.position": "sincos2d", "vit.width": 6, "vit.heads": 1}, "--config.vit.width=8"),
         ({"vit.rope_scaling": "ntk"}, "trained_grid=7"),
-        ({"classification.only_head": True}, "--config.init_from=RUN"),
+        ({"classification.only_head": True}, "set --config.init_from"),
         ({"classification.randaugment_magnitude": 11.0}, "at most 10"),
         ({"classification.label_smoothing": 1.5}, "at most 1"),
     ],
@@ -200,7 +199,7 @@ def _another(field):
         ("--config.discriminator.receptive_field=15", "one of '0', '1', '16', '34', '70'"),
         ("--config.checkpoint.every=5 epoch5", "write '50 epochs'"),
         ("--config.data.batch_size=0", "at least 1"),
-        ("--config.generator_optimizer.learning_rate=nan", "at least 0"),
+        ("--config.generator_optimizer.learning_rate=nan", "finite number"),
         ("--wrkdir=x", "workdir"),
     ],
 )

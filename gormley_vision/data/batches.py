@@ -17,6 +17,7 @@ import numpy as np
 
 from gormley_vision.data.cache import Progress, identity_sha256, load_examples
 from gormley_vision.data.choices import check_choice
+from gormley_vision.data.classes import Relabelled, match_classes
 from gormley_vision.data.order import example_ids
 from gormley_vision.data.sources import Source, open_source
 from gormley_vision.errors import UserError
@@ -62,6 +63,10 @@ class Batches:
     def identity(self) -> dict[str, Any]:
         """The source's, file by file: tells which file changed where `sha256` tells that one did."""
         return self._source.identity
+
+    def classes_present(self) -> set[int] | None:
+        """Labels that at least one example has; None where only decoding all of them would tell ("stream")."""
+        return set(np.unique(self._arrays["label"]).tolist()) if self._arrays else None
 
     def read(self, step: int) -> Piece:
         """This process's piece of the batch of `step` (from 0).
@@ -188,6 +193,7 @@ def open_batches(
     placement: str,
     workers: int,
     cache_dir: str,
+    class_names: tuple[str, ...] = (),
     progress: Progress | None = None,
 ) -> Batches:
     """Opens a data set and, for the placements "host" and "device", decodes it into the cache.
@@ -197,16 +203,16 @@ def open_batches(
       minibatches: k, minibatches a step takes.
       columns: which examples of a global minibatch this process reads, ascending; all where None.
       source, name, path, split, image_size, channels, crop, resize_filter: see `sources.open_source`.
-      batch_size: m, examples in a global minibatch; at most N.
+      batch_size: m, examples in a global minibatch.
       placement: "device": examples live on the device and a piece is their indices; "host": a piece is
         gathered from the memory-mapped cache; "stream": decoded at each read, through Grain, without a cache.
       workers: threads that decode for "stream", 0 for none.
       cache_dir: see `cache.load_examples`.
+      class_names: classes whose labels are wanted, matched by name; () for the data set's own.
       progress: see `cache.load_examples`.
 
     Raises:
-      UserError: see `open_source` and `load_examples`; or a batch larger than the data set; with the override
-        to type.
+      UserError: see `open_source`, `load_examples` and `match_classes`; with the override to type.
     """
     check_choice("data.placement", placement, PLACEMENTS)
     if workers < 0:
@@ -225,18 +231,15 @@ def open_batches(
     )
     arrays: dict[str, np.ndarray] = {}
     if placement == "stream":
+        opened = Relabelled(opened, class_names) if class_names else opened
         length, class_names = len(opened), opened.class_names
         sha256 = identity_sha256(opened.identity)
     else:
         cached = load_examples(opened, cache_dir, progress)
         # A plain view: indexing a memmap makes a memmap again, and costs twice as much for small batches.
-        arrays = {"image": np.asarray(cached.images), "label": cached.labels}
-        length, class_names, sha256 = len(cached.labels), cached.class_names, cached.sha256
-    if length < batch_size:
-        raise UserError(
-            f"the data set has {length} examples, fewer than one batch of {batch_size}: "
-            f"--config.data.batch_size={length}"
-        )
+        labels = match_classes(cached.class_names, class_names)[cached.labels] if class_names else cached.labels
+        arrays = {"image": np.asarray(cached.images), "label": labels}
+        length, class_names, sha256 = len(labels), class_names or cached.class_names, cached.sha256
     return Batches(
         length=length,
         class_names=class_names,

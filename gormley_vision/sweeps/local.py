@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from gormley_vision.errors import UserError
+from gormley_vision.signals import handled
 from gormley_vision.sweeps.runs import Run, is_done
 
 TRAIN = Path(__file__).parents[2] / "train.py"
@@ -102,15 +103,8 @@ def launch(runs: Sequence[Run], parts: Sequence[Share], watch: Callable[[list[Jo
 @contextlib.contextmanager
 def _received() -> Iterator[list[int]]:
     numbers: list[int] = []
-    before = {
-        number: signal.signal(number, lambda which, _: numbers.append(which))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
+    with handled(lambda number, _: None if numbers and number == signal.SIGHUP else numbers.append(number)):
         yield numbers
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _look(job: Job) -> None:

@@ -130,9 +130,12 @@ def steps_of(run: Run) -> tuple[int, int]:
 
 
 def is_done(run: Run) -> bool:
-    """Whether the run has reached its end."""
+    """Whether the run has reached its end, and its last evaluation was not cut short."""
     step, end = steps_of(run)
-    return step > 0 and step >= end
+    if not step or step < end:
+        return False
+    meta = read_json(run.folder / "checkpoints" / str(step) / "meta.json")
+    return not meta.get("unlogged") or any(line["step"] == step for line in metrics_of(run.folder))
 
 
 def metrics_of(folder: Path) -> list[dict[str, Any]]:

@@ -86,6 +86,7 @@ class Classification:
     ema_ramp: float
     position_resize: ResizeConvention
     fresh_head: bool
+    class_names: tuple[str, ...]
     accumulate: int = 1  # pieces
     minibatches: int = 1
 
@@ -148,26 +149,31 @@ class Classification:
         mask = batch["mask"].astype(jnp.float32)
         return {"accuracy": jnp.sum(correct * mask), "loss": jnp.sum(losses * mask), "count": jnp.sum(mask)}
 
-    def transfer(self, weights: Arrays, state: ClassificationState, image_size: int) -> Arrays:
+    def transfer(
+        self, weights: Arrays, state: ClassificationState, *, image_size: int, class_names: tuple[str, ...]
+    ) -> Arrays:
         """Another run's weights, {'ema/params/...': array, 'classifier/variables/...'}, made to fit `state`.
 
         A learned table of positions is resized from that run's `image_size`, in pixels, to this one's. With
         `fresh_head` (fine-tuning) the average alone is taken, and the head is that of `state`: zeros, whatever the
-        classes were.
+        classes were. Without it the head's outputs go to the classes of their names, in whatever order these are here.
 
         Raises:
-            UserError: other classes, and no fresh head.
+            UserError: other classes than `class_names`, and no fresh head.
         """
         heads = {f"{part}/params/head/{name}": x for part in _PARTS for name, x in state.ema["params"]["head"].items()}
         if self.fresh_head:
             averaged = {name.removeprefix("ema/"): x for name, x in weights.items() if name.startswith("ema/")}
             weights = {f"{part}/{name}": jnp.copy(x) for part in _PARTS for name, x in averaged.items()}
             weights |= {name: jnp.copy(head) for name, head in heads.items()}
-        elif any(weights[name].shape[-1:] != head.shape[-1:] for name, head in heads.items() if name in weights):
+        elif set(class_names) != set(self.class_names):
             raise UserError(
-                f"init_from has other classes than the {self.classifier.classes} here: "
+                f"init_from has other classes: {_first(class_names)}; here they are {_first(self.class_names)}: "
                 "pass --config.classification.fresh_head=true"
             )
+        else:
+            order = jnp.array([class_names.index(name) for name in self.class_names])
+            weights |= {name: jnp.take(weights[name], order, axis=-1) for name in heads if name in weights}
         patches = "ema/params/patch_embedding"
         if weights[patches].shape[:2] != (self.classifier.patch_size,) * 2:
             return weights  # another grid as well: `merge` names all that differs
@@ -184,6 +190,10 @@ class Classification:
         del key
         kernel = state.ema["params"]["patch_embedding"].astype(jnp.float32)
         return jnp.moveaxis(kernel / jnp.maximum(jnp.abs(kernel).max((0, 1, 2), keepdims=True), 1e-8), 3, 0)
+
+
+def _first(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
 def resized_positions(

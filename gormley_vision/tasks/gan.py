@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import optax
 
 from gormley_vision.augmentation.geometry import flip_half
+from gormley_vision.errors import UserError
 from gormley_vision.losses.adversarial import discriminator_loss
 from gormley_vision.randomness import keyed_normal, named_key
 from gormley_vision.tasks.accumulation import run_in_pieces
@@ -82,7 +83,7 @@ class GAN:
     discriminator_optimizer: optax.GradientTransformation
     latent_size: int
     image_shape: tuple[int, int, int]
-    classes: int  # 0 where the game is unconditional
+    class_names: tuple[str, ...]  # () where the game is unconditional
     batch_size: int
     minibatches: int  # k
     accumulate: int  # pieces of a minibatch
@@ -93,6 +94,11 @@ class GAN:
     preview_count: int
 
     afterwards = "sample from it: python scripts/sample.py --workdir={workdir} --out=samples.png"
+
+    @property
+    def classes(self) -> int:
+        """How many classes condition the game; 0 where it is unconditional."""
+        return len(self.class_names)
 
     def init(self, key: jax.Array) -> GANState:
         """A fresh state; parameters follow from the key alone."""
@@ -204,9 +210,20 @@ class GAN:
         outputs, updated = module.apply(variables, inputs, labels, train=True, mutable=["batch_stats"])
         return outputs, updated.get("batch_stats", {})
 
-    def transfer(self, weights: dict[str, jax.Array], state: GANState, image_size: int) -> dict[str, jax.Array]:
-        """Another run's weights as they are: both games must be the same."""
+    def transfer(
+        self, weights: dict[str, jax.Array], state: GANState, *, image_size: int, class_names: tuple[str, ...]
+    ) -> dict[str, jax.Array]:
+        """Another run's weights as they are: both games must be the same.
+
+        Raises:
+            UserError: conditional, and on other classes or in another order.
+        """
         del state, image_size
+        if self.class_names and class_names != self.class_names:
+            raise UserError(
+                f"init_from was conditioned on the classes {', '.join(class_names) or 'of no labels'}; here they are "
+                f"{', '.join(self.class_names)}: name them alike, or start afresh with --config.init_from=''"
+            )
         return weights
 
     def generate(self, variables: Variables, noise: jax.Array, labels: jax.Array | None = None) -> jax.Array:

@@ -2,8 +2,8 @@
 
 `checkpoints/<step>/` holds `arrays/` (orbax), `meta.json` (config, tree of shapes, versions, commit, data set)
 and `SHA256SUMS` (try `sha256sum -c SHA256SUMS` there). All is written under `<step>.partial` by a background
-thread and renamed at the end, so a folder with a bare number is whole however the process ended. Orbax
-restores a flipped bit without a word; the sums tell.
+thread, read back (every array's shape, dtype and last chunk), and only then renamed and the oldest deleted: a folder
+with a bare number is whole however the process ended. Orbax restores a flipped bit without a word; the sums tell.
 
 Orbax's CheckpointManager is not used: it deletes old checkpoints before sums of the new one could be written.
 """
@@ -11,15 +11,20 @@ Orbax's CheckpointManager is not used: it deletes old checkpoints before sums of
 import hashlib
 import json
 import logging
+import os
+import re
 import shutil
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+import tensorstore
+from etils import epath
 from flax import serialization, traverse_util
 
 from gormley_vision.errors import UserError
@@ -29,6 +34,31 @@ from gormley_vision.training.hosts import is_first
 log = logging.getLogger(__name__)
 _SUMS = "SHA256SUMS"
 Place = Callable[[str, tuple[int, ...]], jax.sharding.Sharding]  # of an array of this name and shape
+
+
+class _LiteralPath(type(epath.Path())):  # type: ignore[misc]
+    """Orbax looks for the files that it merges by a pattern, of which epath makes the folder's own name a part."""
+
+    def glob(self, pattern: str) -> Iterator["_LiteralPath"]:
+        """Files in this folder, whatever its name."""
+        for found in Path(self).glob(pattern):
+            yield self / str(found.relative_to(self))
+
+
+def orbax_path(path: Path) -> _LiteralPath:
+    """The path in the form in which orbax takes it, whatever a file system allows in a name, but for three things.
+
+    Raises:
+        UserError: tensorstore, which writes the files, cannot hold this name.
+    """
+    path = path.absolute()
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{os.fsencode(path)!r} is not UTF-8, and a run's folder must be: pass another path") from None
+    if "\\" in str(path) or {"gs:", "s3:", "az:", "hf:"} & set(path.parts):
+        raise UserError(f"{path} has a backslash or 'gs:' in it, which a run's folder cannot have: pass another path")
+    return _LiteralPath(path)
 
 
 class Checkpoints:
@@ -48,7 +78,7 @@ class Checkpoints:
             if is_first():
                 shutil.rmtree(partial, ignore_errors=True)
                 partial.mkdir(parents=True)
-            self._writer.save((partial / "arrays").absolute(), traverse_util.unflatten_dict(flat(state), sep="/"))
+            self._writer.save(orbax_path(partial / "arrays"), traverse_util.unflatten_dict(flat(state), sep="/"))
         except Exception as error:
             raise self._explained(error) from error
         document = {"step": step, **meta, "tree": describe_tree(state)}
@@ -63,6 +93,7 @@ class Checkpoints:
             write_json(partial / "meta.json", document)
             sums = [f"{_sha256(path)}  {path.relative_to(partial)}\n" for path in _files(partial)]
             write_atomically(partial / _SUMS, "".join(sums).encode())
+            refuse_unreadable(partial, document["tree"])
             final = self.folder / str(step)
             shutil.rmtree(final, ignore_errors=True)  # a damaged one of the same step, passed over on restore
             partial.rename(final)
@@ -118,7 +149,8 @@ class Checkpoints:
     def clear_partial(self) -> None:
         """Remove what a killed process left unfinished. Only for the process that owns the run."""
         for leftover in self.folder.glob("*.partial"):
-            shutil.rmtree(leftover)
+            if leftover.is_dir():
+                shutil.rmtree(leftover)
 
 
 def newest_whole(folder: Path, at: int | None = None) -> int | None:
@@ -132,7 +164,8 @@ def newest_whole(folder: Path, at: int | None = None) -> int | None:
 
 def steps_of(folder: Path) -> list[int]:
     """Steps of the whole checkpoints in a folder, ascending."""
-    return sorted(int(path.name) for path in folder.glob("*") if path.name.isdigit()) if folder.is_dir() else []
+    found = [path for path in folder.glob("*") if re.fullmatch("0|[1-9][0-9]*", path.name)]
+    return sorted(int(path.name) for path in found if path.is_dir())
 
 
 def find_damage(checkpoint: Path) -> str:
@@ -143,16 +176,35 @@ def find_damage(checkpoint: Path) -> str:
         return f"{_SUMS} is missing"
     except UnicodeDecodeError:  # a flipped bit in it
         return f"{_SUMS} has changed"
-    expected = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
-    found = {str(path.relative_to(checkpoint)): path for path in _files(checkpoint)} if lines else {}
-    for name, digest in expected.items():
-        if name not in found:
-            return f"{name} is missing"
-        if _sha256(found[name]) != digest:
+    if not lines or not lines[-1].endswith("  meta.json"):  # the last that `_files` names
+        return f"{_SUMS} is cut short"
+    for digest, _, name in (line.partition("  ") for line in lines):
+        path = checkpoint / name
+        if not name or not path.is_file():
+            return f"{name or 'a line of ' + _SUMS} is missing"
+        if _sha256(path) != digest:
             return f"{name} has changed"
-    if unlisted := sorted(found.keys() - expected.keys()):  # the sums themselves were cut short
-        return f"{unlisted[0]} is not in {_SUMS}"
-    return "" if expected else f"{_SUMS} is empty"
+    return ""  # other files, such as a .DS_Store, are nobody's loss
+
+
+def refuse_unreadable(checkpoint: Path, tree: Mapping[str, str]) -> None:
+    """Read the shape, the dtype and the last chunk of each array of a checkpoint that was just written.
+
+    Raises:
+        UserError: one is missing, different or unreadable.
+    """
+    folder = f"file://{quote(str(checkpoint.absolute() / 'arrays'))}/"
+    for name, description in tree.items():
+        spec = {"driver": "zarr", "kvstore": f"{folder}|ocdbt:{quote(name.replace('/', '.'))}/"}
+        try:
+            array = tensorstore.open(spec, open=True, read=True).result()
+            found = _describe_parts(array.dtype.name, array.shape)
+            if 0 not in array.shape:
+                array[tuple(side - 1 for side in array.shape)].read().result()
+        except Exception as error:  # by what is missing, tensorstore raises this or that
+            found = str(error).partition(" [tensorstore_spec")[0]
+        if found != description:
+            raise UserError(f"{checkpoint} cannot be read back: {name} should be {description}, and is {found}")
 
 
 def read_meta(checkpoint: Path) -> dict[str, Any]:
@@ -203,7 +255,7 @@ def _read_arrays(checkpoint: Path, abstract: Mapping[str, jax.ShapeDtypeStruct])
     tree = traverse_util.unflatten_dict(abstract, sep="/")
     how = ocp.checkpoint_utils.construct_restore_args(tree)
     some = ocp.args.PyTreeRestore(tree, restore_args=how, partial_restore=True)
-    arrays = ocp.PyTreeCheckpointer().restore((checkpoint / "arrays").absolute(), args=some)
+    arrays = ocp.PyTreeCheckpointer().restore(orbax_path(checkpoint / "arrays"), args=some)
     return traverse_util.flatten_dict(arrays, sep="/")
 
 
@@ -218,7 +270,11 @@ def describe_tree(state: Any) -> dict[str, str]:
 
 
 def _describe(x: Any) -> str:
-    return f"{x.dtype}[{','.join(map(str, x.shape))}]"
+    return _describe_parts(x.dtype, x.shape)
+
+
+def _describe_parts(dtype: Any, shape: Sequence[int]) -> str:
+    return f"{dtype}[{','.join(map(str, shape))}]"
 
 
 def compare_trees(saved: Mapping[str, str], wanted: Mapping[str, str]) -> list[str]:
@@ -248,7 +304,9 @@ def _parse(name: str, text: str, place: Place) -> jax.ShapeDtypeStruct:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name != _SUMS)
+    """What a checkpoint consists of, meta.json last; hidden files are the system's (.nfs*, .DS_Store), not ours."""
+    parts = [path for path in (folder / "arrays").rglob("*") if path.is_file() and not path.name.startswith(".")]
+    return [*sorted(parts), folder / "meta.json"]
 
 
 def _sha256(path: Path) -> str:

@@ -20,12 +20,19 @@ class Evaluation:
         self._task = task
         self._step: Callable | None = None  # compiled for the first mesh that it meets
 
-    def __call__(self, state: Any, shardings: Shardings) -> dict[str, float]:
-        """{'eval/NAME': mean over the split} for each of the task's sums, which come with their 'count'."""
+    def __call__(
+        self, state: Any, shardings: Shardings, stop: Callable[[], int] = lambda: 0
+    ) -> dict[str, float] | None:
+        """{'eval/NAME': mean over the split} for each of the task's sums, which come with their 'count'.
+
+        None where `stop`, asked before each batch, asked to end.
+        """
         if self._step is None:
             self._step = jax.jit(shardings.on_mesh(self._task.eval_step), out_shardings=shardings.replicated)
         waiting = []
         for piece in self.batches.whole():
+            if stop():
+                return None
             waiting.append(self._step(state, put(piece, shardings.examples)))
         sums = [jax.device_get(part) for part in waiting]
         totals = {name: np.sum([part[name] for part in sums], dtype=np.float64) for name in sums[0]}

@@ -17,10 +17,10 @@ import jax
 
 from gormley_vision.data.batches import Batches
 from gormley_vision.files import write_atomically, write_json
+from gormley_vision.signals import Interrupts, handled
 from gormley_vision.training.checkpoints import Checkpoints
 from gormley_vision.training.evaluation import Evaluation
 from gormley_vision.training.hosts import is_first, put, stop_vote, wait_for_all
-from gormley_vision.training.interrupts import Interrupts
 from gormley_vision.training.progress import TrainingProgress
 from gormley_vision.training.records import Records
 from gormley_vision.training.sharding import describe_mesh
@@ -44,7 +44,7 @@ def train(
         The signal that ended training before its end, or 0.
     """
     run = prepare(task, batches, config, workdir)
-    if run.start >= run.plan.end:
+    if run.start >= run.plan.end and not run.unlogged:
         what = "finished" if run.start >= run.plan.total else "has reached stop_after"
         log.info("this run %s at step %d; %s", what, run.start, task.afterwards.format(workdir=workdir))
         return 0
@@ -67,8 +67,9 @@ def train(
         images,
         describe_mesh(run.shardings.mesh),
     )
+    interrupts = Interrupts()
     with (
-        Interrupts() as interrupts,
+        handled(interrupts.receive),
         contextlib.closing(checkpoints),
         contextlib.closing(batches.pieces(run.start)) as pieces,
         contextlib.closing(Records(workdir, run.start)) if is_first() else contextlib.nullcontext() as records,
@@ -77,7 +78,7 @@ def train(
         jax.transfer_guard_host_to_device("disallow"),
     ):
         reached, signal = _turns(task, run, pieces, checkpoints, records, progress, interrupts, evaluation)
-    if reached < run.plan.end:
+    if reached < run.plan.end or signal:
         log.info("saved at step %d; the same command continues", reached)
         return signal
     log.info("done; %s", task.afterwards.format(workdir=workdir))
@@ -94,14 +95,37 @@ def _turns(
     interrupts: Interrupts,
     evaluation: Evaluation | None,
 ) -> tuple[int, int]:
-    """The turns of the loop, to the plan's end or the first signal: the last step, which is saved, and the signal."""
+    """The turns of the loop, to the plan's end or the first signal: the last step, which is saved, and the signal.
+
+    A signal cuts an evaluation short. The figures of its step are then saved with the state, as 'unlogged', and who
+    continues evaluates first: the run's records are those of one that was never stopped.
+    """
     plan, state = run.plan, run.state
     preview = jax.jit(run.shardings.on_mesh(task.preview), out_shardings=run.shardings.replicated)
     unseen: tuple[int, jax.Array] | None = None  # a step whose finiteness was not looked at yet
     waited, since = 0.0, time.perf_counter()
     vote = stop_vote(run.shardings.mesh)
-    step = run.start
-    ends = False
+
+    def log_line(values: dict[str, float], evaluates: bool) -> int:
+        """Evaluate, if it is time, and record the step; the signal that cut this short, or 0."""
+        nonlocal waited, since
+        if evaluates:
+            assert evaluation is not None
+            figures = evaluation(state, run.shardings, lambda: vote(interrupts.signal))
+            if figures is None:
+                return vote(interrupts.signal)
+            values = values | figures
+        progress.report(step, values)
+        share = waited / (time.perf_counter() - since)
+        if records is not None:
+            records.scalars(step, values, progress.images_per_second, waiting_for_data=share)
+        waited, since = 0.0, time.perf_counter()
+        return 0
+
+    step, signal, cut = run.start, 0, 0
+    if run.unlogged:
+        signal = cut = log_line(run.unlogged, evaluates=evaluation is not None)
+    ends = step >= plan.end or bool(signal)
     while not ends:
         step += 1
         before = time.perf_counter()
@@ -118,20 +142,16 @@ def _turns(
         logs = _due(step, plan.log_every) or evaluates
         draws = _due(step, plan.samples_every) or step == plan.total
         signal = vote(interrupts.signal)
-        ends = step == plan.end or bool(signal)
-        saves = _due(step, plan.checkpoint_every) or ends
+        saves = _due(step, plan.checkpoint_every) or step == plan.end or bool(signal)
         if logs or draws or saves:
             run.step.refuse_non_finite(step, finite, run.workdir)
+        values: dict[str, float] = {}
         if logs:
             values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-            if evaluates:
-                assert evaluation is not None
-                values |= evaluation(state, run.shardings)
-            progress.report(step, values)
-            share = waited / (time.perf_counter() - since)
-            if records is not None:
-                records.scalars(step, values, progress.images_per_second, waiting_for_data=share)
-            waited, since = 0.0, time.perf_counter()
+            cut = log_line(values, evaluates)
+        signal = signal or cut
+        ends = step == plan.end or bool(signal)
+        saves = saves or ends
         if draws:
             pictures = jax.device_get(preview(state, run.key))
             if records is not None:
@@ -140,10 +160,10 @@ def _turns(
         if saves:
             if records is not None:
                 records.flush()
-            checkpoints.save(step, state, run.meta)
+            checkpoints.save(step, state, run.meta | {"unlogged": values if cut else {}})
     checkpoints.wait()
     wait_for_all("end")  # else the first to leave would wait for the others no longer than a heartbeat
-    return step, signal
+    return step, signal if step < plan.end else cut
 
 
 def _due(step: int, every: int) -> bool:

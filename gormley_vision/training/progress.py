@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 
@@ -12,15 +13,26 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 log = logging.getLogger(__name__)
-console = Console(stderr=True)
+
+
+def make_console() -> Console:
+    """Standard error, with colours and moving bars where it is a terminal: FORCE_COLOR does not make a file one."""
+    terminal = bool(sys.stderr and sys.stderr.isatty())
+    return Console(stderr=True, force_terminal=terminal, force_interactive=None if terminal else False)
+
+
+console = make_console()
 
 
 def console_handler() -> logging.Handler:
     """The log's way to the screen: above the bar on a terminal, bare lines elsewhere."""
+    handler: logging.Handler
     if console.is_terminal:
-        return RichHandler(console=console, show_path=False, show_level=False, log_time_format="[%H:%M:%S]")
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+        handler = RichHandler(console=console, show_path=False, show_level=False, log_time_format="[%H:%M:%S]")
+    else:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    handler.addFilter(lambda record: not getattr(record, "for_file", False))
     return handler
 
 

@@ -109,6 +109,13 @@ def cut_back(workdir: Path, step: int) -> None:
             picture.unlink()
 
 
+def unlogged_figures(workdir: Path, step: int, meta: Mapping[str, Any]) -> dict[str, float]:
+    """Figures of the step of a checkpoint whose evaluation was cut short, until metrics.jsonl has its line; else {}."""
+    path = workdir / "metrics.jsonl"
+    lines = path.read_text().splitlines() if meta.get("unlogged") and path.exists() else []
+    return {} if any(_step_of(line) == step for line in lines) else meta.get("unlogged", {})
+
+
 def _step_of(line: str) -> float:
     try:
         return json.loads(line)["step"]

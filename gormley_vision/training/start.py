@@ -9,14 +9,16 @@ from typing import Any
 import jax
 
 from gormley_vision import durations
-from gormley_vision.config import changed_keys
+from gormley_vision.config import changed_keys, upgraded
 from gormley_vision.data.batches import Batches
 from gormley_vision.data.sources import changed_files
 from gormley_vision.errors import UserError
-from gormley_vision.files import read_json
+from gormley_vision.files import read_json, user_path
+from gormley_vision.randomness import run_key
 from gormley_vision.training import checkpoints as ckpt
 from gormley_vision.training.environment import describe_environment, source_commit
 from gormley_vision.training.hosts import is_first, of_first, put, wait_for_all
+from gormley_vision.training.records import unlogged_figures
 from gormley_vision.training.sharding import Shardings, make_mesh, parse_rules
 from gormley_vision.training.step import Step
 from gormley_vision.training.task import Task
@@ -52,6 +54,11 @@ class Plan:
             checkpoint_every=steps(config["checkpoint"]["every"]),
             keep_every=steps(config["checkpoint"]["keep_every"]),
         )
+        if batches.length < batches.batch_size:
+            raise UserError(
+                f"the data set has {batches.length} examples, fewer than one batch of {batches.batch_size}: "
+                f"--config.data.batch_size={batches.length}"
+            )
         if plan.total < 1:
             raise UserError(f"duration={config['duration']!r} is no step at all: pass --config.duration='1 epochs'")
         return plan
@@ -75,6 +82,7 @@ class Run:
     resident: dict[str, jax.Array]
     key: jax.Array
     meta: dict[str, Any]
+    unlogged: dict[str, float]  # figures of step `start`, whose evaluation a signal cut short; else {}
 
 
 def prepare(task: Task, batches: Batches, config: Mapping[str, Any], workdir: Path, at: int | None = None) -> Run:
@@ -93,7 +101,7 @@ def prepare(task: Task, batches: Batches, config: Mapping[str, Any], workdir: Pa
         "environment": describe_environment(mesh),
         "commit": source_commit(),
     }
-    key = jax.jit(jax.random.key, static_argnums=0, out_shardings=shardings.replicated)(config["seed"])
+    key = jax.jit(run_key, static_argnums=0, out_shardings=shardings.replicated)(config["seed"])
     shapes = jax.eval_shape(task.init, key)
     places = shardings.tree(shapes)
     folder = workdir / "checkpoints"
@@ -105,16 +113,19 @@ def prepare(task: Task, batches: Batches, config: Mapping[str, Any], workdir: Pa
             f"every checkpoint in {folder} is damaged ({', '.join(map(str, damaged))}), and starting afresh would "
             f"overwrite this run: move {workdir} away, or use another --workdir"
         )
+    unlogged: dict[str, float] = {}
     if step is not None:
-        refuse_changes(ckpt.read_meta(folder / str(step)), meta, lambda: _changed_files(workdir, batches))
+        saved = ckpt.read_meta(folder / str(step))
+        refuse_changes(saved, meta, lambda: _changed_files(workdir, batches))
+        unlogged = unlogged_figures(workdir, step, saved) if at is None else {}
         state = ckpt.restore(folder / str(step), shapes, shardings.of)
     else:
         state = jax.jit(task.init, out_shardings=places)(key)  # no device ever holds it whole
         if config["init_from"]:
-            state = jax.device_put(adopt_weights(task, state, Path(config["init_from"]), shardings), places)
+            state = jax.device_put(adopt_weights(task, state, user_path(config["init_from"]), shardings), places)
     compiled = Step(task, batches.fetch, places, shardings)
     resident = put(batches.resident, shardings.replicated)
-    return Run(workdir, plan, step or 0, shardings, compiled, state, resident, key, meta)
+    return Run(workdir, plan, step or 0, shardings, compiled, state, resident, key, meta, unlogged)
 
 
 def refuse_changes(saved: Mapping[str, Any], here: Mapping[str, Any], files: Callable[[], str]) -> None:
@@ -126,7 +137,7 @@ def refuse_changes(saved: Mapping[str, Any], here: Mapping[str, Any], files: Cal
             + "\nuse another --workdir, or --config.init_from to start from its weights"
         )
     old, new = saved["data"], here["data"]
-    if len({config["data"]["placement"] == "stream" for config in (saved["config"], here["config"])}) == 2:
+    if len({config["data"]["placement"] == "stream" for config in (upgraded(saved["config"]), here["config"])}) == 2:
         log.warning("data.placement changed to or from 'stream': that the data set is the same is only checked by size")
         new = new | {"sha256": old["sha256"]}  # of decoded pixels for the one, of the files' identity for the other
     if old != new:
@@ -158,7 +169,7 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
 def adopt_weights(task: Task, state: Any, source: Path, shardings: Shardings) -> Any:
     """`state` with the variables and averages of another run's newest checkpoint; optimizers stay fresh.
 
-    A task may have a `transfer`, which makes the other run's weights fit: a new head, another resolution.
+    The task's `transfer` makes the other run's weights fit: a new head, another resolution, classes by name.
     """
     folder = source / "checkpoints"
     step = ckpt.newest_whole(folder)
@@ -168,6 +179,7 @@ def adopt_weights(task: Task, state: Any, source: Path, shardings: Shardings) ->
     checkpoint = folder / str(step)
     # Other shapes than here may not fit the rules; `fsdp` alone splits whatever divides.
     weights = ckpt.read_parts(checkpoint, WEIGHTS, Shardings(shardings.mesh, ()).of)
-    image_size = ckpt.read_meta(checkpoint)["config"]["data"]["image_size"]
-    weights = task.transfer(weights, state, image_size)
+    meta = ckpt.read_meta(checkpoint)
+    classes, image_size = tuple(meta["data"]["class_names"]), upgraded(meta["config"])["data"]["image_size"]
+    weights = task.transfer(weights, state, image_size=image_size, class_names=classes)
     return ckpt.merge(state, weights, WEIGHTS, checkpoint)

@@ -25,8 +25,8 @@ class Task(Protocol):
         is named by `state.step`.
         """
 
-    def transfer(self, weights: Batch, state: Any, image_size: int) -> Batch:
-        """What `init_from` takes over: {name: array} of another run (trained at `image_size`) made to fit `state`."""
+    def transfer(self, weights: Batch, state: Any, *, image_size: int, class_names: tuple[str, ...]) -> Batch:
+        """What `init_from` takes over: {name: array} of another run, of this size and these classes, made to fit."""
 
     @property
     def afterwards(self) -> str:

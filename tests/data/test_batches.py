@@ -128,7 +128,6 @@ def test_the_seed_changes_the_order(numbered):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"batch_size": 31}, "30 examples, fewer than one batch of 31: --config.data.batch_size=30"),
         ({"placement": "devise"}, "did you mean 'device'.*--config.data.placement=device"),
         ({"workers": -1}, "--config.data.workers="),
         ({"source": "nzp"}, "did you mean 'npz'"),

@@ -14,13 +14,13 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from gormley_vision import experiment
-from gormley_vision.config import default_config, shrink
+from gormley_vision.config import default_config, reset_unread, shrink
 from gormley_vision.data.batches import Batches
 from gormley_vision.training import checkpoints as ckpt
 from gormley_vision.training import loop, start
 
 ROOT = Path(__file__).parents[2]
-SMALL = {"data.source": "fake", "data.image_size": 16, "mesh.data": 1, "log.samples": 4}
+SMALL = {"data.source": "fake", "data.image_size": 16, "mesh.data": 1}
 
 
 class Lab:
@@ -33,8 +33,10 @@ class Lab:
         """The smoke config of a task as `train.py` would hand it over; keys with '__' for '.'."""
         config = shrink(default_config(task))
         flat = SMALL | {"data.cache_dir": str(self.cache / "data")}
-        flat |= {"vit.patch_size": 8} if task == "classification" else {}
-        config.update_from_flattened_dict(flat | {k.replace("__", "."): v for k, v in overrides.items()})
+        flat |= {"vit.patch_size": 8} if task == "classification" else {"log.samples": 4}
+        given = {key.replace("__", "."): value for key, value in overrides.items()}
+        config.update_from_flattened_dict(flat | given)
+        reset_unread(config, given)
         experiment.check(config.to_dict())
         return config.to_dict()
 

@@ -6,10 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from gormley_vision.config import TRANSFORMER_RULES
 from gormley_vision.data.batches import open_batches
 from gormley_vision.errors import UserError
 from gormley_vision.experiment import make_evaluation
+from gormley_vision.fields import TRANSFORMER_RULES
 from gormley_vision.planning.cost import cost_of
 from gormley_vision.training.evaluation import Evaluation
 from gormley_vision.training.hosts import put
@@ -134,8 +134,36 @@ def test_a_split_with_other_classes_is_refused(lab, split, tmp_path):
     np.savez(tmp_path / "test.npz", **stored)
     config = lab.config(data__source="npz", data__path=str(tmp_path), eval__split="test")
     task, batches = lab.open(config)
-    with pytest.raises(UserError, match=r"classes .* differ: 0, 1.* and other 0"):
+    with pytest.raises(UserError, match=r"not trained: other 0, other 1.*trained were 0, 1"):
         make_evaluation(config, task, batches)
+
+
+@pytest.mark.parametrize("placement", ["host", "stream"])
+def test_classes_are_matched_by_name_and_some_of_them_will_do(lab, tmp_path, placement):
+    """Trained on a, b, c; evaluated on c and a, in that order in their file, fewer than a batch."""
+    images = np.zeros((4, 16, 16), np.uint8)
+    np.savez(tmp_path / "train.npz", images=images, labels=[0, 1, 2, 2], class_names=["a", "b", "c"])
+    np.savez(tmp_path / "test.npz", images=images[:3], labels=[0, 1, 1], class_names=["c", "a"])
+    config = lab.config(
+        data__source="npz", data__path=str(tmp_path), data__batch_size=4, eval__split="test", data__placement=placement
+    )
+    task, batches = lab.open(config)
+    evaluation = make_evaluation(config, task, batches)
+    (batch,) = evaluation.batches.whole()
+    assert batch["label"][:3].tolist() == [2, 0, 0]
+    assert batch["mask"].tolist() == [True, True, True, False]
+    assert evaluation.batches.class_names == ("a", "b", "c")
+
+
+def test_a_class_that_training_never_shows_is_told(lab, tmp_path, said):
+    images = np.zeros((4, 16, 16), np.uint8)
+    np.savez(tmp_path / "train.npz", images=images, labels=[0, 0, 2, 2], class_names=["a", "b", "c"])
+    np.savez(tmp_path / "test.npz", images=images, labels=[0, 1, 2, 2], class_names=["a", "b", "c"])
+    config = lab.config(data__source="npz", data__path=str(tmp_path), data__batch_size=4, eval__split="test")
+    task, batches = lab.open(config)
+    make_evaluation(config, task, batches)
+    (line,) = [line for line in said if "cannot be learned" in line]
+    assert "1 of the classes in eval.split=test: b;" in line
 
 
 def train(lab, config, workdir):

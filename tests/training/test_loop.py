@@ -163,7 +163,7 @@ def test_exploding_run_ends_with_status_2_and_replay_names_the_same_tensor(progr
     explode = {
         f"{player}_optimizer__{key}": value
         for player in ("generator", "discriminator")
-        for key, value in (("name", "momentum_sgd"), ("learning_rate", "1e38"))
+        for key, value in (("name", "momentum_sgd"), ("learning_rate", "1e6"))
     }
     status, errors = programs.train(tmp_path, **explode, checkpoint__every="1 steps", checkpoint__keep_last=9)
     assert status == 2, errors

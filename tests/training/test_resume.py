@@ -5,8 +5,6 @@ import json
 import random
 import signal
 import struct
-import subprocess
-import sys
 import time
 
 import pytest
@@ -144,29 +142,3 @@ def test_tensorboard_reads_files_in_order_though_the_clock_was_set_back(tmp_path
         Board(tmp_path, step).close()
     starts = [read_events(path)[1].step for path in sorted(tmp_path.iterdir())]  # as TensorBoard does: by name
     assert starts == [1, 9]
-
-
-def test_second_signal_ends_at_once():
-    program = (
-        "import atexit, time; from gormley_vision.training.interrupts import Interrupts\n"
-        "atexit.register(print, 'an orderly end')\n"
-        "with Interrupts() as interrupts:\n"
-        "    print('ready', flush=True)\n"
-        "    while True:\n"
-        "        time.sleep(0.01)\n"
-        "        if interrupts.signal: print('signal', interrupts.signal, flush=True); time.sleep(60)\n"
-    )
-    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    try:
-        assert process.stdout.readline() == b"ready\n"
-        process.send_signal(signal.SIGINT)
-        assert process.stdout.readline() == b"signal 2\n"
-        process.send_signal(signal.SIGINT)
-        began = time.monotonic()
-        output, errors = process.communicate(timeout=20)
-        assert time.monotonic() - began < 10
-    finally:
-        process.kill()
-    assert process.returncode == 130
-    assert output == b""
-    assert b"again ends at once" in errors

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gormley_vision.config import GAN_RULES, TRANSFORMER_RULES
 from gormley_vision.errors import UserError
+from gormley_vision.fields import GAN_RULES, TRANSFORMER_RULES
 from gormley_vision.tasks.accumulation import accumulated
 from gormley_vision.training import checkpoints as ckpt
 from gormley_vision.training.sharding import AXES, Rule, Shardings, make_mesh, nearest_multiple, parse_rules

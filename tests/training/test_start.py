@@ -29,7 +29,7 @@ def leaves_of(workdir, step):
 @pytest.mark.parametrize(
     "change",
     [
-        {"log__every": "4 steps", "log__samples_every": "", "log__samples": 9},
+        {"log__every": "4 steps", "log__samples_every": ""},
         {"checkpoint__every": "1 steps", "checkpoint__keep_last": 1, "checkpoint__keep_every": "2 steps"},
         {"data__placement": "host"},
         {"data__placement": "stream", "data__workers": 1},
@@ -85,6 +85,14 @@ def test_changed_data_are_refused_and_named(lab, tmp_path):
     np.savez(tmp_path / "moved.npz", images=images, labels=labels)
     config["data"]["path"] = str(tmp_path / "moved.npz")  # the same pixels elsewhere
     assert lab.train(config, tmp_path / "run") == 0
+
+
+def test_a_training_set_smaller_than_a_batch_is_refused(lab, tmp_path):
+    images = np.zeros((4, 16, 16), np.uint8)
+    np.savez(tmp_path / "train.npz", images=images, labels=[0, 1, 0, 1])
+    config = lab.config(data__source="npz", data__path=str(tmp_path / "train.npz"), data__batch_size=5)
+    with pytest.raises(UserError, match=r"4 examples, fewer than one batch of 5: --config.data.batch_size=4"):
+        lab.train(config, tmp_path / "run")
 
 
 def test_changed_files_of_a_folder_are_named(lab, tmp_path):

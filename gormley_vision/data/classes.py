@@ -1,0 +1,45 @@
+"""Classes by name: where labels of one data set meet what was trained on another."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gormley_vision.data.sources import Source
+from gormley_vision.errors import UserError
+
+
+def match_classes(found: Sequence[str], wanted: Sequence[str]) -> np.ndarray:
+    """The label in `wanted` of each label in `found`, by name: int32 [len(found)]. `wanted` may have more.
+
+    Raises:
+        UserError: a class that `wanted` lacks, or no labels at all.
+    """
+    if not found:
+        raise UserError(f"the data set has no labels, and these classes were trained: {_listed(wanted)}")
+    if unknown := [name for name in found if name not in wanted]:
+        raise UserError(
+            f"classes of the data set that were not trained: {_listed(unknown)}; trained were {_listed(wanted)}. "
+            "Classes are matched by name: rename them, or leave them out"
+        )
+    return np.array([wanted.index(name) for name in found], np.int32)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+
+
+class Relabelled:
+    """A source whose labels are those of other classes, matched by name."""
+
+    def __init__(self, source: Source, class_names: tuple[str, ...]) -> None:
+        self.class_names = class_names
+        self.identity: dict[str, Any] = source.identity
+        self._source, self._labels = source, match_classes(source.class_names, class_names)
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        image, label = self._source[index]
+        return image, int(self._labels[label])
