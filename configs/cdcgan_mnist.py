@@ -2,9 +2,10 @@
 
     python train.py --config=configs/cdcgan_mnist.py
 
-Source: Mirza & Osindero 2014 (arXiv:1411.1784) on the networks and optimizer of configs/dcgan_mnist.py.
+Source: Mirza & Osindero 2014 (arXiv:1411.1784) on the networks and optimizer of Radford et al. 2015
+    (arXiv:1511.06434): 64 filters, Adam 2e-4, beta1 0.5.
 Deviations: the label enters once, beside the noise and as feature maps beside the image (Newmu/dcgan_code
-    repeats it at every layer); as in dcgan_mnist otherwise.
+    repeats it at every layer); 28 pixels, batch 32 and an averaged generator as in dcgan_mnist.
 Reached here: a classifier of real digits agrees with the label asked for on 97.3 to 97.7 % of 2,000 samples
     (seeds 0, 1, 2; that classifier is right on 95.4 % of held-out real digits), by
     `python scripts/label_agreement.py --workdir=runs/cdcgan_mnist --num=2000`: results/cdcgan_mnist.json.
