@@ -25,6 +25,9 @@ from gormley_vision.training import checkpoints
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "configs").glob("*.py"))
 NAMES = [path.stem for path in FILES]
+# What every config must do is tested of each with the slow tests, and of one for each task with the fast ones.
+AT_ONCE = ("dcgan_mnist", "vit_mnist")
+EACH = [pytest.param(path, id=path.stem, marks=() if path.stem in AT_ONCE else pytest.mark.slow) for path in FILES]
 
 
 def train_py(*words: str) -> subprocess.CompletedProcess:
@@ -61,7 +64,7 @@ def test_the_command_in_a_config_header_is_a_command(path):
         assert part in text, f"the header lacks '{part}'"
 
 
-@pytest.mark.parametrize("path", FILES, ids=NAMES)
+@pytest.mark.parametrize("path", EACH)
 def test_the_full_size_step_traces(path):
     config = load_config_file(str(path)).to_dict()
     task = experiment.make_task(config, class_names=tuple("0123456789"), epoch_images=50_000)
@@ -83,6 +86,7 @@ def test_the_full_size_step_traces(path):
     assert jax.eval_shape(task.preview, state, key).ndim == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
 def test_the_smoke_version_trains_checkpoints_resumes_and_samples(path, tmp_path):
     config = load_config_file(f"{path}:smoke")

@@ -63,6 +63,7 @@ def test_what_the_machine_cannot_do_is_not_tried_rather_than_passed(script, monk
     assert "| a bit | no loss | not tried: needs the right to mount a file system | 0 | 0 |" in docs.read_text()
 
 
+@pytest.mark.slow
 def test_a_real_fault_ends_as_promised_and_other_rows_stay(script, docs):
     out = docs.with_suffix(".json")
     kept = script.dataclasses.asdict(script.Outcome(happened="kept", tries=3))

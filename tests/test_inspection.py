@@ -42,17 +42,22 @@ def tiny(options):
     return model, jax.tree.unflatten(tree, leaves), images
 
 
-@pytest.fixture(scope="module", params=NETS)
+REPEATS = "cls, learned", "gap, mixed", "line, half"  # each of their options is in another, too
+PARAMS = [pytest.param(name, marks=pytest.mark.slow if name in REPEATS else ()) for name in NETS]
+
+
+@pytest.fixture(scope="module", params=PARAMS)
 def net(request):
-    return tiny(NETS[request.param])
+    """(network, parameters, images, its maps of the first and the last layer)."""
+    net = tiny(NETS[request.param])
+    return *net, inspection.attention_maps(*net, [2, 0])
 
 
 def test_maps_and_tokens_are_those_of_the_whole_network(net):
-    model, params, images = net
+    model, params, images, maps = net
     options = {"mutable": ["maps", "intermediates"], "capture_intermediates": lambda module, _: module.name == "norm"}
-    _, found = model.apply({"params": params}, images, **options)
+    _, found = jax.jit(lambda params: model.apply({"params": params}, images, **options))(params)
     expected = found["maps"]["encoder"]["attention"]["weights"][0]  # [L, B, K, N, N]
-    maps = inspection.attention_maps(model, params, images, [2, 0])
     assert sorted(maps) == [0, 2]
     for layer, weights in maps.items():
         np.testing.assert_allclose(weights, expected[layer], atol=2e-6)
@@ -69,8 +74,7 @@ def type_of_norm(model):
 
 
 def test_the_softmax_of_the_scores_is_the_map(net):
-    model, params, images = net
-    maps = inspection.attention_maps(model, params, images, [0, 2])
+    model, params, images, maps = net
     scores = inspection.attention_scores(model, params, images, [0, 2])
     for layer, weights in maps.items():
         np.testing.assert_allclose(jax.nn.softmax(scores[layer], axis=-1), weights, atol=5e-6)
@@ -183,6 +187,7 @@ def visualize(root, name, *words):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
 
 
+@pytest.mark.slow
 def test_the_script_draws_and_says_what_it_leaves_out(trained):
     pytest.importorskip("matplotlib")
     done = visualize(trained, "learned", "--images=2")
@@ -207,6 +212,7 @@ def check_pictures(folder, names, said):
         assert pixels.std() > 5, name
 
 
+@pytest.mark.slow
 def test_the_script_refuses_what_is_not_there(trained):
     pytest.importorskip("matplotlib")
     done = visualize(trained, "learned", "--heads=9")

@@ -111,6 +111,7 @@ def test_a_missing_run_or_step_is_named(folder, tmp_path):
         gormley_vision.restore(folder, step=7)
 
 
+@pytest.mark.slow
 def test_the_command_writes_each_form(folder, tmp_path):
     def command(*words):
         words = (sys.executable, "scripts/sample.py", f"--workdir={folder}", *words)

@@ -75,6 +75,7 @@ def test_remedies_are_overrides_that_can_be_typed():
     assert {"vit.remat": True} not in remedies(default_config("gan").to_dict(), 8)
 
 
+@pytest.mark.slow
 def test_the_step_that_trained_here_is_the_one_reported(tmp_path):
     """By the compilation cache: the report compiles no step of its own."""
     environment = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "xla"), "XLA_FLAGS": ""}

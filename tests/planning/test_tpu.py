@@ -16,7 +16,10 @@ ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
 SPLIT = {"vit_22b": ["v5p:4x4x8", "--config.mesh.fsdp=128"], "vit_h14_imagenet": ["v5p:4x4x8"]}
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason='pip install -e ".[plan]"')
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason='pip install -e ".[plan]"'),
+]
 
 
 def plan(tmp_path, config, topology, *words):

@@ -49,6 +49,7 @@ def children_of(process):
     return [int(pid) for pid in done.stdout.split() if Path(f"/proc/{pid}").exists()]
 
 
+@pytest.mark.slow
 def test_a_sweep_killed_with_its_runs_goes_on_and_tells_what_failed(tmp_path):
     (tmp_path / "file.py").write_text(FILE.replace("{}", str(tmp_path / "missing.npz")))
     runs = tmp_path / "runs"
@@ -77,6 +78,7 @@ def test_a_sweep_killed_with_its_runs_goes_on_and_tells_what_failed(tmp_path):
     assert "<svg" in (runs / "sweep.html").read_text()
 
 
+@pytest.mark.slow
 def test_sigterm_saves_the_run_under_way(tmp_path):
     text = FILE.replace("20 steps", "100000 steps").replace("4 steps", "100000 steps")
     (tmp_path / "file.py").write_text(text)

@@ -85,19 +85,7 @@ def test_each_phase_moves_its_own_player_alone(game):
             close(after.ema, moving_average(state.ema, state.generator.variables, decay))
 
 
-@pytest.mark.parametrize("k", [1, 3])
-def test_counters_equal_k_and_one_a_step(k):
-    gan = make_gan(k)
-    state = jax.jit(gan.init)(KEY)
-    step = jax.jit(gan.train_step)
-    for done in range(1, 3):
-        state, _, _ = step(state, make_batch(k), KEY)
-        counts = int(state.step), int(state.discriminator.updates), int(state.generator.updates)
-        assert counts == (done, k * done, done)
-
-
-@pytest.mark.parametrize("player", ["generator", "discriminator"])
-@pytest.mark.parametrize("rule", ["adam", "momentum_sgd"])
+@pytest.mark.parametrize(("player", "rule"), [("generator", "adam"), ("discriminator", "momentum_sgd")])
 def test_learning_rate_zero_freezes_a_player(player, rule):
     gan = make_gan(**{f"{player}_optimizer.learning_rate": 0.0, f"{player}_optimizer.name": rule})
     state = jax.jit(gan.init)(KEY)
@@ -158,16 +146,18 @@ def reference_step(gan, state, batch, *, k, shared, simultaneous, saturating, co
 
 
 OPTIONS = [
-    {"k": 1},
-    {"k": 3},
-    {"k": 2, "shared": True},
-    {"k": 1, "simultaneous": True},
+    {"k": 2},
     {"k": 2, "simultaneous": True, "shared": True, "saturating": True},
     {"k": 1, "conditional": True},
 ]
+FEWER_AT_A_TIME = [{"k": 1}, {"k": 3}, {"k": 2, "shared": True}, {"k": 1, "simultaneous": True}]
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=lambda o: ",".join(f"{k}={v}" for k, v in o.items()))
+@pytest.mark.parametrize(
+    "options",
+    OPTIONS + [pytest.param(x, marks=pytest.mark.slow) for x in FEWER_AT_A_TIME],
+    ids=lambda o: ",".join(f"{k}={v}" for k, v in o.items()),
+)
 def test_a_step_equals_the_slow_reference(options):
     chosen = {"shared": False, "simultaneous": False, "saturating": False, "conditional": False} | options
     gan = make_gan(
@@ -187,20 +177,20 @@ def test_a_step_equals_the_slow_reference(options):
         state, _, _ = step(state, batch, KEY)
         close((state.discriminator.variables, state.discriminator.opt_state[0].trace), d)
         close((state.generator.variables, state.generator.opt_state[0].trace), g)
+        counts = int(state.step), int(state.discriminator.updates), int(state.generator.updates)
+        assert counts == (seed + 1, (seed + 1) * chosen["k"], seed + 1)
 
 
-def test_the_options_differ_from_each_other():
+def test_the_options_differ_from_each_other(game):
     """What the parity test cannot see: an option that changes nothing."""
-    batch = make_batch(2)
-    results = []
+    _, state, step = game
+    results = [step(state, make_batch(1), KEY)[0].generator.variables["params"]]
     for changes in (
-        {},
         {"gan.shared_fakes": True},
         {"gan.simultaneous": True},
         {"gan.generator_loss": "saturating"},
     ):
-        gan = make_gan(2, **changes)
-        after, _, _ = jax.jit(gan.train_step)(jax.jit(gan.init)(KEY), batch, KEY)
+        after, _, _ = jax.jit(make_gan(**changes).train_step)(state, make_batch(1), KEY)
         results.append(after.generator.variables["params"])
     assert not any(identical(a, b) for a, b in itertools.combinations(results, 2))
 

@@ -89,11 +89,11 @@ def test_clipping_is_by_the_norm_of_all():
 
 def test_muon_makes_each_matrix_of_the_layers_orthogonal_and_leaves_the_rest_to_adam():
     net = ViT(classes=5, width=24, depth=2, mlp=48, heads=3, patch_size=4, position="none", rope="naver_mixed")
-    params = net.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))["params"]
+    params = jax.jit(net.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))["params"]
     keys = iter(jax.random.split(jax.random.key(1), 99))
     gradients = jax.tree.map(lambda x: jax.random.normal(next(keys), x.shape), params)
     optimizer = make_classifier_optimizer(**PLAIN | {"name": "muon", "momentum": 0.95})
-    step, state = jax.jit(optimizer.update)(gradients, optimizer.init(params), params)
+    step, state = jax.jit(optimizer.update)(gradients, jax.jit(optimizer.init)(params), params)
     step, gradients = jax.device_get((step, gradients))
     layers = step["encoder"]
     qkv, out = layers["attention"]["qkv"]["kernel"], layers["attention"]["out"]["kernel"]

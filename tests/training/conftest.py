@@ -123,6 +123,12 @@ def last_step(workdir: Path) -> int:
         return 0
 
 
+def pytest_collection_modifyitems(items):
+    quick = [item.nodeid for item in items if "programs" in item.fixturenames and not item.get_closest_marker("slow")]
+    if quick:
+        raise pytest.UsageError(f"real processes are slow: @pytest.mark.slow for {', '.join(quick)}")
+
+
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("cache")

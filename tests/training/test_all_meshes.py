@@ -9,7 +9,10 @@ import os
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.skipif("ALL_MESHES" not in os.environ, reason="ALL_MESHES=1: a quarter of an hour")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif("ALL_MESHES" not in os.environ, reason="ALL_MESHES=1: a quarter of an hour"),
+]
 
 MESHES = [(8, 1, 1), (1, 8, 1), (2, 2, 2), (1, 2, 4)]
 GANS = [

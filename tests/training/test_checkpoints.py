@@ -313,6 +313,7 @@ def assert_whole(folder: Path) -> None:
     assert [step for step in steps if ckpt.find_damage(folder / str(step))] == []
 
 
+@pytest.mark.slow
 def test_full_disk_ends_the_run_with_one_line_and_leaves_checkpoints_whole(programs, begun, tmp_path, may_mount):
     if may_mount:
         status, errors, folder = continue_on_tmpfs(programs, begun, tmp_path, size="4M")
@@ -330,6 +331,7 @@ def test_full_disk_ends_the_run_with_one_line_and_leaves_checkpoints_whole(progr
     assert f"the checkpoint of step {newest} is whole" in line
 
 
+@pytest.mark.slow
 def test_log_that_cannot_be_written_ends_the_run_with_one_line(programs, tmp_path):
     """Between checkpoints it is run.log that meets a full disk first."""
     (tmp_path / "run.log").symlink_to("/dev/full")
@@ -338,6 +340,7 @@ def test_log_that_cannot_be_written_ends_the_run_with_one_line(programs, tmp_pat
     assert f"No space left on device: '{tmp_path}'; put that right" in error_line(errors)
 
 
+@pytest.mark.slow
 def test_read_only_folder_ends_the_run_with_one_line(programs, begun, tmp_path, may_mount):
     if not may_mount:
         pytest.skip("needs the right to mount: as root no permission bit makes a folder read-only")

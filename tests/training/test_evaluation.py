@@ -64,16 +64,23 @@ def test_every_example_comes_once_and_in_order(lab, split, processes, batch_size
         assert (seen.reshape(stored[key].shape) == stored[key]).all()
 
 
-def test_the_loop_and_the_script_evaluate_the_averaged_weights_on_the_whole_split(lab, programs, split, tmp_path):
+@pytest.fixture(scope="module")
+def evaluated(lab, split, tmp_path_factory):
+    """(config, folder, lines of metrics.jsonl) of a run that evaluated itself."""
+    workdir = tmp_path_factory.mktemp("evaluated")
     config = lab.config(
         data__source="npz", data__path=str(split), eval__split="test", eval__every="3 steps", log__every="2 steps"
     )
-    assert train(lab, config, tmp_path) == 0
-    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert train(lab, config, workdir) == 0
+    return config, workdir, [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_the_loop_evaluates_the_averaged_weights_on_the_whole_split(lab, split, evaluated):
+    config, workdir, lines = evaluated
     assert [line["step"] for line in lines if "eval/accuracy" in line] == [3, 6, 8]
     assert [line["step"] for line in lines] == [2, 3, 4, 6, 8]
 
-    run, _ = lab.prepare(config, tmp_path)
+    run, _ = lab.prepare(config, workdir)
     task, _ = lab.open(config)
     stored = np.load(split / "test.npz")
     logits = np.asarray(jax.jit(task.logits)(run.state, stored["images"][..., None]), np.float64)
@@ -81,14 +88,18 @@ def test_the_loop_and_the_script_evaluate_the_averaged_weights_on_the_whole_spli
     assert lines[-1]["eval/accuracy"] == (logits.argmax(1) == stored["labels"]).mean()
     np.testing.assert_allclose(lines[-1]["eval/loss"], losses.mean(), rtol=1e-5)
 
-    done = programs.script("evaluate", f"--workdir={tmp_path}")
+
+@pytest.mark.slow
+def test_the_script_finds_what_the_loop_found_and_evaluates_at_another_size(programs, evaluated):
+    _, workdir, lines = evaluated
+    done = programs.script("evaluate", f"--workdir={workdir}")
     said = json.loads(done.stdout)
     assert said["accuracy"] == round(lines[-1]["eval/accuracy"], 4)
     assert said["images"] == 21
-    larger = json.loads(programs.script("evaluate", f"--workdir={tmp_path}", "--image_size=24").stdout)
+    larger = json.loads(programs.script("evaluate", f"--workdir={workdir}", "--image_size=24").stdout)
     assert larger["image_size"] == 24
     assert larger["loss"] != said["loss"]
-    wrong = programs.script("evaluate", f"--workdir={tmp_path}", "--image_size=20")
+    wrong = programs.script("evaluate", f"--workdir={workdir}", "--image_size=20")
     assert "--config.data.image_size=16" in wrong.stderr
     assert "Traceback" not in wrong.stderr
 

@@ -17,6 +17,8 @@ import pytest
 
 from gormley_vision.training import checkpoints as ckpt
 
+pytestmark = pytest.mark.slow
+
 FLAGS = ("--config=configs/vit_mnist.py:smoke", "--config.data.source=fake", "--config.data.image_size=16")
 FLAGS += ("--config.vit.patch_size=8", "--config.checkpoint.every=4 steps", "--config.checkpoint.keep_last=9")
 

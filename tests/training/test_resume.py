@@ -1,4 +1,4 @@
-"""Exact resume, with real processes: stopped or killed at random moments, a run ends with the same bits."""
+"""Exact resume: stopped or killed at random moments, a run ends with the same bits; with real processes, slow."""
 
 import collections
 import json
@@ -11,6 +11,7 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from gormley_vision.training import checkpoints as ckpt
+from gormley_vision.training import loop
 from gormley_vision.training.records import Board
 
 STEPS = 30
@@ -49,6 +50,52 @@ def interrupted(programs, tmp_path_factory):
     return workdir, history
 
 
+def test_signals_and_an_error_between_checkpoints_leave_no_trace_in_the_end(
+    lab, finished, tmp_path, end_of, monkeypatch, said
+):
+    """In this process: each comes while a step's images are placed."""
+    task, reference = finished
+    config, put = lab.config(task), loop.put
+    step, happens = 0, {}
+
+    def placed(*piece):
+        nonlocal step
+        step += 1
+        if step in happens:
+            happens[step]()
+        return put(*piece)
+
+    def fail():
+        raise OSError("gone")
+
+    monkeypatch.setattr(loop, "put", placed)
+    ends = []
+    for at, event in (
+        (2, lambda: signal.raise_signal(signal.SIGTERM)),
+        (4, lambda: signal.raise_signal(signal.SIGINT)),
+        (8, fail),
+    ):
+        happens = {at: event}
+        step = max(ckpt.steps_of(tmp_path / "checkpoints"), default=0)
+        try:
+            ends.append(lab.train(config, tmp_path))
+        except OSError:
+            ends.append("gone")
+    assert ends == [signal.SIGTERM, signal.SIGINT, "gone"]
+    assert [line for line in said if "the same command continues" in line] == [
+        "saved at step 2; the same command continues",
+        "saved at step 4; the same command continues",
+    ]
+    happens = {}
+    assert lab.train(config, tmp_path) == 0
+    assert [line.split(" of ")[0] for line in said if "continuing" in line] == [
+        f"continuing after step {step}" for step in (2, 4, 6)
+    ]
+    assert end_of(tmp_path) == end_of(reference)
+    assert check_tensorboard(tmp_path) == [1, 3, 5, 7]
+
+
+@pytest.mark.slow
 def test_sigterm_and_sigint_save_the_step_reached(interrupted):
     _, history = interrupted
     (term, first, term_says), (interrupt, second, interrupt_says), (end, last, _) = history
@@ -60,12 +107,14 @@ def test_sigterm_and_sigint_save_the_step_reached(interrupted):
     assert f"continuing after step {first} of {STEPS}" in interrupt_says
 
 
+@pytest.mark.slow
 def test_run_stopped_by_signals_ends_as_if_undisturbed(interrupted, reference, end_of):
     assert end_of(interrupted[0]) == end_of(reference)
     assert [line["step"] for line in end_of(reference)["metrics"]] == list(range(1, STEPS + 1))
     assert sorted(end_of(reference)["samples"]) == [f"{step:08d}.png" for step in range(10, STEPS + 1, 10)]
 
 
+@pytest.mark.slow
 def test_digest_script_prints_the_same_for_both(interrupted, reference, programs):
     first, second = (programs.script("digest", f"--workdir={path}") for path in (reference, interrupted[0]))
     assert first.returncode == second.returncode == 0, first.stderr + second.stderr
@@ -74,6 +123,7 @@ def test_digest_script_prints_the_same_for_both(interrupted, reference, programs
     assert (len(digest), step) == (64, f"step {STEPS}\n")
 
 
+@pytest.mark.slow
 def test_finished_run_says_so(reference, programs, end_of):
     before = end_of(reference)
     status, errors = programs.train(reference, **RUN)
@@ -82,6 +132,7 @@ def test_finished_run_says_so(reference, programs, end_of):
     assert end_of(reference) == before
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_a_run_ends_as_if_undisturbed(programs, reference, tmp_path, end_of):
     draw, workdir, died_writing = random.Random(20), tmp_path / "run", 0
     for step in (1, 8, 15):
@@ -126,11 +177,12 @@ def check_tensorboard(workdir):
             shown.update((value.tag, event.step) for value in event.summary.value)
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     wanted = [(tag, line["step"]) for line in lines for tag in line if tag not in ("step", "time")]
-    wanted += [("samples", step) for step in range(10, STEPS + 1, 10)]
+    wanted += [("samples", int(path.stem)) for path in (workdir / "samples").iterdir()]
     assert shown == collections.Counter(wanted)
     return starts
 
 
+@pytest.mark.slow
 def test_tensorboard_shows_each_step_once_after_resumes(interrupted):
     workdir, history = interrupted
     assert check_tensorboard(workdir) == [1, history[0][1] + 1, history[1][1] + 1]

@@ -20,6 +20,11 @@ GAMES = {
 }
 
 
+def slow(*values):
+    """One mesh of several: the fast tests have that which splits along every axis."""
+    return pytest.param(*values if isinstance(values[0], tuple) else (values,), marks=pytest.mark.slow)
+
+
 def mesh_of(data, fsdp=1, tensor=1, batch_size=64):
     return make_mesh(dict(zip(AXES, (data, fsdp, tensor), strict=True)), batch_size)
 
@@ -40,7 +45,9 @@ def by_sgd(lab, what, **overrides):
     return lab.config("gan" if what in GAMES else what, data__flip=True, **overrides)
 
 
-@pytest.fixture(scope="module", params=(*GAMES, "classification"))
+@pytest.fixture(
+    scope="module", params=("gan", pytest.param("conditional gan", marks=pytest.mark.slow), "classification")
+)
 def on_one(request, lab, after_steps, tmp_path_factory):
     """(what is trained, metrics, arrays) of one step on one device."""
     logged, arrays, _ = after_steps(by_sgd(lab, request.param), tmp_path_factory.mktemp("one"), 1)
@@ -60,7 +67,7 @@ def assert_same(one, other):
         np.testing.assert_allclose(arrays[name], value, rtol=0, atol=3e-5 * scale, err_msg=name)
 
 
-@pytest.mark.parametrize("sizes", [(8, 1, 1), (4, 2, 1), (2, 2, 2)])
+@pytest.mark.parametrize("sizes", [slow(8, 1, 1), slow(4, 2, 1), (2, 2, 2)])
 def test_every_mesh_makes_the_step_of_one_device(lab, after_steps, on_one, tmp_path, sizes):
     what, *expected = on_one
     logged, arrays, state = after_steps(by_sgd(lab, what, **keys(sizes)), tmp_path, 1)
@@ -79,7 +86,7 @@ def test_every_mesh_makes_the_step_of_one_device(lab, after_steps, on_one, tmp_p
         assert {str(leaves[n].sharding.spec) for n in alike} == {str(leaves[name].sharding.spec)}, name
 
 
-@pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 2, 1)])
+@pytest.mark.parametrize("sizes", [(1, 1, 1), slow(2, 2, 1)])
 def test_accumulated_gradients_are_those_of_the_whole_batch(lab, after_steps, on_one, tmp_path, sizes):
     what, *expected = on_one
     assert_same(expected, after_steps(by_sgd(lab, what, **keys(sizes), accumulate=4), tmp_path, 1)[:2])
@@ -127,7 +134,9 @@ def test_the_first_rule_names_the_last_axes_and_fsdp_takes_another():
     assert tuple(place.of("a/c", (2, 2)).spec) == ("tensor", "fsdp")
 
 
-@pytest.mark.parametrize(("start", "then"), [((4, 2, 1), (1, 1, 1)), ((1, 1, 1), (2, 2, 2)), ((2, 2, 2), (1, 8, 1))])
+@pytest.mark.parametrize(
+    ("start", "then"), [slow((4, 2, 1), (1, 1, 1)), slow((1, 1, 1), (2, 2, 2)), ((2, 2, 2), (1, 8, 1))]
+)
 def test_a_checkpoint_of_one_mesh_is_restored_on_another(lab, tmp_path, said, start, then):
     digests = []
     for number, sizes in enumerate((start, then), 1):

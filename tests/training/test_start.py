@@ -26,11 +26,14 @@ def leaves_of(workdir, step):
 # Resume: what may change, and what is refused.
 
 
+OFTEN = {"checkpoint__every": "1 steps", "checkpoint__keep_last": 1, "checkpoint__keep_every": "2 steps"}
+
+
+@pytest.mark.parametrize("finished", ["classification"], indirect=True)
 @pytest.mark.parametrize(
     "change",
     [
-        {"log__every": "4 steps", "log__samples_every": ""},
-        {"checkpoint__every": "1 steps", "checkpoint__keep_last": 1, "checkpoint__keep_every": "2 steps"},
+        {"log__every": "4 steps", "log__samples_every": ""} | OFTEN,
         {"data__placement": "host"},
         {"data__placement": "stream", "data__workers": 1},
     ],
@@ -173,7 +176,12 @@ def weights(leaves):
     return {name: x for name, x in leaves.items() if {"variables", "ema"} & set(name.split("/"))}
 
 
-@pytest.mark.parametrize("other", [{}, {"adam": "momentum_sgd"}], ids=["same optimizer", "another optimizer"])
+@pytest.mark.parametrize(
+    ("finished", "other"),
+    [("gan", {}), ("classification", {}), ("classification", {"adam": "momentum_sgd"})],
+    indirect=["finished"],
+    ids=["gan, same optimizer", "same optimizer", "another optimizer"],
+)
 def test_init_from_takes_weights_and_nothing_else(lab, finished, tmp_path, other):
     task, source = finished
     optimizers = ("generator_optimizer", "discriminator_optimizer") if task == "gan" else ("optimizer",)
