@@ -2,6 +2,7 @@
 
 import gzip
 import importlib.util
+import logging
 import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -15,6 +16,9 @@ from gormley_vision.errors import UserError
 
 FAKE_LENGTH = 4096
 FAKE_CLASSES = 10
+NPZ_ARRAYS = ("images", "labels", "class_names")
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ def _load_npz(file: Path, channels: int) -> Arrays:
     try:
         # Opened here, since np.load leaves a broken file open.
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
-            arrays = {key: content[key] for key in ("images", "labels", "class_names") if key in content}
+            arrays = {key: content[key] for key in NPZ_ARRAYS if key in content}
             found = list(content)
     # A broken zip raises BadZipFile, zlib.error, EOFError, ValueError or OSError, by where it is broken; a
     # file of another kind comes back as an array, which is no context manager (TypeError, AttributeError).
@@ -91,6 +95,8 @@ def _load_npz(file: Path, channels: int) -> Arrays:
         raise UserError(f"cannot read {file} as npz: {error}") from error
     if "images" not in arrays:
         raise UserError(f"{file} has no array 'images'; it has {', '.join(found) or 'nothing'}")
+    if unread := sorted(set(found) - set(NPZ_ARRAYS)):
+        _log.warning("%s: not read: %s (what is read: %s)", file, ", ".join(unread), ", ".join(NPZ_ARRAYS))
     images = arrays["images"]
     if images.dtype != np.uint8:
         raise UserError(f"{file}: images are {images.dtype}; save them as uint8, 0 to 255")

@@ -114,7 +114,7 @@ def to_uint8(image: Image.Image, *, image_size: int, channels: int, crop: str, r
       uint8 [image_size, image_size, channels].
 
     Raises:
-      UserError: a mode without a meaning as 8-bit pixels (floating point).
+      UserError: a mode without a meaning as 8-bit pixels (floating point), or one that Pillow does not convert.
     """
     image = _to_mode(image, "L" if channels == 1 else "RGB")
     if crop == "center":
@@ -136,10 +136,13 @@ def _to_mode(image: Image.Image, mode: str) -> Image.Image:
             raise UserError("a 32-bit image has no fixed range: save it as 8-bit or 16-bit PNG")
         # (v + 128) // 257 is v / 257 rounded to nearest: 257 is odd, so that there are no ties.
         image = Image.fromarray(((words + 128) // 257).astype(np.uint8))
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", rgba.size, BACKGROUND), rgba)
-    return image if image.mode == mode else image.convert("RGB").convert(mode)
+    try:
+        if image.has_transparency_data:
+            rgba = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", rgba.size, BACKGROUND), rgba)
+        return image if image.mode == mode else image.convert("RGB").convert(mode)
+    except ValueError as error:  # as of LAB before Pillow 12
+        raise UserError(f"Pillow has no conversion of mode {image.mode} to {mode}: save the image as RGB") from error
 
 
 def from_array(array: np.ndarray) -> Image.Image:

@@ -77,6 +77,11 @@ def test_modes_without_a_range_are_refused(image):
         convert(image)
 
 
+def test_a_mode_that_pillow_does_not_convert_is_refused():
+    with pytest.raises(UserError, match="no conversion of mode La to RGB"):
+        convert(filled("La", (1, 2)))
+
+
 def test_center_crop_takes_the_middle_square_and_none_squeezes():
     columns = np.tile(np.arange(12, dtype=np.uint8) * 20, (4, 1))
     image = from_array(columns)

@@ -1,4 +1,5 @@
 import json
+import logging
 import subprocess
 import sys
 
@@ -76,9 +77,9 @@ def test_folders_that_mean_nothing_clear_are_refused(folder, tmp_path):
     with pytest.raises(UserError, match=f"no folder {tmp_path}/set"):
         folder()
     (tmp_path / "set").mkdir()
-    with pytest.raises(UserError, match=r"no images \(.jpeg, .jpg, .png, .webp\)"):
+    with pytest.raises(UserError, match=r"no images in .*\.jpeg, .*\.png, .*--config.data.path=FOLDER"):
         folder()
-    write_images(tmp_path / "set", {"a/1.png": (1, 1, 1), "b/deep/1.png": (1, 1, 1)})
+    write_images(tmp_path / "set", {"a/1.png": (1, 1, 1), "b/.deep/1.png": (1, 1, 1)})
     with pytest.raises(UserError, match=r"class folders without images.*: b"):
         folder()
     write_images(tmp_path / "set", {"1.png": (1, 1, 1)})
@@ -138,6 +139,12 @@ IMAGES = np.zeros((2, 8, 8, 3), np.uint8)
 def test_npz_mistakes_are_named(npz, arrays, changes, message):
     with pytest.raises(UserError, match=message):
         len(npz(arrays, **changes))
+
+
+def test_npz_arrays_that_are_not_read_are_named(npz, caplog):
+    with caplog.at_level(logging.WARNING, logger="gormley_vision"):
+        assert npz({"images": IMAGES, "label": [0, 1], "classes": ["a", "b"]}).class_names == ()
+    assert "set.npz: not read: classes, label (what is read: images, labels, class_names)" in caplog.text
 
 
 def test_npz_files_that_are_broken_or_not_there(npz, tmp_path):
