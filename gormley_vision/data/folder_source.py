@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from gormley_vision.data.decoding import decode_file
 from gormley_vision.data.folder_listing import Listing, image_suffixes, list_folder
-from gormley_vision.data.images import Conversion, decode_file
+from gormley_vision.data.images import Conversion
 from gormley_vision.errors import UserError
 
 # What people call the folders of their splits; as classes, two levels up from images, they are a mistake.

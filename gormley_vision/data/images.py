@@ -1,12 +1,10 @@
-"""Decoding an image file and converting it to the one form that everything after it reads."""
+"""Converting a decoded image to the one form that everything after it reads."""
 
-import io
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image
 
 from gormley_vision.data.choices import check_choice
 from gormley_vision.errors import UserError
@@ -58,43 +56,6 @@ class Conversion:
         )
 
 
-def decode_file(path: str | Path) -> Image.Image:
-    """Reads and decodes an image file; see `decode_bytes`."""
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read the image {path}: {error.strerror or error}") from error
-    return decode_bytes(data, name=str(path))
-
-
-def decode_bytes(data: bytes, *, name: str) -> Image.Image:
-    """Decodes a PNG, JPEG or WebP file's bytes, turned upright as its EXIF orientation says.
-
-    Args:
-      data: the whole file.
-      name: what to call it in an error: its path.
-
-    Returns:
-      A loaded Pillow image in the file's own mode; of an animation, the first frame.
-
-    Raises:
-      UserError: truncated, or not an image that Pillow can decode; names `name`.
-    """
-    # A process-wide switch that other packages turn on; with it Pillow fills the missing part with grey.
-    ImageFile.LOAD_TRUNCATED_IMAGES = False
-    try:
-        image = Image.open(io.BytesIO(data))
-        image.load()
-        return ImageOps.exif_transpose(image)
-    except MemoryError:
-        raise
-    # Broken files raise anything in Pillow: OSError, SyntaxError, ValueError, struct.error, IndexError.
-    except Exception as error:
-        raise UserError(
-            f"cannot decode the image {name} ({len(data)} bytes): {error}. Replace the file or remove it."
-        ) from error
-
-
 def to_uint8(image: Image.Image, *, image_size: int, channels: int, crop: str, resize_filter: str) -> np.ndarray:
     """Converts an image of any mode to grey or RGB, crops, and resizes it.
 
@@ -103,7 +64,7 @@ def to_uint8(image: Image.Image, *, image_size: int, channels: int, crop: str, r
     byte of each sample, which is what Pillow loads.
 
     Args:
-      image: a Pillow image, as `decode_file` returns it.
+      image: a Pillow image, as `decoding.decode_file` returns it.
       image_size: side of the result, in pixels.
       channels: 1 (grey) or 3 (RGB).
       crop: "center", the largest centred square, or "none", the whole image squeezed into a square.

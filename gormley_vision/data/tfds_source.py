@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from gormley_vision.data.images import Conversion, decode_bytes
+from gormley_vision.data.decoding import decode_bytes
+from gormley_vision.data.images import Conversion
 from gormley_vision.errors import UserError
 
 # tensorflow_datasets takes 0.4 s to import, so only those who read one of its sets pay for it.
