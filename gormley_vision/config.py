@@ -55,6 +55,9 @@ SHARED_FIELDS: dict[str, Field] = {
     "data.channels": Field(1, "1 grey, 3 colour", (1, 3)),
     "data.crop": Field("center", "largest centred square, or none (squeeze)", ("center", "none")),
     "data.resize_filter": Field("lanczos", "antialiased filter", ("box", "bilinear", "hamming", "bicubic", "lanczos")),
+    "data.max_megapixels": Field(
+        178, "millions of pixels a picture may have; more are refused", at_least=1, at_most=1_000_000, may_change=True
+    ),
     "data.flip": Field(False, "mirror half of the images left to right"),
     "data.batch_size": _count(64, "images of one minibatch (m), over all devices and hosts"),
     "data.placement": Field(

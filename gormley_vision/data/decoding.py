@@ -9,6 +9,8 @@ from PIL import ExifTags, Image, ImageFile
 from gormley_vision.data.metadata import without_metadata
 from gormley_vision.errors import UserError
 
+# Pillow's own refusal, 2 x 89,478,485 pixels, in whole millions.
+MAX_MEGAPIXELS = 178
 # What turns a picture of each EXIF orientation upright; 1 is upright.
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -21,16 +23,16 @@ UPRIGHT = {
 }
 
 
-def decode_file(path: str | Path) -> Image.Image:
+def decode_file(path: str | Path, max_megapixels: int = MAX_MEGAPIXELS) -> Image.Image:
     """Reads and decodes an image file; see `decode_bytes`."""
     try:
         data = Path(path).read_bytes()
     except OSError as error:
         raise UserError(f"cannot read the image {path}: {error.strerror or error}") from error
-    return decode_bytes(data, name=str(path))
+    return decode_bytes(data, name=str(path), max_megapixels=max_megapixels)
 
 
-def decode_bytes(data: bytes, *, name: str) -> Image.Image:
+def decode_bytes(data: bytes, *, name: str, max_megapixels: int = MAX_MEGAPIXELS) -> Image.Image:
     """Decodes an image file's bytes, turned upright as its EXIF orientation says.
 
     Metadata never refuse pixels: where a PNG or JPEG file does not decode as it is, it is decoded without them.
@@ -38,22 +40,25 @@ def decode_bytes(data: bytes, *, name: str) -> Image.Image:
     Args:
       data: the whole file.
       name: what to call it in an error: its path.
+      max_megapixels: millions of pixels, rounded down, that a picture may have; more are refused undecoded.
 
     Returns:
       A loaded Pillow image in the file's own mode; of an animation or of several pages, the first.
 
     Raises:
-      UserError: truncated, or not an image that Pillow can decode; names `name`.
+      UserError: truncated, not an image that Pillow can decode, or too large; names `name`.
     """
     # A process-wide switch that other packages turn on; with it Pillow fills the missing part with grey.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
+    # Another, which warns of half of what it refuses and says nothing that one could type; ours stands for it.
+    Image.MAX_IMAGE_PIXELS = None
     try:
-        return _decode(data)
-    except MemoryError:
+        return _decode(data, name, max_megapixels)
+    except (MemoryError, UserError):
         raise
     # Broken files raise anything in Pillow: OSError, SyntaxError, ValueError, struct.error, IndexError.
     except Exception as error:
-        image = _decode_without_metadata(data)
+        image = _decode_without_metadata(data, name, max_megapixels)
         if image is not None:
             return image
         raise UserError(
@@ -61,18 +66,29 @@ def decode_bytes(data: bytes, *, name: str) -> Image.Image:
         ) from error
 
 
-def _decode(data: bytes) -> Image.Image:
+def _decode(data: bytes, name: str, max_megapixels: int) -> Image.Image:
     image = Image.open(io.BytesIO(data))
+    _check_size(image, name, max_megapixels)
     image.load()
     return upright(image)
 
 
-def _decode_without_metadata(data: bytes) -> Image.Image | None:
+def _check_size(image: Image.Image, name: str, max_megapixels: int) -> None:
+    """Refuses an opened image by the size that its header says: a small file can ask for any memory."""
+    megapixels = image.width * image.height // 1_000_000
+    if megapixels > max_megapixels:
+        raise UserError(
+            f"the image {name} has {image.width} x {image.height} pixels, {megapixels} megapixels, more than "
+            f"data.max_megapixels={max_megapixels}: --config.data.max_megapixels={megapixels}, or make it smaller"
+        )
+
+
+def _decode_without_metadata(data: bytes, name: str, max_megapixels: int) -> Image.Image | None:
     """The image by its pixels alone; None where these are broken too."""
     for stripped in without_metadata(data):
         try:
-            return _decode(stripped)
-        except MemoryError:
+            return _decode(stripped, name, max_megapixels)
+        except (MemoryError, UserError):
             raise
         except Exception:  # the caller tells of the first fault
             continue

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,7 @@ class FolderSource:
             "source": "folder",
             "classes": class_names,
             "files": [(file, *_size_and_time(root / file)) for file, _ in files],
-            "decode": asdict(conversion),
+            "decode": conversion.identity,
         }
 
     def __len__(self) -> int:
@@ -47,7 +46,7 @@ class FolderSource:
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
         file, label = self._files[index]
         path = self._root / file
-        image = decode_file(path)
+        image = decode_file(path, self._conversion.max_megapixels)
         try:
             return self._conversion(image), label
         except UserError as error:

@@ -1,12 +1,13 @@
 """Converting a decoded image to the one form that everything after it reads."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from gormley_vision.data.choices import check_choice
+from gormley_vision.data.decoding import MAX_MEGAPIXELS
 from gormley_vision.errors import UserError
 
 CROPS = ("center", "none")
@@ -25,6 +26,8 @@ BACKGROUND = (255, 255, 255, 255)
 class Conversion:
     """How a decoded image becomes uint8 [image_size, image_size, channels]: `to_uint8`'s arguments.
 
+    `max_megapixels` is for those who decode the image before; see `decoding.decode_bytes`.
+
     Raises:
       UserError: a value that `to_uint8` does not know, with the override to type.
     """
@@ -33,6 +36,7 @@ class Conversion:
     channels: int
     crop: str
     resize_filter: str
+    max_megapixels: int = MAX_MEGAPIXELS
 
     def __post_init__(self) -> None:
         if self.image_size < 1:
@@ -42,8 +46,17 @@ class Conversion:
                 f"data.channels={self.channels}: images are grey (--config.data.channels=1) "
                 "or RGB (--config.data.channels=3)"
             )
+        if self.max_megapixels < 1:
+            raise UserError(f"data.max_megapixels={self.max_megapixels}: --config.data.max_megapixels={MAX_MEGAPIXELS}")
         check_choice("data.crop", self.crop, CROPS)
         check_choice("data.resize_filter", self.resize_filter, RESIZE_FILTERS)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """JSON-able: what the pixels depend on, for a source's identity."""
+        fields = asdict(self)
+        del fields["max_megapixels"]  # refuses a picture, but changes none
+        return fields
 
     def __call__(self, image: Image.Image) -> np.ndarray:
         """Converts one image; see `to_uint8`."""

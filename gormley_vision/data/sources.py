@@ -8,6 +8,7 @@ import numpy as np
 
 from gormley_vision.data import array_sources, folder_source, tfds_source
 from gormley_vision.data.choices import check_choice
+from gormley_vision.data.decoding import MAX_MEGAPIXELS
 from gormley_vision.data.images import Conversion
 from gormley_vision.errors import UserError
 
@@ -77,6 +78,7 @@ def open_source(
     channels: int,
     crop: str,
     resize_filter: str,
+    max_megapixels: int = MAX_MEGAPIXELS,
 ) -> Source:
     """Opens a data set without decoding it.
 
@@ -90,13 +92,14 @@ def open_source(
       channels: 1 (grey) or 3 (RGB).
       crop: "center" or "none"; see `images.to_uint8`.
       resize_filter: a key of `images.RESIZE_FILTERS`.
+      max_megapixels: see `decoding.decode_bytes`; "npz", "mnist_5k" and "fake" do not read it.
 
     Raises:
       UserError: an unknown value, or data that are not there; says what to type. What only shows in the
         content ("npz", "mnist_5k") is raised at the first read.
     """
     check_choice("data.source", source, _OPENERS)
-    conversion = Conversion(image_size, channels, crop, resize_filter)
+    conversion = Conversion(image_size, channels, crop, resize_filter, max_megapixels)
     if source == "tfds" or "[" not in split:  # TFDS slices by itself
         return _OPENERS[source](name, path, split, conversion)
     match = re.fullmatch(r"([^\[]+)\[(\d*):(\d*)\]", split)

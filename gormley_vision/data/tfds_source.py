@@ -2,7 +2,6 @@
 
 import difflib
 import re
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +38,7 @@ class TfdsSource:
             "split": split,
             "classes": self.class_names,
             "shards": [(Path(s.filename).name, s.skip, s.take, Path(s.filename).stat().st_size) for s in shards],
-            "decode": asdict(conversion),
+            "decode": conversion.identity,
         }
 
     def __len__(self) -> int:
@@ -49,7 +48,11 @@ class TfdsSource:
         if not 0 <= index < len(self):
             raise IndexError(index)  # array_record raises ValueError, which does not end an iteration
         record = self._records[int(index)]
-        image = decode_bytes(record[self._image_key], name=f"{self._name} example {index}")
+        image = decode_bytes(
+            record[self._image_key],
+            name=f"{self._name} example {index}",
+            max_megapixels=self._conversion.max_megapixels,
+        )
         label = int(record[self._label_key]) if self._label_key else -1
         return self._conversion(image), label
 

@@ -147,6 +147,39 @@ def test_a_broken_segment_of_jpeg_metadata_does_not_refuse_pixels(name, mode):
         assert (decoded(turned) == plain[::-1, ::-1]).all()
 
 
+def png_header(width, height):
+    """A PNG file of one-bit pixels without any."""
+    return saved("png")[:8] + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0))
+
+
+@pytest.mark.parametrize(
+    ("size", "limit", "megapixels"),
+    [((13_500, 13_500), 178, 182), ((2_000, 1_500), 2, 3), ((1_000, 1_000_000), 999, 1_000)],
+)
+def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(size, limit, megapixels):
+    header = png_header(*size) + chunk(b"IDAT", b"no pixels")
+    message = (
+        rf"image a/b\.png has {size[0]} x {size[1]} pixels, {megapixels} megapixels, more than "
+        rf"data.max_megapixels={limit}: --config.data.max_megapixels={megapixels}"
+    )
+    with pytest.raises(UserError, match=message):
+        decode_bytes(header, name="a/b.png", max_megapixels=limit)
+    # Allowed as the message says, it is refused for what it is: no picture.
+    with pytest.raises(UserError, match="cannot decode"):
+        decode_bytes(header, name="a/b.png", max_megapixels=megapixels)
+
+
+def test_a_picture_of_182_megapixels_is_decoded_where_it_is_allowed():
+    pixels = zlib.compress(bytes((1 + 13_500 // 8 + 1) * 13_500))
+    data = png_header(13_500, 13_500) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    assert decode_bytes(data, name="a.png", max_megapixels=182).size == (13_500, 13_500)
+
+
+def test_more_pixels_than_pillow_warns_of_pass_without_a_warning(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # a warning is an error in tests
+    assert (decoded(saved("png")) == NOISE).all()
+
+
 @pytest.mark.parametrize("kept", [0.3, 0.6, 0.9])
 @pytest.mark.parametrize("form", ["jpeg", "png"])
 def test_broken_metadata_do_not_let_truncated_pixels_pass(form, kept):

@@ -126,6 +126,17 @@ def test_a_listed_file_that_is_no_image_is_an_error_that_names_it(folder, write)
         folder()[1]
 
 
+def test_the_largest_picture_is_a_setting_that_leaves_the_identity_alone(folder, write):
+    root = write({"a/1.png": 1})
+    Image.new("1", (1_500, 2_000)).save(root / "a/2.png")
+    with pytest.raises(UserError, match=r"a/2\.png has 1500 x 2000 pixels.*--config.data.max_megapixels=3"):
+        folder(max_megapixels=2)[1]
+    assert folder(max_megapixels=3)[1][0].max() == 0
+    assert folder(max_megapixels=2).identity == folder().identity
+    with pytest.raises(UserError, match=r"--config\.data\.max_megapixels=178"):
+        folder(max_megapixels=0)
+
+
 def test_folders_of_splits_are_not_taken_for_classes_unless_told(folder, write):
     write({"training/cat/1.png": 1, "validation/cat/2.png": 2})
     with pytest.raises(UserError, match=r"training, validation look like splits: --config.data.split=training"):

@@ -95,6 +95,8 @@ def data_dir(tmp_path_factory, digits):
         {"photo": tfds.features.Image(shape=(None, None, None))},
         {"train": [{"photo": image} for image in mixed]},
     )
+    large = {"photo": tfds.features.Image(shape=(None, None, 1))}
+    prepare(folder, "large", large, {"train": [{"photo": encoded(np.zeros((1500, 2000), np.uint8))}]})
     return folder
 
 
@@ -136,6 +138,12 @@ def test_images_are_found_by_type_and_converted_and_labels_may_lack(opened):
     assert source.class_names == ()
     assert [(image.shape, label) for image, label in (source[i] for i in range(3))] == [((8, 8, 3), -1)] * 3
     assert sum(bool((source[i][0] == 255).all()) for i in range(3)) == 1  # the transparent one, on white
+
+
+def test_the_largest_picture_is_a_setting(opened):
+    with pytest.raises(UserError, match=r"large.* example 0 has 2000 x 1500 pixels.*--config.data.max_megapixels=3"):
+        opened(name="large", max_megapixels=2)[0]
+    assert opened(name="large", max_megapixels=3)[0][0].max() == 0
 
 
 @pytest.mark.parametrize(
