@@ -1,15 +1,21 @@
 """TensorFlow Datasets prepared as array_record, read without TensorFlow and without a network."""
 
+from __future__ import annotations
+
 import difflib
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gormley_vision.data import slices
 from gormley_vision.data.decoding import decode_bytes
 from gormley_vision.data.images import Conversion
 from gormley_vision.errors import UserError
+
+if TYPE_CHECKING:
+    from gormley_vision.data.sources import Source
 
 # tensorflow_datasets takes 0.4 s to import, so only those who read one of its sets pay for it.
 
@@ -57,7 +63,7 @@ class TfdsSource:
         return self._conversion(image), label
 
 
-def open_tfds(name: str, path: str, split: str, conversion: Conversion) -> TfdsSource:
+def open_tfds(name: str, path: str, split: str, conversion: Conversion) -> Source:
     """Opens `name` ("cifar10", "cifar10:3.0.2", "set/config") in the TFDS data directory `path`.
 
     `path` "" means TFDS's default: the environment's TFDS_DATA_DIR, or ~/tensorflow_datasets. The image is
@@ -93,9 +99,18 @@ def open_tfds(name: str, path: str, split: str, conversion: Conversion) -> TfdsS
             f"which has no random access. Convert it in place (no download):\n    {prepare}"
         )
     image_key, label_key = _find_features(builder.info, conversion.channels)
-    _check_split(builder.info, split)
+    # TFDS shuffles what it writes, but for sets that ask it not to: these may lie sorted by class.
+    sorted_part = "[" in split and builder.info.disable_shuffling
+    whole = slices.name_of(split) if sorted_part else split
+    if sorted_part and "+" in whole:
+        raise UserError(
+            f"{builder.info.full_name} was not shuffled when it was written, and of such a set a part of a sum "
+            f"({split!r}) is not read: --config.data.split='train[:80%]'"
+        )
+    _check_split(builder.info, whole)
     try:
-        return TfdsSource(builder, split, image_key, label_key, conversion)
+        source = TfdsSource(builder, whole, image_key, label_key, conversion)
+        return slices.take(source, split) if sorted_part else source
     except OSError as error:
         raise UserError(
             f"{builder.data_dir} is incomplete: {error}. Remove it and prepare it again:\n    {prepare}"
