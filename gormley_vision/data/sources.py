@@ -8,7 +8,7 @@ import numpy as np
 from gormley_vision.data import array_sources, folder_source, slices, tfds_source
 from gormley_vision.data.choices import check_choice
 from gormley_vision.data.decoding import MAX_MEGAPIXELS
-from gormley_vision.data.images import Conversion
+from gormley_vision.data.images import CROP_FRACTION, Conversion
 
 
 class Source(Protocol):
@@ -59,6 +59,7 @@ def open_source(
     channels: int,
     crop: str,
     resize_filter: str,
+    crop_fraction: float = CROP_FRACTION,
     max_megapixels: int = MAX_MEGAPIXELS,
 ) -> Source:
     """Opens a data set without decoding it.
@@ -72,8 +73,9 @@ def open_source(
         source that has no such split refuses it.
       image_size: side of the images, in pixels.
       channels: 1 (grey) or 3 (RGB).
-      crop: "center" or "none"; see `images.to_uint8`.
+      crop: "center", "none" or "resize_center"; see `images.to_uint8`.
       resize_filter: a key of `images.RESIZE_FILTERS`.
+      crop_fraction: for "resize_center"; see `images.to_uint8`.
       max_megapixels: see `decoding.decode_bytes`; "npz", "mnist_5k" and "fake" do not read it.
 
     Raises:
@@ -81,7 +83,7 @@ def open_source(
         content ("npz", "mnist_5k") is raised at the first read.
     """
     check_choice("data.source", source, _OPENERS)
-    conversion = Conversion(image_size, channels, crop, resize_filter, max_megapixels)
+    conversion = Conversion(image_size, channels, crop, resize_filter, crop_fraction, max_megapixels)
     if source == "tfds":  # it slices by itself, and reads the examples of a part alone
         return tfds_source.open_tfds(name, path, split, conversion)
     return slices.take(_OPENERS[source](name, path, slices.name_of(split), conversion), split)

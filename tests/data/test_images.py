@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -6,9 +8,12 @@ from gormley_vision.data.decoding import decode_file
 from gormley_vision.data.images import RESIZE_FILTERS, Conversion, from_array, to_uint8
 from gormley_vision.errors import UserError
 
+GOLDEN = np.load(Path(__file__).parent / "golden/resize_center.npz")
 
-def convert(image, *, image_size=4, channels=3, crop="center", resize_filter="box"):
-    return to_uint8(image, image_size=image_size, channels=channels, crop=crop, resize_filter=resize_filter)
+
+def convert(image, *, image_size=4, channels=3, crop="center", resize_filter="box", **options):
+    settings = {"image_size": image_size, "channels": channels, "crop": crop, "resize_filter": resize_filter}
+    return to_uint8(image, **settings | options)
 
 
 def filled(mode, colour, size=(4, 4)):
@@ -92,6 +97,49 @@ def test_center_crop_takes_the_middle_square_and_none_squeezes():
     assert (convert(from_array(columns.T), channels=1)[:, 0, 0] == [80, 100, 120, 140]).all()
 
 
+def test_resize_center_is_torchvisions_to_the_pixel():
+    start = 0
+    for (height, width, size, kind), fraction in zip(GOLDEN["cases"], GOLDEN["fractions"], strict=True):
+        image = from_array(GOLDEN["base"][:height, :width])
+        resize_filter = str(GOLDEN["filters"][kind])
+        settings = {"image_size": int(size), "crop": "resize_center", "resize_filter": resize_filter}
+        found = convert(image, **settings, crop_fraction=float(fraction))
+        expected = GOLDEN["expected"][start : start + found.size].reshape(found.shape)
+        start += found.size
+        assert (found == expected).all(), (height, width, size, resize_filter, fraction)
+    assert start == GOLDEN["expected"].size
+
+
+def test_resize_center_by_hand():
+    # 4 / 0.5 = 8 for the shorter side: no resampling of 8 x 13. Offset (13 - 4) / 2 = 4.5, to even 4.
+    columns = np.tile(np.arange(13, dtype=np.uint8), (8, 1))
+    found = convert(from_array(columns), channels=1, crop="resize_center", crop_fraction=0.5)
+    assert (found[..., 0] == [4, 5, 6, 7]).all()
+    # 8 x 15: 5.5 goes to 6, where "center" floors.
+    columns = np.tile(np.arange(15, dtype=np.uint8), (8, 1))
+    found = convert(from_array(columns), channels=1, crop="resize_center", crop_fraction=0.5)
+    assert (found[..., 0] == [6, 7, 8, 9]).all()
+    assert (convert(from_array(columns[:4]), channels=1)[..., 0] == [5, 6, 7, 8]).all()
+
+
+def test_the_crop_fraction_is_part_of_the_identity_of_resize_center_alone():
+    old = {"image_size": 4, "channels": 3, "crop": "center", "resize_filter": "box"}
+    for crop in ("center", "none"):
+        assert Conversion(**old | {"crop": crop}, crop_fraction=0.5).identity == old | {"crop": crop}
+    new = old | {"crop": "resize_center"}
+    assert Conversion(**new).identity == new | {"crop_fraction": 0.875}
+    assert Conversion(**new, crop_fraction=0.5).identity == new | {"crop_fraction": 0.5}
+
+
+def test_a_sliver_that_resize_center_would_blow_up_is_refused():
+    sliver = from_array(np.zeros((1, 50_000), np.uint8))
+    settings = {"image_size": 224, "channels": 1, "resize_filter": "box"}
+    message = r"50000 x 1 pixels becomes 12800000 x 256 .*3276 megapixels.*--config.data.max_megapixels=3276"
+    with pytest.raises(UserError, match=message):
+        Conversion(**settings, crop="resize_center")(sliver)
+    assert Conversion(**settings, crop="center")(sliver).shape == (224, 224, 1)
+
+
 @pytest.mark.parametrize("name", RESIZE_FILTERS)
 def test_filters_average_when_they_shrink_and_leave_a_fitting_image_alone(name):
     checks = from_array((np.indices((64, 64)).sum(axis=0) % 2 * 255).astype(np.uint8))
@@ -115,6 +163,9 @@ def test_filters_differ():
         ({"resize_filter": "q"}, "not known. Choose one of bicubic, bilinear, box, hamming, lanczos"),
         ({"channels": 4}, "--config.data.channels=3"),
         ({"image_size": 0}, "--config.data.image_size"),
+        ({"crop_fraction": 0.0}, "not between 0.01 and 1: --config.data.crop_fraction=0.875"),
+        ({"crop_fraction": 1.1}, "--config.data.crop_fraction=0.875"),
+        ({"crop_fraction": float("nan")}, "--config.data.crop_fraction=0.875"),
     ],
 )
 def test_unknown_settings_are_refused_with_what_to_type(changes, message):
