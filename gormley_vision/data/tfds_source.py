@@ -1,15 +1,21 @@
 """TensorFlow Datasets prepared as array_record, read without TensorFlow and without a network."""
 
+from __future__ import annotations
+
 import difflib
 import re
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gormley_vision.data.images import Conversion, decode_bytes
+from gormley_vision.data import slices
+from gormley_vision.data.decoding import decode_bytes
+from gormley_vision.data.images import Conversion
 from gormley_vision.errors import UserError
+
+if TYPE_CHECKING:
+    from gormley_vision.data.sources import Source
 
 # tensorflow_datasets takes 0.4 s to import, so only those who read one of its sets pay for it.
 
@@ -38,7 +44,7 @@ class TfdsSource:
             "split": split,
             "classes": self.class_names,
             "shards": [(Path(s.filename).name, s.skip, s.take, Path(s.filename).stat().st_size) for s in shards],
-            "decode": asdict(conversion),
+            "decode": conversion.identity,
         }
 
     def __len__(self) -> int:
@@ -48,12 +54,16 @@ class TfdsSource:
         if not 0 <= index < len(self):
             raise IndexError(index)  # array_record raises ValueError, which does not end an iteration
         record = self._records[int(index)]
-        image = decode_bytes(record[self._image_key], name=f"{self._name} example {index}")
+        image = decode_bytes(
+            record[self._image_key],
+            name=f"{self._name} example {index}",
+            max_megapixels=self._conversion.max_megapixels,
+        )
         label = int(record[self._label_key]) if self._label_key else -1
         return self._conversion(image), label
 
 
-def open_tfds(name: str, path: str, split: str, conversion: Conversion) -> TfdsSource:
+def open_tfds(name: str, path: str, split: str, conversion: Conversion) -> Source:
     """Opens `name` ("cifar10", "cifar10:3.0.2", "set/config") in the TFDS data directory `path`.
 
     `path` "" means TFDS's default: the environment's TFDS_DATA_DIR, or ~/tensorflow_datasets. The image is
@@ -89,9 +99,18 @@ def open_tfds(name: str, path: str, split: str, conversion: Conversion) -> TfdsS
             f"which has no random access. Convert it in place (no download):\n    {prepare}"
         )
     image_key, label_key = _find_features(builder.info, conversion.channels)
-    _check_split(builder.info, split)
+    # TFDS shuffles what it writes, but for sets that ask it not to: these may lie sorted by class.
+    sorted_part = "[" in split and builder.info.disable_shuffling
+    whole = slices.name_of(split) if sorted_part else split
+    if sorted_part and "+" in whole:
+        raise UserError(
+            f"{builder.info.full_name} was not shuffled when it was written, and of such a set a part of a sum "
+            f"({split!r}) is not read: --config.data.split='train[:80%]'"
+        )
+    _check_split(builder.info, whole)
     try:
-        return TfdsSource(builder, split, image_key, label_key, conversion)
+        source = TfdsSource(builder, whole, image_key, label_key, conversion)
+        return slices.take(source, split) if sorted_part else source
     except OSError as error:
         raise UserError(
             f"{builder.data_dir} is incomplete: {error}. Remove it and prepare it again:\n    {prepare}"

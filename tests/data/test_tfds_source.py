@@ -46,7 +46,7 @@ def digits():
     return np.stack([image[..., 0] for image, _ in chosen]), np.array([label for _, label in chosen])
 
 
-def prepare(data_dir, set_name, features, examples):
+def prepare(data_dir, set_name, features, examples, disable_shuffling=False):
     """Writes a set with the splits that `examples` has, by TFDS's own builder."""
 
     class Set(tfds.core.GeneratorBasedBuilder):
@@ -57,7 +57,9 @@ def prepare(data_dir, set_name, features, examples):
         code_path = None
 
         def _info(self):
-            return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+            return tfds.core.DatasetInfo(
+                builder=self, features=tfds.features.FeaturesDict(features), disable_shuffling=disable_shuffling
+            )
 
         def _split_generators(self, dl_manager):
             return {split: self._generate_examples(rows) for split, rows in examples.items()}
@@ -95,6 +97,10 @@ def data_dir(tmp_path_factory, digits):
         {"photo": tfds.features.Image(shape=(None, None, None))},
         {"train": [{"photo": image} for image in mixed]},
     )
+    again = [{"image": encoded(x), "label": int(y)} for x, y in zip(images, labels, strict=True)]  # TFDS read the files
+    prepare(folder, "sorted_digits", {"image": grey, "label": classes}, {"train": again}, disable_shuffling=True)
+    large = {"photo": tfds.features.Image(shape=(None, None, 1))}
+    prepare(folder, "large", large, {"train": [{"photo": encoded(np.zeros((1500, 2000), np.uint8))}]})
     return folder
 
 
@@ -131,11 +137,31 @@ def test_a_part_of_a_split_and_a_version_can_be_named(opened):
     assert part.identity != whole.identity
 
 
+def test_a_set_that_tfds_did_not_shuffle_is_sliced_in_a_shuffled_order(opened, digits):
+    whole = [label for _, label in opened(name="sorted_digits")]
+    assert whole == sorted(digits[1].tolist())
+    sides = [opened(name="sorted_digits", split=split) for split in ("train[:75%]", "train[75%:]")]
+    read = [[label for _, label in side] for side in sides]
+    assert [len(side) for side in read] == [27, 9]
+    assert sorted(read[0] + read[1]) == whole
+    assert len(set(read[1])) > 4  # as it lies, the last quarter holds three of nine classes
+    assert sides[0].identity["part"] == [0, 27]
+    for split in ("train[:50%]+train", "train+train[:50%]", "train[:1shard]", "test[:5]"):
+        with pytest.raises(UserError, match=r"a part is written|no split|part of a sum"):
+            opened(name="sorted_digits", split=split)
+
+
 def test_images_are_found_by_type_and_converted_and_labels_may_lack(opened):
     source = opened(name="photos", image_size=8, channels=3)
     assert source.class_names == ()
     assert [(image.shape, label) for image, label in (source[i] for i in range(3))] == [((8, 8, 3), -1)] * 3
     assert sum(bool((source[i][0] == 255).all()) for i in range(3)) == 1  # the transparent one, on white
+
+
+def test_the_largest_picture_is_a_setting(opened):
+    with pytest.raises(UserError, match=r"large.* example 0 has 2000 x 1500 pixels.*--config.data.max_megapixels=3"):
+        opened(name="large", max_megapixels=2)[0]
+    assert opened(name="large", max_megapixels=3)[0][0].max() == 0
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,101 @@
+"""Parts of a split, written as TFDS writes them, "train[:80%]", and taken from one shuffled order.
+
+Many data sets lie sorted by class. So positions of a part count in a shuffled order, which depends on the number of
+examples alone: both sides of a cut hold all classes, whatever the run's seed, and together they are the whole.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gormley_vision.data.order import epoch_permutation
+from gormley_vision.errors import UserError
+
+if TYPE_CHECKING:
+    from gormley_vision.data.sources import Source
+
+# A part's identity holds it. Another number would move examples between the sides of everybody's cuts.
+SHUFFLE_SEED = 0x5011CE
+_BOUND = r"-?\d[\d_]*(?:\.\d+)?%?"
+_SPLIT = re.compile(rf"([^\[\]]+)\[({_BOUND})?:({_BOUND})?\]")
+
+
+class Part:
+    """Examples at positions `start` to `stop` of another source's shuffled order."""
+
+    def __init__(self, whole: Source, start: int, stop: int) -> None:
+        self.class_names = whole.class_names
+        self.identity = {**whole.identity, "part": [start, stop], "part_shuffled_by": SHUFFLE_SEED}
+        self._whole = whole
+        self._ids = epoch_permutation(SHUFFLE_SEED, 0, len(whole))[start:stop]
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return self._whole[int(self._ids[index])]
+
+
+def name_of(split: str) -> str:
+    """The split that a part is of: "train" of "train[:80%]", and of "train" itself.
+
+    Raises:
+      UserError: brackets that say no part.
+    """
+    if "[" not in split:
+        return split
+    match = _SPLIT.fullmatch(split)
+    if not match or not (match[2] or match[3]):
+        raise UserError(
+            f"the split {split!r}: a part is written 'train[:4000]', 'train[4000:]', 'train[100:200]', 'train[-500:]' "
+            "or 'train[:80%]': --config.data.split='train[:80%]'"
+        )
+    return match[1]
+
+
+def bounds(split: str, length: int) -> tuple[int, int]:
+    """First position and the one after the last of a part, by TFDS's rules.
+
+    A negative number counts from the end. A percentage is rounded to the nearest example, halves to even.
+
+    Args:
+      split: with brackets, such as "train[:80%]".
+      length: examples in the whole split.
+
+    Raises:
+      UserError: not written as a part, a bound that is not there, or a part without examples.
+    """
+    name = name_of(split)
+    match = _SPLIT.fullmatch(split)
+    assert match is not None
+    start = _position(split, match[2] or "0", length)
+    stop = _position(split, match[3], length) if match[3] else length
+    if start >= stop:
+        raise UserError(
+            f"the split {split!r} holds no example: positions {start} to {stop} of the {length} examples of {name}: "
+            f"--config.data.split='{name}[:80%]'"
+        )
+    return start, stop
+
+
+def _position(split: str, bound: str, length: int) -> int:
+    percent = bound.endswith("%")
+    number = float(bound.rstrip("%"))
+    if not percent and "." in bound:
+        raise UserError(f"the split {split!r}: {bound} is no whole number of examples: write {bound}%")
+    if abs(number) > (100 if percent else length):
+        has = f"{name_of(split)} has {length} examples" + (", which are 100%" if percent else "")
+        raise UserError(f"the split {split!r}: {has}: --config.data.split='{name_of(split)}[:80%]'")
+    # TFDS's formula to the letter, so that its parts and ours are as long.
+    position = round(number * length / 100.0) if percent else int(number)
+    return position + length if position < 0 else position
+
+
+def take(whole: Source, split: str) -> Source:
+    """The part of `whole` that `split` says; `whole` itself where it says none."""
+    return Part(whole, *bounds(split, len(whole))) if "[" in split else whole
