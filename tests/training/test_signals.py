@@ -25,10 +25,10 @@ with reported(), handled(interrupts.receive):
 """
 
 
-def looping(saving: float, **options) -> subprocess.Popen:
+def looping(saving: float, prefix: tuple[str, ...] = ()) -> subprocess.Popen:
     """A process whose saving takes so many seconds; it has printed 'ready'."""
-    command = [sys.executable, "-c", LOOP.replace("SAVING", str(saving))]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+    command = [*prefix, sys.executable, "-c", LOOP.replace("SAVING", str(saving))]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout.readline() == b"ready\n"
     return process
 
@@ -68,7 +68,7 @@ def test_a_signal_more_than_a_second_later_ends_at_once_but_a_hangup_does_not():
 
 
 def test_under_nohup_a_hangup_is_no_request():
-    process = looping(saving=0, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    process = looping(saving=0, prefix=("sh", "-c", "trap '' HUP; exec \"$@\"", "sh"))
     process.send_signal(signal.SIGHUP)
     time.sleep(0.2)
     assert process.poll() is None
