@@ -163,7 +163,7 @@ def test_the_rotary_presets_of_the_table_are_those_of_the_layers():
         ({"vit.rope": "timm", "vit.width": 24}, "heads of a multiple of 4"),
         ({"vit.rope": "dinov3", "vit.rope_scaling": "ntk", "vit.trained_grid": 7}, "rope_scaling=none"),
         ({"vit.position": "sincos2d", "vit.width": 6, "vit.heads": 1}, "--config.vit.width=8"),
-        ({"vit.rope_scaling": "ntk"}, "trained_grid=7"),
+        ({"vit.rope": "llama", "vit.rope_scaling": "ntk"}, "trained_grid=7"),
         ({"classification.only_head": True}, "set --config.init_from"),
         ({"classification.randaugment_magnitude": 11.0}, "at most 10"),
         ({"classification.label_smoothing": 1.5}, "at most 1"),
