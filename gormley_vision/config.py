@@ -124,16 +124,15 @@ def reset_unread(config: Any, given: Collection[str] | None = None) -> list[str]
     A config file sets keys for its own choices, and the command line may choose otherwise: with `given`, the keys
     that it named, only what those made idle is put back, and a key that it named itself stays, to be refused.
     """
-    fields, lines = fields_of(config), []
+    fields, flat, lines = fields_of(config), flatten(config), []
     changed = set(fields if given is None else given)
     for key in fields:  # a choice stands before what it chooses
-        flat = flatten(config)
         reader = _unmet(fields[key], flat)
         if not reader or flat[key] == fields[key].default or reader not in changed or (given and key in given):
             continue
         lines.append(f"{key}={flat[key]!r} is left out: nothing reads it where {reader}={flat[reader]!r}")
         section, _, name = key.rpartition(".")
-        (config[section] if section else config)[name] = fields[key].default
+        (config[section] if section else config)[name] = flat[key] = fields[key].default
         changed.add(key)
     return lines
 

@@ -5,7 +5,7 @@ import errno
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 # Of a path or a disk: what a person can put right, and no fault of ours.
 _MENDABLE = (
@@ -28,6 +28,11 @@ class UserError(Exception):
     The message names what is wrong and what to type instead. Command-line programs print it without a
     trace and exit with status 2; every other exception is ours and keeps its trace.
     """
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first ten names, and how many more there are: for messages."""
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from gormley_vision import durations
 from gormley_vision.config import fields_of, flatten, step_images, validate
 from gormley_vision.data.batches import Batches, open_batches
-from gormley_vision.errors import UserError
+from gormley_vision.errors import UserError, listed
 from gormley_vision.losses.adversarial import GENERATOR_LOSSES
 from gormley_vision.models.dcgan import Discriminator, Generator, halvings
 from gormley_vision.models.patchgan import PatchDiscriminator
@@ -138,15 +138,12 @@ def _tell_of_unseen_classes(config: Config, training: Batches, evaluated: Batche
     seen, asked = training.classes_present(), evaluated.classes_present()
     if seen is None or asked is None or not (unseen := sorted(asked - seen)):
         return
-    names = ", ".join(training.class_names[label] for label in unseen[:10])
-    more = f" and {len(unseen) - 10} more" if len(unseen) > 10 else ""
     log.warning(
-        "data.split=%s has no image of %d of the classes in eval.split=%s: %s%s; they cannot be learned",
+        "data.split=%s has no image of %d of the classes in eval.split=%s: %s; they cannot be learned",
         config["data"]["split"],
         len(unseen),
         config["eval"]["split"],
-        names,
-        more,
+        listed([training.class_names[label] for label in unseen]),
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from gormley_vision.errors import UserError
 
-_STORES = ("gs:", "s3:", "az:", "hf:")
+STORES = ("gs:", "s3:", "az:", "hf:")
 
 
 def user_path(text: str | os.PathLike) -> Path:
@@ -17,7 +17,7 @@ def user_path(text: str | os.PathLike) -> Path:
         UserError: an object store's address, or an unknown home.
     """
     text = os.fspath(text)
-    if "://" in text or text.startswith(_STORES):
+    if "://" in text or text.startswith(STORES):
         raise UserError(
             f"{text} is an object store's address, and only paths of a file system can be read and written here: mount "
             "the bucket (gcsfuse, mountpoint-s3, SkyPilot's file_mounts) and pass the path where it is mounted"

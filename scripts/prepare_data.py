@@ -19,6 +19,7 @@ from pathlib import Path
 from gormley_vision.data.idx import convert_idx
 from gormley_vision.data.tfrecord import convert_to_array_record
 from gormley_vision.errors import UserError
+from gormley_vision.files import user_path
 
 
 def prepare_tfds(name: str, data_dir: str) -> Path:
@@ -36,7 +37,7 @@ def prepare_tfds(name: str, data_dir: str) -> Path:
     from tensorflow_datasets.core import read_only_builder
 
     directory = data_dir or str(tfds.core.constants.DATA_DIR)
-    directory = str(Path(directory).expanduser())
+    directory = str(user_path(directory))
     try:
         found = read_only_builder.builder_from_files(name, data_dir=directory)
     except (ValueError, OSError):
@@ -94,7 +95,7 @@ def main(arguments: list[str]) -> int:
         if args.out.endswith(".npz"):
             raise UserError(f"--out is a folder, for train.npz and test.npz: --out={args.out.removesuffix('.npz')}")
         if args.idx:
-            for file in convert_idx(args.name, Path(args.idx), Path(args.out)):
+            for file in convert_idx(args.name, user_path(args.idx), user_path(args.out)):
                 print(f"wrote {file}")
             print(f"train on it: --config.data.source=npz --config.data.path={args.out}")
         else:

@@ -13,6 +13,7 @@ import numpy as np
 
 from gormley_vision.data.images import Conversion, from_array
 from gormley_vision.errors import UserError
+from gormley_vision.files import user_path
 
 FAKE_LENGTH = 4096
 FAKE_CLASSES = 10
@@ -64,7 +65,7 @@ def open_npz(_name: str, path: str, split: str, conversion: Conversion) -> Array
 
     `path` is such a file, which is one split, "train", or a folder that holds `<split>.npz` for each split.
     """
-    file = Path(path).expanduser()
+    file = user_path(path)
     if not path:
         raise UserError("data.source='npz' needs a file: --config.data.path=FILE.npz")
     if file.is_dir():

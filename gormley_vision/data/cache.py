@@ -23,7 +23,7 @@ import numpy as np
 
 from gormley_vision.data.sources import Source
 from gormley_vision.errors import UserError
-from gormley_vision.files import sync_folder
+from gormley_vision.files import home_cache, sync_folder, user_path
 
 # Part of every key: raise it when the files' layout or the decoding in `images` changes.
 FORMAT_VERSION = 1
@@ -64,7 +64,7 @@ def load_examples(source: Source, cache_dir: str, progress: Progress | None = No
       UserError: the folder cannot be written (full, read-only, no locks), or the source's own errors, such as
         an image that cannot be decoded.
     """
-    root = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
+    root = user_path(cache_dir) if cache_dir else home_cache() / "data"
     key = identity_sha256(source.identity)
     with _naming(root):
         if not _fault(root / key):
@@ -79,12 +79,6 @@ def load_examples(source: Source, cache_dir: str, progress: Progress | None = No
             _remove_abandoned(root, key)
             _write(source, root, key, progress)
         return _open(root / key)
-
-
-def default_cache_dir() -> Path:
-    """`$XDG_CACHE_HOME/gormley_vision/data`; `~/.cache` stands in for an unset or empty variable."""
-    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(home).expanduser() / "gormley_vision" / "data"
 
 
 def identity_sha256(identity: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from gormley_vision.data.sources import Source
-from gormley_vision.errors import UserError
+from gormley_vision.errors import UserError, listed
 
 
 def match_classes(found: Sequence[str], wanted: Sequence[str]) -> np.ndarray:
@@ -16,17 +16,13 @@ def match_classes(found: Sequence[str], wanted: Sequence[str]) -> np.ndarray:
         UserError: a class that `wanted` lacks, or no labels at all.
     """
     if not found:
-        raise UserError(f"the data set has no labels, and these classes were trained: {_listed(wanted)}")
+        raise UserError(f"the data set has no labels, and these classes were trained: {listed(wanted)}")
     if unknown := [name for name in found if name not in wanted]:
         raise UserError(
-            f"classes of the data set that were not trained: {_listed(unknown)}; trained were {_listed(wanted)}. "
+            f"classes of the data set that were not trained: {listed(unknown)}; trained were {listed(wanted)}. "
             "Classes are matched by name: rename them, or leave them out"
         )
     return np.array([wanted.index(name) for name in found], np.int32)
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
 class Relabelled:

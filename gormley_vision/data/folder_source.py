@@ -11,6 +11,7 @@ from gormley_vision.data.decoding import decode_file
 from gormley_vision.data.folder_listing import Listing, image_suffixes, list_folder
 from gormley_vision.data.images import Conversion
 from gormley_vision.errors import UserError
+from gormley_vision.files import user_path
 
 # What people call the folders of their splits; as classes, two levels up from images, they are a mistake.
 SPLIT_NAMES = ("dev", "eval", "test", "testing", "train", "training", "val", "valid", "validation")
@@ -65,7 +66,7 @@ def open_folder(_name: str, path: str, split: str, conversion: Conversion) -> Fo
     """
     if not path:
         raise UserError("data.source='folder' needs a folder of images: --config.data.path=FOLDER")
-    root = Path(path).expanduser()
+    root = user_path(path)
     if not root.is_dir():
         raise UserError(f"no folder {root.absolute()}: set --config.data.path=FOLDER")
     has_split = bool(split) and (root / split).is_dir()

@@ -13,6 +13,7 @@ from gormley_vision.data import slices
 from gormley_vision.data.decoding import decode_bytes
 from gormley_vision.data.images import Conversion
 from gormley_vision.errors import UserError
+from gormley_vision.files import user_path
 
 if TYPE_CHECKING:
     from gormley_vision.data.sources import Source
@@ -79,7 +80,7 @@ def open_tfds(name: str, path: str, split: str, conversion: Conversion) -> Sourc
 
     if not name:
         raise UserError("data.source='tfds' needs the name of a data set: --config.data.name=cifar10")
-    data_dir = Path(path or tfds.core.constants.DATA_DIR).expanduser()
+    data_dir = user_path(path or tfds.core.constants.DATA_DIR)
     prepare = f"python scripts/prepare_data.py {name}" + (f" --data_dir={path}" if path else "")
     try:
         # Unlike tfds.load, this looks at files alone: it never downloads, and asks no server.

@@ -11,7 +11,7 @@ import optax
 from gormley_vision.augmentation.geometry import flip_half, random_resized_crop, shift
 from gormley_vision.augmentation.mixing import mix, smoothed_targets
 from gormley_vision.augmentation.randaugment import randaugment
-from gormley_vision.errors import UserError
+from gormley_vision.errors import UserError, listed
 from gormley_vision.layers.positions import ResizeConvention, resize_position_embeddings
 from gormley_vision.losses.classification import softmax_cross_entropy
 from gormley_vision.models.vit import ViT
@@ -168,7 +168,7 @@ class Classification:
             weights |= {name: jnp.copy(head) for name, head in heads.items()}
         elif set(class_names) != set(self.class_names):
             raise UserError(
-                f"init_from has other classes: {_first(class_names)}; here they are {_first(self.class_names)}: "
+                f"init_from has other classes: {listed(class_names)}; here they are {listed(self.class_names)}: "
                 "pass --config.classification.fresh_head=true"
             )
         else:
@@ -190,10 +190,6 @@ class Classification:
         del key
         kernel = state.ema["params"]["patch_embedding"].astype(jnp.float32)
         return jnp.moveaxis(kernel / jnp.maximum(jnp.abs(kernel).max((0, 1, 2), keepdims=True), 1e-8), 3, 0)
-
-
-def _first(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
 def resized_positions(

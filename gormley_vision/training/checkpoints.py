@@ -28,7 +28,7 @@ from etils import epath
 from flax import serialization, traverse_util
 
 from gormley_vision.errors import UserError
-from gormley_vision.files import read_json, sync_folder, write_atomically, write_json
+from gormley_vision.files import STORES, read_json, sync_folder, write_atomically, write_json
 from gormley_vision.training.hosts import is_first
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ def orbax_path(path: Path) -> _LiteralPath:
         str(path).encode()
     except UnicodeEncodeError:
         raise UserError(f"{os.fsencode(path)!r} is not UTF-8, and a run's folder must be: pass another path") from None
-    if "\\" in str(path) or {"gs:", "s3:", "az:", "hf:"} & set(path.parts):
+    if "\\" in str(path) or set(STORES) & set(path.parts):
         raise UserError(f"{path} has a backslash or 'gs:' in it, which a run's folder cannot have: pass another path")
     return _LiteralPath(path)
 

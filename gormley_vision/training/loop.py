@@ -142,16 +142,16 @@ def _turns(
         logs = _due(step, plan.log_every) or evaluates
         draws = _due(step, plan.samples_every) or step == plan.total
         signal = vote(interrupts.signal)
-        saves = _due(step, plan.checkpoint_every) or step == plan.end or bool(signal)
+        ends = step == plan.end or bool(signal)
+        saves = _due(step, plan.checkpoint_every) or ends
         if logs or draws or saves:
             run.step.refuse_non_finite(step, finite, run.workdir)
         values: dict[str, float] = {}
         if logs:
             values = {name: float(value) for name, value in jax.device_get(metrics).items()}
             cut = log_line(values, evaluates)
-        signal = signal or cut
-        ends = step == plan.end or bool(signal)
-        saves = saves or ends
+        if cut:
+            signal, ends, saves = cut, True, True
         if draws:
             pictures = jax.device_get(preview(state, run.key))
             if records is not None:

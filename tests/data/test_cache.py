@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from gormley_vision.data import cache
-from gormley_vision.data.cache import default_cache_dir, load_examples
+from gormley_vision.data.cache import load_examples
 from gormley_vision.data.sources import open_source
 from gormley_vision.errors import UserError
+from gormley_vision.files import home_cache
 
 
 class Source:
@@ -113,6 +114,7 @@ import resource, signal, sys
 from gormley_vision.data.cache import load_examples
 from gormley_vision.data.sources import open_source
 from gormley_vision.errors import UserError
+from gormley_vision.files import home_cache
 source = open_source(source="fake", name="", path="", split="train", image_size=16, channels=3, crop="none",
                      resize_filter="box")
 # Past this size the kernel refuses to write, with an OSError as on a full disk.
@@ -131,7 +133,7 @@ except UserError as error:
 def test_the_default_folder_follows_xdg(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", "")
-    assert default_cache_dir() == tmp_path / ".cache/gormley_vision/data"
+    assert home_cache() == tmp_path / ".cache/gormley_vision"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "x"))
     load_examples(Source(), "")
     assert len(list((tmp_path / "x/gormley_vision/data").glob("*/images.npy"))) == 1
