@@ -1,7 +1,7 @@
 """The table of fields: every config key, its default, meaning and range, what reads it, and whether it may change.
 
 A key may be read by some choices alone, as `data.name` is by `data.source=tfds`: `when` says so, and a value that
-nobody would read is refused (gormley_vision/config.py). `tests/test_fields.py` holds each line to what the code does.
+nobody would read is refused (gormley_vision/config.py). `tests/test_fields.py` walks all of them.
 """
 
 import dataclasses
