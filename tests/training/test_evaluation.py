@@ -1,16 +1,18 @@
 """Evaluation in the loop: every example of the split once, whatever the batch size, the placement or the devices."""
 
 import json
+import signal
 
 import jax
 import numpy as np
 import pytest
 
-from gormley_vision.data.batches import open_batches
+from gormley_vision.data.batches import Batches, open_batches
 from gormley_vision.errors import UserError
 from gormley_vision.experiment import make_evaluation
 from gormley_vision.fields import TRANSFORMER_RULES
 from gormley_vision.planning.cost import cost_of
+from gormley_vision.training import checkpoints as ckpt
 from gormley_vision.training.evaluation import Evaluation
 from gormley_vision.training.hosts import put
 from gormley_vision.training.sharding import AXES, Shardings, make_mesh, parse_rules
@@ -175,6 +177,31 @@ def test_a_class_that_training_never_shows_is_told(lab, tmp_path, said):
     make_evaluation(config, task, batches)
     (line,) = [line for line in said if "cannot be learned" in line]
     assert "1 of the classes in eval.split=test: b;" in line
+
+
+@pytest.mark.parametrize("at", [4, 8], ids=["between", "at the end"])
+def test_a_signal_cuts_an_evaluation_short_and_who_continues_evaluates_first(lab, tmp_path, end_of, monkeypatch, at):
+    config = lab.config(eval__split="test", eval__every="4 steps", checkpoint__every="")
+    assert train(lab, config, tmp_path / "whole") == 0
+    whole, read = Batches.whole, []
+
+    def interrupted(batches):
+        for number, batch in enumerate(whole(batches)):
+            if number == 3 and len((tmp_path / "cut" / "metrics.jsonl").read_text().splitlines()) == at - 1:
+                signal.raise_signal(signal.SIGTERM)
+            read.append(number)
+            yield batch
+
+    monkeypatch.setattr(Batches, "whole", interrupted)
+    assert train(lab, config, tmp_path / "cut") == signal.SIGTERM
+    assert read[-1] == 3, "the batch under way, and none after it"
+    assert ckpt.steps_of(tmp_path / "cut" / "checkpoints") == [at]
+    monkeypatch.undo()
+    assert train(lab, config, tmp_path / "cut") == 0
+    assert end_of(tmp_path / "cut") == end_of(tmp_path / "whole")
+    before = (tmp_path / "cut" / "metrics.jsonl").read_bytes()
+    assert train(lab, config, tmp_path / "cut") == 0
+    assert (tmp_path / "cut" / "metrics.jsonl").read_bytes() == before, "evaluated once"
 
 
 def train(lab, config, workdir):
