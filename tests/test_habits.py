@@ -1,0 +1,90 @@
+"""What people type and where they run it: paths, flags, seeds, and output into a file."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+from gormley_vision.errors import UserError
+from gormley_vision.files import user_path
+from gormley_vision.randomness import run_key
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_a_home_is_expanded_and_an_object_store_refused(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert user_path("~/x") == tmp_path / "x"
+    assert user_path("a~/x") == Path("a~/x")
+    for address in ("gs://bucket/x", "s3://b", "gs:/bucket"):
+        with pytest.raises(UserError, match="mount the bucket"):
+            user_path(address)
+    with pytest.raises(UserError, match="write the folder out"):
+        user_path("~no-such-user-here/x")
+
+
+def test_paths_are_expanded_in_one_place():
+    files = [*ROOT.glob("*.py"), *(ROOT / "scripts").glob("*.py"), *(ROOT / "gormley_vision").rglob("*.py")]
+    for word in ("expanduser", "type=Path", "Path.home"):
+        assert [path.name for path in files if word in path.read_text()] == (
+            ["files.py"] if word == "expanduser" else []
+        )
+
+
+def test_every_bit_of_a_seed_counts():
+    seeds = [0, 7, 2**32, 2**32 + 7, 2**62 + 7, 2**63 - 1]
+    keys = [jax.random.key_data(run_key(seed)).tolist() for seed in seeds]
+    assert len({tuple(key) for key in keys}) == len(seeds)
+    assert keys[1] == jax.random.key_data(jax.random.key(7)).tolist()  # as runs of older versions drew
+    for seed in (-1, 2**63):
+        with pytest.raises(UserError, match="at least 0 and below"):
+            run_key(seed)
+
+
+def train_py(*words: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "train.py", *words], cwd=ROOT, capture_output=True, text=True, env=os.environ | environment
+    )
+
+
+def test_flags_as_people_type_them():
+    done = train_py("--config=configs/vit_mnist.py", "--print_config", "--config.data.flip")
+    assert done.returncode == 0, done.stderr
+    assert "data.flip = True" in done.stdout
+    done = train_py("--config=configs/vit_mnist.py", "--config.data.flip", "--print_config", "--noconfig.data.flip")
+    assert "data.flip = False" in done.stdout
+    done = train_py("--config=configs/vit_mnist.py", "--print_config", "--config.data.flip", "false")
+    assert done.returncode == 2
+    assert "false: belongs to no flag" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        (
+            ("--config=configs/dcgan_mnist.py", "--config.data.path=photos"),
+            "--config.data.source=tfds (or folder, npz)",
+        ),
+        (("--config=configs/finetune_folder.py:smoke", "--config.data.path=/no/such"), "data.source='fake'"),
+        (("--config=configs/dcgan_mnist.py", "--workdir=gs://bucket/x"), "mount the bucket"),
+        (("--config=configs/dcgan_mnist.py", "--config.seed=9223372036854775808"), "at most 9223372036854775807"),
+    ],
+)
+def test_what_would_have_no_effect_is_refused(words, advice):
+    done = train_py(*words)
+    assert done.returncode == 2
+    assert advice in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_output_into_a_file_is_plain_and_whole_whatever_the_environment(tmp_path):
+    words = ("--config=configs/dcgan_mnist.py:smoke", "--config.data.source=fake", "--config.data.image_size=16")
+    done = train_py(*words, f"--workdir={tmp_path / 'run[1]'}", FORCE_COLOR="1", XDG_CACHE_HOME=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout + done.stderr
+    assert [f"step {step}/8" in done.stderr for step in range(1, 9)] == [True] * 8
+    assert "Unable to initialize backend" not in done.stderr
