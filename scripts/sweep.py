@@ -20,6 +20,7 @@ from pathlib import Path
 from rich.live import Live
 from rich.table import Column, Table
 
+from gormley_vision.command_line import split_spec
 from gormley_vision.errors import UserError, reported
 from gormley_vision.files import user_path
 from gormley_vision.sweeps.local import Job, launch, shares
@@ -34,7 +35,8 @@ _SAY_EVERY = 60.0  # seconds, where there is no terminal
 def main() -> int:
     """Read, check, launch, report."""
     options = parse()
-    sweep = load_sweep(options.config, options.workdir or Path("runs") / options.config.stem)
+    path, arg = split_spec(options.config)
+    sweep = load_sweep(path, options.workdir or Path("runs", f"{path.stem}_{arg}" if arg else path.stem), arg)
     if options.launcher == "none":
         write_report(sweep, ["done" if is_done(run) else "waiting" for run in sweep.runs])
         print(f"wrote {sweep.folder / 'leaderboard.csv'} and {sweep.folder / 'sweep.html'}")
@@ -49,7 +51,7 @@ def main() -> int:
 def parse() -> argparse.Namespace:
     """The flags."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", required=True, type=user_path, help="a sweep file: configs/sweeps/NAME.py")
+    parser.add_argument("--config", required=True, help="a sweep file: configs/sweeps/NAME.py, or NAME.py:smoke")
     parser.add_argument("--workdir", type=user_path, help="folder of the runs' folders (default: runs/NAME)")
     parser.add_argument("--launcher", default="local", choices=("local", "skypilot", "none"))
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time; they divide the cores or devices")

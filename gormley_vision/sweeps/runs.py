@@ -16,9 +16,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import ml_collections
+
 from gormley_vision import durations
 from gormley_vision.command_line import check_flags, load_config_file, load_python
-from gormley_vision.config import changed_keys, fields_of, step_images
+from gormley_vision.config import changed_keys, check_arg, fields_of, flatten, reset_unread, shrink, step_images
 from gormley_vision.errors import UserError
 from gormley_vision.files import read_json
 
@@ -60,8 +62,8 @@ class Row:
     final: Mapping[str, float]  # figures of the last step that has the sweep's metric, and that step
 
 
-def load_sweep(path: Path, folder: Path) -> Sweep:
-    """Read a sweep file; its runs will lie in subfolders of `folder`.
+def load_sweep(path: Path, folder: Path, arg: str = "") -> Sweep:
+    """Read a sweep file; its runs will lie in subfolders of `folder`. With `arg` 'smoke' each shrinks to seconds.
 
     Raises:
         UserError: a wrong key or value, the same run twice, or a run begun there with another config.
@@ -71,7 +73,7 @@ def load_sweep(path: Path, folder: Path) -> Sweep:
     if missing:
         raise UserError(f"{path} does not define {', '.join(missing)}: see configs/sweeps/ for how it is written")
     fixed = getattr(module, "FIXED", {})
-    runs = tuple(_make_run(module.BASE, fixed, overrides, folder) for overrides in module.sweep())
+    runs = tuple(_make_run(module.BASE, fixed, overrides, folder, check_arg(arg)) for overrides in module.sweep())
     names = [run.name for run in runs]
     if not names:
         raise UserError(f"{path}: sweep() yields nothing")
@@ -82,21 +84,36 @@ def load_sweep(path: Path, folder: Path) -> Sweep:
     return Sweep(path.stem, folder, module.METRIC, getattr(module, "HIGHER_IS_BETTER", True), runs)
 
 
-def _make_run(base: str, fixed: Mapping[str, Any], overrides: Mapping[str, Any], folder: Path) -> Run:
+def _make_run(base: str, fixed: Mapping[str, Any], overrides: Mapping[str, Any], folder: Path, smoke: bool) -> Run:
     settings = {**fixed, **overrides}
-    words = {key: str(value).lower() if isinstance(value, bool) else str(value) for key, value in settings.items()}
-    flags = (f"--config={base}", *(f"--config.{key}={word}" for key, word in words.items()))
-    check_flags(list(flags))
+    check_flags(list(_flags(base, settings)))
+    config = _configured(base, settings)
+    if smoke:  # what the sweep sets shrinks as well, its duration say: only what is left of it becomes flags
+        base, shrunk = f"{base}:smoke", flatten(shrink(config))
+        usual = flatten(load_config_file(base))
+        settings = {key: value for key, value in shrunk.items() if value != usual[key]}
+        config = _configured(base, settings)
+    name = run_name({key: _word(value) for key, value in overrides.items()})
+    return Run(name, folder / name, dict(overrides), _flags(base, settings), config.to_dict())
+
+
+def _flags(base: str, settings: Mapping[str, Any]) -> tuple[str, ...]:
+    return (f"--config={base}", *(f"--config.{key}={_word(value)}" for key, value in settings.items()))
+
+
+def _word(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _configured(base: str, settings: Mapping[str, Any]) -> ml_collections.ConfigDict:
+    """As train.py has it of these flags; a number of Python's may be written 1 where 1.0 is meant."""
     config = load_config_file(base)
-    fields = fields_of(config)
-    config.update_from_flattened_dict({key: _typed(value, fields[key].default) for key, value in settings.items()})
-    name = run_name({key: words[key] for key in overrides})
-    return Run(name, folder / name, dict(overrides), flags, config.to_dict())
-
-
-def _typed(value: Any, default: Any) -> Any:
-    """As train.py's flags read it: a number of Python's may be written 1 where 1.0 is meant."""
-    return value if isinstance(default, bool) else type(default)(value)
+    kinds = {key: type(field.default) for key, field in fields_of(config).items()}
+    config.update_from_flattened_dict(
+        {key: value if kinds[key] is bool else kinds[key](value) for key, value in settings.items()}
+    )
+    reset_unread(config, settings)
+    return config
 
 
 def run_name(words: Mapping[str, str]) -> str:

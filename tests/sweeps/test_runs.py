@@ -3,6 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from gormley_vision.command_line import check_flags
+from gormley_vision.config import validate
 from gormley_vision.errors import UserError
 from gormley_vision.sweeps.runs import is_done, load_sweep, metrics_of, run_name, steps_of
 
@@ -107,3 +109,17 @@ def test_every_sweep_of_the_repository_is_whole(path, tmp_path, monkeypatch):
     assert sweep.runs
     for run in sweep.runs:
         check(run.config)
+
+
+def test_a_smoke_sweep_shrinks_what_it_sets_and_keeps_the_rest(monkeypatch):
+    """configs/sweeps/fashion_recipe.py:smoke: its 3 epochs of npz files become 8 steps on made-up images."""
+    monkeypatch.chdir(ROOT)
+    sweep = load_sweep(ROOT / "configs" / "sweeps" / "fashion_recipe.py", Path("nowhere"), "smoke")
+    assert len(sweep.runs) == 12
+    assert {run.config["duration"] for run in sweep.runs} == {"8 steps"}
+    assert {run.config["data"]["source"] for run in sweep.runs} == {"fake"}
+    assert {run.config["optimizer"]["name"] for run in sweep.runs} == {"muon", "adam"}
+    for run in sweep.runs:
+        assert run.flags[0].endswith(":smoke")
+        check_flags(list(run.flags))
+        validate(run.config)
