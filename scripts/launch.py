@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TextIO
 
@@ -58,11 +58,17 @@ def watch(processes: list[subprocess.Popen], outputs: list[Path]) -> int:
     """Until all have ended, or one failed and the others were ended; returns the status of the first that is not 0."""
     said: set[str] = set()
     with handled(lambda number, _: processes[0].send_signal(number)), outputs[0].open(errors="replace") as shown:
-        while (failed := first_to_fail(processes)) is None and any(process.poll() is None for process in processes):
-            said |= show(shown)
+        while True:
+            lines = new_lines(shown)  # before the look at who died: what the first says of a death comes after it
+            ended = all(process.poll() is not None for process in processes)
+            failed = first_to_fail(processes)
+            if not failed:  # after another's death the first only tells how it noticed
+                said |= show(lines)
+            if failed is not None or ended:
+                break
             time.sleep(0.05)
-        if not failed:  # after another's death the first only tells how it noticed
-            show(shown)
+        if not failed:
+            show(new_lines(shown))
     if failed is None:
         return next((process.returncode for process in processes if process.returncode), 0)
     code = processes[failed].returncode
@@ -71,7 +77,7 @@ def watch(processes: list[subprocess.Popen], outputs: list[Path]) -> int:
         process.wait()
     if failed:
         with outputs[failed].open(errors="replace") as shown:
-            show(shown, but=said)  # all may have found the same mistake
+            show(new_lines(shown), but=said)  # all may have found the same mistake
     if code == 2:  # a mistake that the user can mend, and was just told of
         return code
     how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
@@ -89,16 +95,21 @@ def first_to_fail(processes: list[subprocess.Popen]) -> int | None:
     return min(codes, key=lambda i: ranks[i], default=None)
 
 
-def show(output: TextIO, but: Collection[str] = ()) -> set[str]:
-    """Pass on the whole lines that came since, but for the runtime's own and those of `but`; returns them."""
-    lines, whole = set(), output.tell()
+def new_lines(output: TextIO) -> list[str]:
+    """The complete lines that came since."""
+    lines, end = [], output.tell()
     while (line := output.readline()).endswith("\n"):
-        if not _RUNTIME.match(line) and line not in but:
-            sys.stderr.write(line)
-            lines.add(line)
-        whole = output.tell()
-    output.seek(whole)
+        lines.append(line)
+        end = output.tell()
+    output.seek(end)
     return lines
+
+
+def show(lines: Iterable[str], but: Collection[str] = ()) -> set[str]:
+    """Pass on these lines, but for the runtime's own and those of `but`; returns them."""
+    shown = [line for line in lines if not _RUNTIME.match(line) and line not in but]
+    sys.stderr.write("".join(shown))
+    return set(shown)
 
 
 if __name__ == "__main__":
