@@ -88,3 +88,12 @@ def test_output_into_a_file_is_plain_and_whole_whatever_the_environment(tmp_path
     assert "\x1b" not in done.stdout + done.stderr
     assert [f"step {step}/8" in done.stderr for step in range(1, 9)] == [True] * 8
     assert "Unable to initialize backend" not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_home_that_is_nowhere_is_one_line(tmp_path):
+    words = ("--config=configs/dcgan_mnist.py:smoke", "--config.data.source=fake", "--config.data.image_size=16")
+    done = train_py(*words, f"--workdir={tmp_path}", HOME="/proc/nowhere", XDG_CACHE_HOME="")
+    assert done.returncode == 2
+    assert "Choose another folder: --config.data.cache_dir=FOLDER" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
