@@ -191,7 +191,10 @@ def _make_gan(config: Config, class_names: tuple[str, ...], epoch_images: int) -
 def _make_classification(config: Config, class_names: tuple[str, ...], epoch_images: int) -> Classification:
     classes = len(class_names)
     if classes < 2:
-        raise UserError(f"classification needs labels, and the data set has {classes} classes")
+        raise UserError(
+            f"classification needs labels of two classes or more, and the data set has {classes}: give each class a "
+            "subfolder of its own, or an .npz file an array of labels"
+        )
     data, options, optimizer = config["data"], dict(config["classification"]), dict(config["optimizer"])
     images = {"epoch_images": epoch_images, "step_images": data["batch_size"]}
     warmup = durations.to_steps(optimizer.pop("warmup"), **images)

@@ -45,7 +45,7 @@ class Restored:
             UserError: it does not.
         """
         if not isinstance(self.task, GAN):
-            raise UserError(f"a {self.config['task']} run generates no images")
+            raise UserError(f"a {self.config['task']} run generates no images: pass a GAN's folder")
         return self.task
 
     @property

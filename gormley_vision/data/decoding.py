@@ -4,7 +4,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from PIL import ExifTags, Image, ImageFile
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from gormley_vision.data.metadata import without_metadata
 from gormley_vision.errors import UserError
@@ -61,8 +61,10 @@ def decode_bytes(data: bytes, *, name: str, max_megapixels: int = MAX_MEGAPIXELS
         image = _decode_without_metadata(data, name, max_megapixels)
         if image is not None:
             return image
+        # Pillow names the buffer's address instead.
+        why = "not an image of any kind that Pillow knows" if isinstance(error, UnidentifiedImageError) else error
         raise UserError(
-            f"cannot decode the image {name} ({len(data)} bytes): {error}. Replace the file or remove it."
+            f"cannot decode the image {name} ({len(data)} bytes): {why}. Replace the file or remove it."
         ) from error
 
 

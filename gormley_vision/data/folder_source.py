@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gormley_vision.data.decoding import decode_file
-from gormley_vision.data.folder_listing import Listing, image_suffixes, list_folder
+from gormley_vision.data.folder_listing import Listing, list_folder
 from gormley_vision.data.images import Conversion
 from gormley_vision.errors import UserError
 from gormley_vision.files import user_path
@@ -103,7 +103,8 @@ def _check_folders(root: Path, listing: Listing) -> None:
         within = f" Its subfolders are: {', '.join(list(listing.by_class)[:10])}." if listing.by_class else ""
         found = f" Read, but {left_out}." if (left_out := listing.describe_left_out()) else ""
         raise UserError(
-            f"no images in {root} or below it (Pillow decodes {', '.join(sorted(image_suffixes()))}).{within}{found} "
+            f"no images in {root} or below it (.jpg, .png, .webp, .gif, .bmp, .tiff and whatever else Pillow decodes)."
+            f"{within}{found} "
             "Set --config.data.path=FOLDER or --config.data.split=SUBFOLDER"
         )
     empty = [name for name in listing.by_class if name not in full]
