@@ -52,6 +52,11 @@ class ArraySource:
         """Names of the classes; () when unlabelled."""
         return self._loaded().class_names
 
+    @property
+    def labels(self) -> np.ndarray:
+        """All labels, -1 when unlabelled."""
+        return self._loaded().labels
+
     def __len__(self) -> int:
         return len(self._loaded().images)
 
@@ -156,6 +161,7 @@ class FakeSource:
 
     def __init__(self, split: str, conversion: Conversion) -> None:
         self.class_names = tuple(f"fake {label}" for label in range(FAKE_CLASSES))
+        self.labels = np.arange(FAKE_LENGTH) % FAKE_CLASSES
         self.identity = {"source": "fake", "split": split, "decode": conversion.identity}
         self._split_index = ("train", "test").index(split)
         self._shape = (conversion.image_size, conversion.image_size, conversion.channels)

@@ -67,8 +67,9 @@ class Batches:
         return self._source.identity
 
     def classes_present(self) -> set[int] | None:
-        """Labels that at least one example has; None where only decoding all of them would tell ("stream")."""
-        return set(np.unique(self._arrays["label"]).tolist()) if self._arrays else None
+        """Labels that at least one example has; None where only reading every example would tell."""
+        labels = self._arrays["label"] if self._arrays else self._source.labels
+        return None if labels is None else set(np.unique(labels).tolist())
 
     def read(self, step: int) -> Piece:
         """This process's piece of the batch of `step` (from 0).

@@ -33,6 +33,12 @@ class Relabelled:
         self.identity: dict[str, Any] = source.identity
         self._source, self._labels = source, match_classes(source.class_names, class_names)
 
+    @property
+    def labels(self) -> np.ndarray | None:
+        """All labels, in the wanted classes."""
+        labels = self._source.labels
+        return None if labels is None else self._labels[labels]
+
     def __len__(self) -> int:
         return len(self._source)
 

@@ -30,6 +30,7 @@ class FolderSource:
         conversion: Conversion,
     ) -> None:
         self.class_names = class_names
+        self.labels = np.array([label for _, label in files])
         self._root = root
         self._files = files
         self._conversion = conversion

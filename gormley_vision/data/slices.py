@@ -32,6 +32,12 @@ class Part:
         self._whole = whole
         self._ids = epoch_permutation(SHUFFLE_SEED, 0, len(whole))[start:stop]
 
+    @property
+    def labels(self) -> np.ndarray | None:
+        """The part's labels, where the whole's are known."""
+        labels = self._whole.labels
+        return None if labels is None else labels[self._ids]
+
     def __len__(self) -> int:
         return len(self._ids)
 

@@ -22,6 +22,10 @@ class Source(Protocol):
     def identity(self) -> dict[str, Any]:
         """JSON-able: changes whenever the examples may have changed. Costs no decoding."""
 
+    @property
+    def labels(self) -> np.ndarray | None:
+        """All labels, int [N], where they are known without reading every example; else None."""
+
     def __len__(self) -> int:
         """Number of examples."""
 

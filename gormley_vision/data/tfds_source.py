@@ -32,6 +32,7 @@ class TfdsSource:
         import tensorflow_datasets as tfds
 
         self.class_names = tuple(builder.info.features[label_key].names) if label_key else ()
+        self.labels = None  # each lies beside its image, in its record
         self._records = builder.as_data_source(
             split=split, decoders={image_key: tfds.decode.SkipDecoding()}, file_format="array_record"
         )

@@ -77,3 +77,20 @@ def test_every_config_compiles_for_a_pod_that_it_fits_on(config, tmp_path):
     _, (report,) = plan(tmp_path, config, topology, *words)
     assert report["fits"], report["needed"]
     assert report["step"]["flops"] > 0
+
+
+def test_training_where_the_compiler_is_installed_and_no_tpu_says_nothing_of_it(tmp_path):
+    """libtpu looks for chips as soon as jax does, and prints from C++ that it found none."""
+    words = ["--config=configs/dcgan_mnist.py:smoke", "--config.data.source=fake", "--config.data.image_size=16"]
+    environment = {key: value for key, value in os.environ.items() if key not in ("XLA_FLAGS", "JAX_PLATFORMS")}
+    done = subprocess.run(
+        [sys.executable, "train.py", *words, "--config.stop_after=1 steps", f"--workdir={tmp_path / 'run'}"],
+        cwd=ROOT,
+        env=environment | {"XDG_CACHE_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stderr.splitlines() if "decod" not in line]
+    assert "starting at step 0 of" in lines[0]
+    assert "tpu" not in done.stderr.replace(str(tmp_path), "").lower()

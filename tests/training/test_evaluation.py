@@ -168,11 +168,14 @@ def test_classes_are_matched_by_name_and_some_of_them_will_do(lab, tmp_path, pla
     assert evaluation.batches.class_names == ("a", "b", "c")
 
 
-def test_a_class_that_training_never_shows_is_told(lab, tmp_path, said):
+@pytest.mark.parametrize("placement", ["device", "stream"])
+def test_a_class_that_training_never_shows_is_told(lab, tmp_path, said, placement):
     images = np.zeros((4, 16, 16), np.uint8)
     np.savez(tmp_path / "train.npz", images=images, labels=[0, 0, 2, 2], class_names=["a", "b", "c"])
     np.savez(tmp_path / "test.npz", images=images, labels=[0, 1, 2, 2], class_names=["a", "b", "c"])
-    config = lab.config(data__source="npz", data__path=str(tmp_path), data__batch_size=4, eval__split="test")
+    config = lab.config(
+        data__source="npz", data__path=str(tmp_path), data__batch_size=4, eval__split="test", data__placement=placement
+    )
     task, batches = lab.open(config)
     make_evaluation(config, task, batches)
     (line,) = [line for line in said if "cannot be learned" in line]
