@@ -1,0 +1,193 @@
+"""Each config key changes what is computed where the table says that it is read, and nothing where it says not.
+
+What is computed, in stages: the examples of a step, the plan in steps, how arrays are split over eight devices, and the
+programs: of the first state, a step, an evaluation, a preview, and of taking over other weights. A refusal counts as an
+effect: a path that leads nowhere was looked at.
+"""
+
+import dataclasses
+import hashlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grain
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from gormley_vision import experiment
+from gormley_vision.config import TASK_FIELDS, default_config, flatten, shrink
+from gormley_vision.errors import UserError
+from gormley_vision.training import checkpoints as ckpt
+from gormley_vision.training.sharding import Shardings, make_mesh, parse_rules
+from gormley_vision.training.start import WEIGHTS, Plan
+
+pytestmark = pytest.mark.slow
+
+# Read by the loop, which these stages leave out; training/test_start.py and training/test_checkpoints.py test them.
+BY_THE_LOOP = {"task", "init_from", "checkpoint.keep_last"}
+SHARED = TASK_FIELDS["gan"].keys() & TASK_FIELDS["classification"].keys()  # once is enough
+KEYS = [("gan", key) for key in TASK_FIELDS["gan"]]
+KEYS += [("classification", key) for key in TASK_FIELDS["classification"] if key not in SHARED]
+KEYS = [(task, key) for task, key in KEYS if key not in BY_THE_LOOP]
+# In the program though without effect on what it computes, or refused since it makes no sense alone.
+STILL_IN_THE_PROGRAM = {
+    "gan.ema_ramp",  # the smaller of it and a half-life of 0
+    "classification.ema_ramp",
+    "classification.only_head",  # a linear probe of random weights
+    "optimizer.layer_decay",  # of layers that are frozen
+    "vit.rope_scaling",  # refused for want of a grid
+}
+CONDITIONAL = [(task, key) for task, key in KEYS if TASK_FIELDS[task][key].when and key not in STILL_IN_THE_PROGRAM]
+SMALL = {"data.source": "folder", "data.path": "photos", "data.image_size": 16, "data.channels": 3}
+# Values that a rule does not find.
+OTHERS: dict[str, Any] = {
+    "mesh.rules": "-",
+    "data.max_megapixels": 1,
+    "eval.split": "test",
+    "data.path": "paintings",
+    "vit.trained_grid": 3,
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def folder(tmp_path_factory):
+    """The working folder, with photos/{train,test}/{cat,dog}, one picture of two megapixels, and empty paintings."""
+    root, draw = tmp_path_factory.mktemp("fields"), np.random.default_rng(0)
+    for number in range(2 * 2 * 16):
+        name = root / "photos" / ("train", "test")[number % 2] / ("cat", "dog")[number // 2 % 2] / f"{number}.png"
+        name.parent.mkdir(parents=True, exist_ok=True)
+        pixels = draw.integers(0, 256, (24, 20, 3), np.uint8)
+        Image.fromarray(pixels).resize((1500, 1400) if number == 0 else (20, 24)).save(name)
+    (root / "paintings").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        patch.setenv("XDG_CACHE_HOME", str(root / "cache"))
+        yield root
+
+
+def another(key: str, field: Any, value: Any) -> Any:
+    """A value that differs from `value` and makes sense."""
+    if key in OTHERS:
+        return OTHERS[key]
+    if field.is_duration:
+        return "7 steps"
+    if field.choices:
+        return next(choice for choice in field.choices if choice not in (value, "none", 0))
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, str):
+        return "x"
+    return 2 * value or 2 if isinstance(value, int) else value / 2 or 0.5
+
+
+def off(field: Any, values: tuple) -> Any:
+    """A value of a choice under which what depends on it is not read."""
+    if values:
+        return next(choice for choice in field.choices or (False, True) if choice not in values)
+    if field.is_duration:
+        return "0 images"
+    return ("none" if "none" in field.choices else "") if isinstance(field.default, str) else 0
+
+
+def base(task: str, key: str) -> dict[str, Any]:
+    """The flat smoke config in which `key` is read."""
+    config = shrink(default_config(task))
+    config.update_from_flattened_dict(SMALL | ({"vit.patch_size": 8} if task == "classification" else {}))
+    flat = flatten(config)
+
+    def need(key: str) -> None:
+        for other, values in TASK_FIELDS[task][key].when.items():
+            need(other)
+            if values and flat[other] not in values:
+                flat[other] = values[0]
+            elif not values:
+                flat[other] = another(other, TASK_FIELDS[task][other], flat[other])
+
+    need(key)
+    return flat
+
+
+def nested(task: str, flat: dict[str, Any]) -> dict[str, Any]:
+    config = default_config(task)
+    config.update_from_flattened_dict(flat)
+    return config.to_dict()
+
+
+def effects(config: dict[str, Any], root: Path) -> Iterator[Any]:
+    """What the config does, a stage at a time; ends after a refusal, which is the last of them."""
+    shutil.rmtree(root / "cache", ignore_errors=True)  # what is decoded already is not read again
+    try:
+        yield from _effects(config, root)
+    except UserError as error:
+        yield str(error)
+
+
+def _effects(config: dict[str, Any], root: Path) -> Iterator[Any]:
+    experiment.check(config)
+    batches = experiment.make_batches(config)
+    yield sorted(path.name for path in root.iterdir())
+    yield {name: (x.shape, hashlib.sha256(x.tobytes()).hexdigest()) for name, x in batches.read(0).items()}
+    yield [hashlib.sha256(x.tobytes()).hexdigest() for x in batches.resident.values()]
+    if config["data"]["placement"] == "stream":
+        yield _threads(batches)
+    yield dataclasses.asdict(Plan.of(config, batches))
+    mesh = make_mesh(config["mesh"], batches.batch_size, config["accumulate"])
+    yield dict(mesh.shape)
+    options = {"class_names": batches.class_names, "epoch_images": batches.length}
+    task = experiment.make_task(config, **options)
+    evaluation = experiment.make_evaluation(config, task, batches)
+    yield None if evaluation is None else (evaluation.every, evaluation.batches.length)
+    key = jax.random.key(0)
+    state = jax.eval_shape(task.init, key)
+    yield str(Shardings(mesh, parse_rules(config["mesh"]["rules"])).tree(state))
+    yield program(task.init, key)
+    batch = jax.eval_shape(batches.fetch, batches.resident, batches.read(0))
+    yield program(task.train_step, state, batch, key)
+    yield program(task.preview, state, key)
+    if not config["init_from"]:
+        return
+    larger = {**config, "data": {**config["data"], "image_size": 2 * config["data"]["image_size"]}}
+    weights = ckpt.flat(jax.eval_shape(experiment.make_task(larger, **options).init, key))
+    weights = {name: x for name, x in weights.items() if WEIGHTS & set(name.split("/"))}
+    moved = {"image_size": larger["data"]["image_size"], "class_names": batches.class_names}
+    yield program(lambda weights, state: task.transfer(weights, state, **moved), weights, state)
+
+
+def _threads(batches: Any) -> int:
+    asked = []
+    with pytest.MonkeyPatch.context() as patch:
+        options = grain.ReadOptions
+        patch.setattr(grain, "ReadOptions", lambda **given: asked.append(given["num_threads"]) or options(**given))
+        pieces = batches.pieces(0)
+        next(pieces)
+        pieces.close()
+    return asked[0]
+
+
+def program(function: Any, *args: Any) -> tuple[str, list[bytes]]:
+    traced = jax.make_jaxpr(function)(*args)
+    return str(traced), [np.asarray(x).tobytes() for x in traced.consts]
+
+
+@pytest.mark.parametrize(("task", "key"), KEYS)
+def test_a_key_has_an_effect_where_it_is_read(task, key, folder):
+    flat = base(task, key)
+    changed = flat | {key: another(key, TASK_FIELDS[task][key], flat[key])}
+    pairs = zip(effects(nested(task, flat), folder), effects(nested(task, changed), folder), strict=False)
+    assert any(one != two for one, two in pairs)
+
+
+@pytest.mark.parametrize(("task", "key"), CONDITIONAL)
+def test_a_key_has_no_effect_where_the_table_says_so(task, key, folder, monkeypatch):
+    monkeypatch.setattr(experiment, "validate", lambda config: None)  # which would refuse it
+    table, flat = TASK_FIELDS[task], base(task, key)
+    value = another(key, table[key], flat[key])
+    for other, values in table[key].when.items():
+        unread = flat | {other: off(table[other], values)}
+        if unread.get("discriminator.architecture") == "patchgan" and key != "discriminator.receptive_field":
+            unread["discriminator.receptive_field"] = 16
+        assert list(effects(nested(task, unread), folder)) == list(effects(nested(task, unread | {key: value}), folder))
