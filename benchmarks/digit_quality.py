@@ -31,7 +31,7 @@ from sklearn.neural_network import MLPClassifier
 from threadpoolctl import threadpool_limits
 
 from gormley_vision.errors import reported
-from gormley_vision.run import use_compilation_cache
+from gormley_vision.run import start_jax
 from gormley_vision.sampling import restore, sample
 from gormley_vision.training.pictures import to_uint8
 
@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="which noise")
     parser.add_argument("--raw", action="store_true", help="the generator itself, not its moving average")
     options = parser.parse_args()
-    use_compilation_cache()
+    start_jax()
     digits, labels = mnist_data()
     digits = digits / 255
     reference, known, names = digits[1::2], digits[::2], labels[::2]
