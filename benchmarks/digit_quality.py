@@ -32,8 +32,8 @@ from threadpoolctl import threadpool_limits
 
 from gormley_vision.errors import reported
 from gormley_vision.run import start_jax
+from gormley_vision.samples import Pictures, to_uint8
 from gormley_vision.sampling import restore, sample
-from gormley_vision.training.pictures import to_uint8
 
 HIDDEN = (256, 64)
 
@@ -120,8 +120,9 @@ def main() -> None:
     for workdir in options.workdir:
         for step in options.step or [None]:
             run = restore(workdir, step)
-            images, _ = sample(run, num=options.num, seed=options.seed, raw=options.raw)
-            row = figures(judge, to_uint8(images).reshape(options.num, -1) / 255, reference)
+            pictures = sample(run, num=options.num, seed=options.seed, raw=options.raw)
+            assert isinstance(pictures, Pictures)
+            row = figures(judge, to_uint8(pictures.images).reshape(options.num, -1) / 255, reference)
             place = {"run": workdir.name, "step": run.step, "samples": options.num, "averaged": not options.raw}
             print(json.dumps({**place, **row}), flush=True)
 

@@ -1,8 +1,9 @@
-"""Configs and their tables (gormley_vision/fields.py): made, checked, compared, shrunk, and read from older runs.
+"""The mechanics of configs and their tables: made, checked, compared, shrunk, and read from older runs.
 
-A config is a locked `ml_collections.ConfigDict` with exactly the keys of its task's table: each section is
-splatted into one constructor, which refuses what it does not know. Values are bool, int, float or str alone:
-a ConfigDict cannot override None, and JSON turns tuples into lists.
+A config is a locked `ml_collections.ConfigDict` with exactly the keys of its table, which are those of every run
+(fields.RUN_FIELDS) and those of its task (task_modules.py): each section is splatted into one constructor, which
+refuses what it does not know. Values are bool, int, float or str alone: a ConfigDict cannot override None, and JSON
+turns tuples into lists.
 """
 
 import difflib
@@ -12,22 +13,20 @@ from typing import Any
 
 import ml_collections
 
-from gormley_vision import durations
-from gormley_vision.errors import UserError
-from gormley_vision.fields import RETIRED, TASK_FIELDS, Field, Value
+from gormley_vision import durations, task_modules
+from gormley_vision.errors import UserError, nearest_multiple
+from gormley_vision.fields import RETIRED, RUN_FIELDS, Field, Value
 
 TYPE_NAMES = {bool: "true or false", int: "an integer", float: "a number", str: "a string"}
 
 
 def fields_of(config: Mapping) -> dict[str, Field]:
-    """The table of the config's task."""
-    if config["task"] not in TASK_FIELDS:
-        raise UserError(f"task={config['task']!r}: {nearest(str(config['task']), TASK_FIELDS)}")
-    return TASK_FIELDS[config["task"]]
+    """The config's table: the keys of every run, and those of its task."""
+    return {**RUN_FIELDS, **task_modules.find(config["task"]).FIELDS}
 
 
 def default_config(task: str) -> ml_collections.ConfigDict:
-    """A locked config with every key of the task's table at its default."""
+    """A locked config with every key at its default; `task` is a name or a dotted path (task_modules.py)."""
     config = ml_collections.ConfigDict()
     for key, field in fields_of({"task": task}).items():
         section, _, name = key.rpartition(".")
@@ -39,9 +38,8 @@ def default_config(task: str) -> ml_collections.ConfigDict:
 
 
 def step_images(config: Mapping) -> int:
-    """Images of one step: k minibatches, of which only a GAN has more than one."""
-    minibatches = config["gan"]["discriminator_steps"] if config["task"] == "gan" else 1
-    return config["data"]["batch_size"] * minibatches
+    """Examples of one step: k minibatches."""
+    return config["data"]["batch_size"] * task_modules.find(config["task"]).minibatches(config)
 
 
 def flatten(config: Mapping, prefix: str = "") -> dict[str, Value]:
@@ -56,7 +54,31 @@ def flatten(config: Mapping, prefix: str = "") -> dict[str, Value]:
 
 
 def validate(config: Mapping) -> None:
-    """Refuse a config whose keys, types, ranges or choices are not those of its table, naming each key at fault."""
+    """Refuse a config that its table does not allow (`validate_fields`), or that contradicts itself.
+
+    Raises:
+        UserError: names each key at fault, and what to type.
+    """
+    validate_fields(config)
+    batch, accumulate = config["data"]["batch_size"], config["accumulate"]
+    if batch % accumulate:
+        raise UserError(
+            f"data.batch_size={batch} does not divide into accumulate={accumulate} pieces: "
+            f"--config.data.batch_size={nearest_multiple(batch, accumulate)}"
+        )
+    task = task_modules.find(config["task"])
+    if config["mesh"]["rules"] == fields_of(config)["mesh.rules"].default:  # others' are checked by the shapes
+        for key in task.TENSOR_KEYS:
+            _check_tensor(key, flatten(config))
+    task.check(config)
+
+
+def validate_fields(config: Mapping) -> None:
+    """Refuse a config whose keys, types, ranges or choices are not those of its table.
+
+    Raises:
+        UserError: names each key at fault, and what to type.
+    """
     fields, flat = fields_of(config), flatten(config)
     problems = [f"{key}: no such key; {nearest(key, fields)}" for key in flat.keys() - fields.keys()]
     problems += [f"{key}: missing ({fields[key].meaning})" for key in fields.keys() - flat.keys()]
@@ -70,6 +92,14 @@ def validate(config: Mapping) -> None:
         problems = [f"{key}={flat[key]!r}: {why_unread(key, fields, flat)}" for key in unread_keys(config)]
     if problems:
         raise UserError("the config is wrong:\n  " + "\n  ".join(sorted(problems)))
+
+
+def _check_tensor(key: str, flat: Mapping[str, Any]) -> None:
+    size, parts = flat[key], flat["mesh.tensor"]
+    if size % parts:
+        raise UserError(
+            f"{key}={size} does not divide over mesh.tensor={parts}: --config.{key}={nearest_multiple(size, parts)}"
+        )
 
 
 def fault_of(value: Value, field: Field) -> str:
@@ -182,8 +212,7 @@ def check_arg(arg: str) -> bool:
 def shrink(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """The smoke version of any experiment: the same code on tiny shapes, in seconds.
 
-    Data that a machine may not have give way to made-up images, another run to fresh weights; a ViT's images shrink
-    to 32 pixels.
+    Data that a machine may not have give way to made-up images, another run to fresh weights.
     """
     if config.data.source in ("tfds", "npz", "folder"):
         config.data.update(source="fake", split="train")
@@ -194,24 +223,9 @@ def shrink(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
         "checkpoint.every": "3 steps",
         "log.every": "1 steps",
         "log.samples_every": "4 steps",
-        "log.samples": 16,
-        "generator.width": 4,
-        "generator.latent_size": 8,
-        "discriminator.width": 4,
-        "vit.width": 16,
-        "vit.depth": 2,
-        "vit.mlp": 32,
-        "vit.heads": 2,
-        "vit.registers": 0,
-        "vit.representation": 0,
-        "optimizer.warmup": "2 steps",
-        "eval.every": "4 steps",
     }
-    config.update_from_flattened_dict({k: v for k, v in small.items() if k in fields_of(config)})
-    if config.task == "classification":  # few patches of small images
-        size = config.data.image_size = min(config.data.image_size, 32)
-        config.vit.patch_size = next(p for p in range(size // 4, 0, -1) if size % p == 0)
-        config.eval.split = config.eval.split and "test"
+    config.update_from_flattened_dict(small)
+    config.update_from_flattened_dict(dict(task_modules.find(config.task).smoke(config)))
     reset_unread(config)
     return config
 

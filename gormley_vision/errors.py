@@ -35,6 +35,11 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
+def nearest_multiple(number: int, multiple: int) -> int:
+    """The multiple to type instead: at least one `multiple`."""
+    return max(1, round(number / multiple)) * multiple
+
+
 @contextlib.contextmanager
 def reported() -> Iterator[None]:
     """Turn a UserError, a full or read-only disk and Ctrl-C into one message and an exit status.

@@ -7,7 +7,7 @@ count from 0. All functions take the network and its parameters, or arrays, and 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import flax.linen as nn
 import jax
@@ -19,21 +19,28 @@ from gormley_vision.layers import rope
 from gormley_vision.layers.blocks import Block
 from gormley_vision.models.vit import ViT
 from gormley_vision.sampling import Restored
-from gormley_vision.tasks.classification import Classification
 
 Params = Mapping[str, Any]
 Grid = tuple[int, int]  # patches (height, width)
 
 
-def classifier_of(run: Restored) -> tuple[ViT, Params]:
-    """A run's Vision Transformer and its averaged parameters, those that evaluation uses.
+@runtime_checkable
+class Inspected(Protocol):
+    """A task whose network is a Vision Transformer."""
+
+    def vision_transformer(self, state: Any) -> tuple[ViT, Params]:
+        """The network and its averaged parameters, those that evaluation uses."""
+
+
+def vision_transformer_of(run: Restored) -> tuple[ViT, Params]:
+    """A run's Vision Transformer and its averaged parameters.
 
     Raises:
         UserError: the run trained something else.
     """
-    if not isinstance(run.task, Classification):
-        raise UserError(f"a {run.config['task']} run has no attention to look at: pass a classification run's folder")
-    return run.task.classifier, run.variables["params"]
+    if not isinstance(run.task, Inspected):
+        raise UserError(f"a {run.config['task']} run has no attention to look at: pass the folder of one with a ViT")
+    return run.task.vision_transformer(run.state)
 
 
 # ---------------------------------------------------------------------------------------------------------

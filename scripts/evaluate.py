@@ -1,4 +1,4 @@
-"""Accuracy of a classification run over a whole split, at its own resolution or another.
+"""Figures of a run over a whole data set, such as a classifier's accuracy; at its own resolution or another.
 
     python scripts/evaluate.py --workdir=RUN [--split=test] [--image_size=42] [--rope_scaling=interpolate] [--step=N]
     python scripts/evaluate.py --workdir=RUN --data_path=photos --config.data.crop=none
@@ -6,74 +6,103 @@
 Any key of the run's `data` section can be set, for data that lie elsewhere. Classes are matched by name: a data set
 with some of the run's classes is evaluated on these, and one with others is refused. At another resolution images are
 resized (data.resize_filter), learned positions too (--position_resize), and rotary ones go on past the trained grid as
-they are, or by a rule. Prints one JSON line.
+they are, or by a rule. With `--workdir`, `--help` shows the flags that the run's task adds. Prints one JSON line.
 """
 
 import argparse
+from pathlib import Path
+from typing import Any
 
-from gormley_vision.errors import reported
-from gormley_vision.files import user_path
+from gormley_vision import task_modules
+from gormley_vision.config import fields_of, validate
+from gormley_vision.errors import UserError, reported
+from gormley_vision.files import read_json, user_path
 
 
-def main() -> None:
-    """Restore, change the resolution, evaluate."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parse() -> tuple[argparse.Namespace, list[str]]:
+    """The command line: flags of ours, and words of the form --config.KEY=VALUE."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, add_help=False, allow_abbrev=False
+    )
     parser.add_argument("--workdir", required=True, type=user_path, help="the run's folder")
-    parser.add_argument("--step", type=int, help="checkpoint (default: the newest whole one)")
+    parser.add_argument("--step", type=int, help="checkpoint (default: the newest one)")
     parser.add_argument("--split", help="part of the data set (default: the run's eval.split)")
     parser.add_argument("--data_path", help="where the data lie now (default: where they lay in training)")
     parser.add_argument("--image_size", type=int, help="pixels (default: as trained)")
-    parser.add_argument("--rope_scaling", default="none", choices=("none", "interpolate", "ntk"))
-    parser.add_argument("--position_resize", default="google", choices=("google", "timm", "huggingface"))
-    options, words = parser.parse_known_args()
-    words += [f"--config.data.path={options.data_path}"] if options.data_path else []
-    words += [f"--config.data.image_size={options.image_size}"] if options.image_size else []
-    import dataclasses
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--workdir", type=user_path)
+    for flag, (key, field) in task_flags(first.parse_known_args()[0].workdir).items():
+        default = str(field.default)
+        parser.add_argument(f"--{flag}", dest=key, default=default, choices=field.choices, help=field.meaning)
+    parser.add_argument("-h", "--help", action="help", help="show this and exit")
+    return parser.parse_known_args()
+
+
+def task_flags(workdir: Path | None) -> dict[str, Any]:
+    """{flag: (key, its field)} of the task that `workdir` trains, where there is a run."""
+    if workdir is None or not (workdir / "config.json").is_file():
+        return {}
+    config = read_json(workdir / "config.json")
+    return {flag: (key, fields_of(config)[key]) for flag, key in task_modules.find(config["task"]).EVALUATION.items()}
+
+
+def evaluation_config(trained: dict[str, Any], options: argparse.Namespace, words: list[str]) -> dict[str, Any]:
+    """The run's config, changed as the command line says; as if it began from the run's weights."""
+    from gormley_vision.command_line import override
+
+    flags = {"split": options.split, "path": options.data_path, "image_size": options.image_size}
+    given = {key: value for key, value in flags.items() if value is not None}
+    for key in given:
+        if any(word.startswith(f"--config.data.{key}") for word in words):
+            raise UserError(f"data.{key} is given twice, as a flag and as --config.data.{key}: leave out either")
+    words = [*words, *(f"--config.data.{key}={value}" for key, value in given.items())]
+    if trained["eval"]["split"] and not any(word.startswith("--config.data.split") for word in words):
+        words.append(f"--config.data.split={trained['eval']['split']}")
+    config = override(trained, ["--config.data.placement=host", *words], "data")
+    task = task_modules.find(config["task"])
+    for key in task.EVALUATION.values():
+        section, _, name = key.partition(".")
+        config[section][name] = getattr(options, key)
+    config["init_from"] = str(options.workdir)
+    task.evaluated(config, trained)
+    try:
+        validate(config)
+    except UserError as error:
+        raise UserError(f"{error}\nHere only --config.data.KEY and the flags of --help can be changed") from None
+    return config
+
+
+def main() -> None:
+    """Restore, change the data or the resolution, evaluate."""
+    options, words = parse()
     import json
 
     from gormley_vision import experiment
-    from gormley_vision.command_line import override
-    from gormley_vision.errors import UserError
     from gormley_vision.run import start_jax
-    from gormley_vision.sampling import restore
-    from gormley_vision.tasks.classification import Classification, resized_positions
+    from gormley_vision.sampling import adapted, restore
     from gormley_vision.training.evaluation import Evaluation
     from gormley_vision.training.sharding import Shardings, make_mesh
+    from gormley_vision.training.task import Evaluated
 
     start_jax()
     run = restore(options.workdir, options.step)
-    if not isinstance(run.task, Classification):
-        raise UserError(f"a {run.config['task']} run has no accuracy")
-    patch_size, trained = run.config["vit"]["patch_size"], run.config["data"]["image_size"]
-    config = override(run.config, ["--config.data.placement=host", *words], "data")
-    size = config["data"]["image_size"]
-    if options.rope_scaling != "none":
-        config["vit"] |= {"rope_scaling": options.rope_scaling, "trained_grid": trained // patch_size}
-    experiment.check(config)
-    split = options.split or config["eval"]["split"] or config["data"]["split"]
-    batches = experiment.make_batches(config, split=split, class_names=run.class_names)
-    scaled = {name: config["vit"][name] for name in ("rope_scaling", "trained_grid")}
-    task = dataclasses.replace(run.task, classifier=run.task.classifier.clone(**scaled))
-    params = dict(run.state.ema["params"])
-    if "position_embedding" in params:
-        old, new = ((side // patch_size,) * 2 for side in (trained, size))
-        params["position_embedding"] = resized_positions(
-            params["position_embedding"], old, new, options.position_resize
+    if not isinstance(run.task, Evaluated):
+        raise UserError(
+            f"a {run.config['task']} run has no figures on a data set: scripts/sample.py shows what it does"
         )
-    state = run.state.replace(ema={**run.state.ema, "params": params})
+    config = evaluation_config(run.config, options, words)
+    batches = experiment.make_batches(config, class_names=run.class_names)
+    task, state = adapted(run, config)
     one_device = make_mesh({"data": 1, "fsdp": 1, "tensor": 1}, batches.batch_size)
     figures = Evaluation(task, batches, every=0)(state, Shardings(one_device, ()))
     assert figures is not None  # nothing asks it to stop
-    accuracy, loss = figures["eval/accuracy"], figures["eval/loss"]
-    result = {
-        "accuracy": round(accuracy, 4),
-        "loss": round(loss, 4),
+    result = {name.removeprefix("eval/"): round(figure, 4) for name, figure in figures.items()}
+    result |= {
         "images": batches.length,
         "classes": len(batches.classes_present() or run.class_names),
-        "split": split,
-        "image_size": size,
-        "rope_scaling": options.rope_scaling,
-        "position_resize": options.position_resize,
+        "split": config["data"]["split"],
+        "image_size": config["data"]["image_size"],
+        **{flag: getattr(options, key) for flag, (key, _) in task_flags(options.workdir).items()},
         "step": run.step,
     }
     print(json.dumps(result))

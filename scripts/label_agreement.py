@@ -28,8 +28,8 @@ def main() -> None:
     from sklearn.svm import SVC
 
     from gormley_vision.run import start_jax
+    from gormley_vision.samples import Pictures, to_uint8
     from gormley_vision.sampling import restore, sample
-    from gormley_vision.training.pictures import to_uint8
 
     start_jax()
     digits, labels = mnist_data()
@@ -40,9 +40,11 @@ def main() -> None:
     run = restore(options.workdir)
     if not set(run.class_names) <= set("0123456789"):
         raise UserError(f"the judge knows digits; this run's classes are {', '.join(run.class_names[:10])}")
-    images, asked = sample(run, num=options.num, seed=options.seed, raw=options.raw)
-    asked = np.array([int(name) for name in run.class_names])[asked]
-    seen = judge.predict(to_uint8(images).reshape(options.num, -1) / 255)
+    pictures = sample(run, num=options.num, seed=options.seed, raw=options.raw)
+    if not isinstance(pictures, Pictures) or pictures.labels is None:
+        raise UserError("agreement is of a conditional run: pass the --workdir of one, as of configs/cdcgan_mnist.py")
+    asked = np.array([int(name) for name in run.class_names])[pictures.labels]
+    seen = judge.predict(to_uint8(pictures.images).reshape(options.num, -1) / 255)
     by_class = [round(float(np.mean(seen[asked == c] == c)), 3) for c in sorted(set(asked.tolist()))]
     result = {
         "agreement": round(float(np.mean(seen == asked)), 4),

@@ -61,7 +61,7 @@ def main() -> None:
 
     start_jax()
     run = restore(options.workdir, options.step)
-    model, params = inspection.classifier_of(run)
+    model, params = inspection.vision_transformer_of(run)
     out = options.out or options.workdir / "pictures"
     name = f"{options.workdir.resolve().name}, step {run.step}"
     chosen = options.layers or np.unique(np.linspace(0, model.depth - 1, min(SHOWN_LAYERS, model.depth)).astype(int))
@@ -277,7 +277,7 @@ def filters(components: Any, shares: Any, kernel: Any, name: str) -> Any:
     """Principal components on the left, the first filters on the right, each scaled by itself, mid-grey 0."""
     import numpy as np
 
-    from gormley_vision.training.pictures import tile, to_uint8
+    from gormley_vision.samples import tile, to_uint8
 
     raw = np.moveaxis(kernel, 3, 0)[:SHOWN_FILTERS]
     title = f"{name}: patch embedding, {kernel.shape[3]} filters of {kernel.shape[0]}x{kernel.shape[1]} pixels"

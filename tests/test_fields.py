@@ -3,10 +3,12 @@
 import pytest
 
 from gormley_vision import config as cfg
+from gormley_vision import task_modules
 from gormley_vision.errors import UserError
 
-KEYS = [(task, key) for task, fields in cfg.TASK_FIELDS.items() for key in fields]
-CONDITIONAL = [(task, key) for task, key in KEYS if cfg.TASK_FIELDS[task][key].when]
+TABLES = {task: cfg.fields_of({"task": task}) for task in task_modules.names()}  # what lies in the folder
+KEYS = [(task, key) for task, fields in TABLES.items() for key in fields]
+CONDITIONAL = [(task, key) for task, key in KEYS if TABLES[task][key].when]
 
 
 def another(field):
@@ -24,7 +26,7 @@ def another(field):
 
 @pytest.mark.parametrize(("task", "key"), KEYS)
 def test_every_number_has_a_range_and_its_default_is_in_it(task, key):
-    field = cfg.TASK_FIELDS[task][key]
+    field = TABLES[task][key]
     assert cfg.fault_of(field.default, field) == ""
     if isinstance(field.default, bool | str) or field.choices:
         return
@@ -36,15 +38,15 @@ def test_every_number_has_a_range_and_its_default_is_in_it(task, key):
 
 @pytest.mark.parametrize(("task", "key"), CONDITIONAL)
 def test_a_key_is_refused_where_nothing_reads_it_and_accepted_where_something_does(task, key):
-    field = cfg.TASK_FIELDS[task][key]
+    field = TABLES[task][key]
     for other, values in field.when.items():
         config, table = cfg.default_config(task), cfg.fields_of({"task": task})
         flat = {name: (allowed or (another(table[name]),))[0] for name, allowed in _readers(table, key).items()}
         config.update_from_flattened_dict(flat | {key: another(field)})
-        cfg.validate(config)
+        cfg.validate_fields(config)
         config.update_from_flattened_dict({other: _not_among(table[other], values)})
         with pytest.raises(UserError, match=f"{key}=.*nothing reads it where .*leave it at"):
-            cfg.validate(config)
+            cfg.validate_fields(config)
 
 
 def _readers(table, key):
@@ -78,5 +80,5 @@ def test_only_what_the_command_line_made_idle_goes_back():
 
 
 def test_every_smoke_config_of_a_task_is_valid():
-    for task in cfg.TASK_FIELDS:
+    for task in TABLES:
         cfg.validate(cfg.shrink(cfg.default_config(task)))

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gormley_vision import experiment
-from gormley_vision.config import TASK_FIELDS, default_config, flatten, shrink
+from gormley_vision import experiment, task_modules
+from gormley_vision.config import default_config, fields_of, flatten, shrink
 from gormley_vision.errors import UserError
 from gormley_vision.training import checkpoints as ckpt
 from gormley_vision.training.sharding import Shardings, make_mesh, parse_rules
@@ -29,10 +29,9 @@ pytestmark = pytest.mark.slow
 
 # Read by the loop, which these stages leave out; training/test_start.py and training/test_checkpoints.py test them.
 BY_THE_LOOP = {"task", "init_from", "checkpoint.keep_last"}
-SHARED = TASK_FIELDS["gan"].keys() & TASK_FIELDS["classification"].keys()  # once is enough
-KEYS = [("gan", key) for key in TASK_FIELDS["gan"]]
-KEYS += [("classification", key) for key in TASK_FIELDS["classification"] if key not in SHARED]
-KEYS = [(task, key) for task, key in KEYS if key not in BY_THE_LOOP]
+TABLES = {task: fields_of({"task": task}) for task in task_modules.names()}
+FIRST = {key: task for task in reversed(TABLES) for key in TABLES[task]}  # a key that several have is tried with one
+KEYS = [(task, key) for key, task in FIRST.items() if key not in BY_THE_LOOP]
 # In the program though without effect on what it computes, or refused since it makes no sense alone.
 STILL_IN_THE_PROGRAM = {
     "gan.ema_ramp",  # the smaller of it and a half-life of 0
@@ -41,7 +40,7 @@ STILL_IN_THE_PROGRAM = {
     "optimizer.layer_decay",  # of layers that are frozen
     "vit.rope_scaling",  # refused for want of a grid
 }
-CONDITIONAL = [(task, key) for task, key in KEYS if TASK_FIELDS[task][key].when and key not in STILL_IN_THE_PROGRAM]
+CONDITIONAL = [(task, key) for task, key in KEYS if TABLES[task][key].when and key not in STILL_IN_THE_PROGRAM]
 SMALL = {"data.source": "folder", "data.path": "photos", "data.image_size": 16, "data.channels": 3}
 # Values that a rule does not find.
 OTHERS: dict[str, Any] = {
@@ -100,12 +99,12 @@ def base(task: str, key: str) -> dict[str, Any]:
     flat = flatten(config)
 
     def need(key: str) -> None:
-        for other, values in TASK_FIELDS[task][key].when.items():
+        for other, values in TABLES[task][key].when.items():
             need(other)
             if values and flat[other] not in values:
                 flat[other] = values[0]
             elif not values:
-                flat[other] = another(other, TASK_FIELDS[task][other], flat[other])
+                flat[other] = another(other, TABLES[task][other], flat[other])
 
     need(key)
     return flat
@@ -153,7 +152,7 @@ def _effects(config: dict[str, Any], root: Path) -> Iterator[Any]:
     larger = {**config, "data": {**config["data"], "image_size": 2 * config["data"]["image_size"]}}
     weights = ckpt.flat(jax.eval_shape(experiment.make_task(larger, **options).init, key))
     weights = {name: x for name, x in weights.items() if WEIGHTS & set(name.split("/"))}
-    moved = {"image_size": larger["data"]["image_size"], "class_names": batches.class_names}
+    moved = {"config": larger, "class_names": batches.class_names}
     yield program(lambda weights, state: task.transfer(weights, state, **moved), weights, state)
 
 
@@ -176,7 +175,7 @@ def program(function: Any, *args: Any) -> tuple[str, list[bytes]]:
 @pytest.mark.parametrize(("task", "key"), KEYS)
 def test_a_key_has_an_effect_where_it_is_read(task, key, folder):
     flat = base(task, key)
-    changed = flat | {key: another(key, TASK_FIELDS[task][key], flat[key])}
+    changed = flat | {key: another(key, TABLES[task][key], flat[key])}
     pairs = zip(effects(nested(task, flat), folder), effects(nested(task, changed), folder), strict=False)
     assert any(one != two for one, two in pairs)
 
@@ -184,7 +183,7 @@ def test_a_key_has_an_effect_where_it_is_read(task, key, folder):
 @pytest.mark.parametrize(("task", "key"), CONDITIONAL)
 def test_a_key_has_no_effect_where_the_table_says_so(task, key, folder, monkeypatch):
     monkeypatch.setattr(experiment, "validate", lambda config: None)  # which would refuse it
-    table, flat = TASK_FIELDS[task], base(task, key)
+    table, flat = TABLES[task], base(task, key)
     value = another(key, table[key], flat[key])
     for other, values in table[key].when.items():
         unread = flat | {other: off(table[other], values)}

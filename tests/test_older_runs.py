@@ -37,10 +37,10 @@ def test_an_older_run_is_continued(name, tmp_path):
 
 
 def test_an_older_run_is_sampled():
-    images, labels = sample(restore(GOLDEN / "run_gan"), num=3)
-    assert images.shape == (3, 16, 16, 1)
-    assert np.abs(images).max() > 0
-    assert labels is None
+    pictures = sample(restore(GOLDEN / "run_gan"), num=3)
+    assert pictures.images.shape == (3, 16, 16, 1)
+    assert np.abs(pictures.images).max() > 0
+    assert pictures.labels is None
 
 
 def test_absent_keys_are_at_their_defaults_and_retired_ones_are_dropped():

@@ -15,7 +15,8 @@ import gormley_vision
 from gormley_vision.command_line import load_config_file
 from gormley_vision.errors import UserError
 from gormley_vision.run import run
-from gormley_vision.sampling import great_circle, interpolate, sample
+from gormley_vision.sampling import sample
+from gormley_vision.tasks.gan.sampling import great_circle
 
 ROOT = Path(__file__).parents[1]
 
@@ -38,29 +39,28 @@ def restored(folder):
 
 
 def test_the_same_seed_gives_the_same_images_however_many(restored):
-    few, labels = sample(restored, num=5)
-    many, more_labels = sample(restored, num=130)
-    np.testing.assert_array_equal(few, many[:5])
-    np.testing.assert_array_equal(labels, more_labels[:5])
-    assert len({image.tobytes() for image in many}) == 130
-    other, _ = sample(restored, num=5, seed=1)
-    assert not np.array_equal(few, other)
+    few, many = sample(restored, num=5), sample(restored, num=130)
+    np.testing.assert_array_equal(few.images, many.images[:5])
+    np.testing.assert_array_equal(few.labels, many.labels[:5])
+    assert len({image.tobytes() for image in many.images}) == 130
+    assert not np.array_equal(few.images, sample(restored, num=5, seed=1).images)
 
 
 def test_labels_are_as_asked_and_are_an_input(restored):
-    threes, labels = sample(restored, num=4, label=3)
-    fives, _ = sample(restored, num=4, label=5)
-    assert labels.tolist() == [3, 3, 3, 3]
-    assert not np.array_equal(threes, fives)
+    threes, fives = sample(restored, num=4, label="3"), sample(restored, num=4, label="5")
+    assert threes.labels.tolist() == [3, 3, 3, 3]
+    assert not np.array_equal(threes.images, fives.images)
     with pytest.raises(UserError, match="the classes are 0: 0, 1: 1"):
-        sample(restored, num=4, label=10)
+        sample(restored, num=4, label="10")
+    with pytest.raises(UserError, match="at least 1"):
+        sample(restored, num=0)
 
 
 def test_restore_gives_the_pure_generator(restored):
     noise = jax.random.normal(jax.random.key(1), (2, restored.config["generator"]["latent_size"]))
-    images = restored.generate(restored.variables, noise, np.array([1, 2]))
+    images = restored.task.generate(restored.state.ema, noise, np.array([1, 2]))
     assert images.shape == (2, 28, 28, 1)
-    raw = restored.generate(restored.raw_variables, noise, np.array([1, 2]))
+    raw = restored.task.generate(restored.state.generator.variables, noise, np.array([1, 2]))
     assert not np.array_equal(images, raw)
     assert restored.class_names == tuple("0123456789")
 
@@ -74,9 +74,10 @@ def test_great_circle_keeps_its_ends_its_length_and_its_speed():
 
 
 def test_interpolation_begins_and_ends_at_samples_of_the_seed(restored):
-    walks, _ = interpolate(restored, rows=2, columns=3, label=7)
-    ends, _ = sample(restored, num=4, label=7)
-    np.testing.assert_allclose(walks.reshape(2, 3, 28, 28, 1)[:, [0, 2]].reshape(4, 28, 28, 1), ends, atol=1e-6)
+    walks, ends = sample(restored, num=16, label="7", interpolate=True), sample(restored, num=4, label="7")
+    assert walks.grid().shape == (2 * 30 - 2, 8 * 30 - 2, 1)
+    ends_of_walks = walks.images.reshape(2, 8, 28, 28, 1)[:, [0, 7]].reshape(4, 28, 28, 1)
+    np.testing.assert_allclose(ends_of_walks, ends.images, atol=1e-6)
 
 
 def test_a_checkpoint_of_other_code_is_refused_by_name(folder, tmp_path):

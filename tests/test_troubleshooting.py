@@ -24,7 +24,7 @@ from gormley_vision.data.classes import match_classes
 from gormley_vision.errors import UserError
 from gormley_vision.files import read_json, user_path
 from gormley_vision.run import locked
-from gormley_vision.sampling import choose_labels, restore
+from gormley_vision.sampling import restore, sample
 from gormley_vision.training import checkpoints as ckpt
 from gormley_vision.training import start
 from gormley_vision.training.sharding import make_mesh
@@ -209,7 +209,7 @@ def initial_classes(_):
     config = shrink(default_config("classification")).to_dict()
     task = experiment.make_task(config, class_names=("cat", "dog"), epoch_images=100)
     state = SimpleNamespace(ema={"params": {"head": {"kernel": np.zeros((2, 2))}}})
-    task.transfer({}, state, image_size=32, class_names=("cat", "cow"))
+    task.transfer({}, state, config=config, class_names=("cat", "cow"))
 
 
 # Afterwards.
@@ -221,11 +221,11 @@ def no_checkpoint(folder):
 
 
 def generates_nothing(_):
-    choose_labels(restore(GOLDEN / "run_vit"), np.arange(3), None)
+    sample(restore(GOLDEN / "run_vit"), num=3)
 
 
 def unconditional(_):
-    choose_labels(restore(GOLDEN / "run_gan"), np.arange(3), "cat")
+    sample(restore(GOLDEN / "run_gan"), num=3, label="cat")
 
 
 TRIGGERS = {

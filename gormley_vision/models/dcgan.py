@@ -15,7 +15,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from gormley_vision.errors import UserError
 from gormley_vision.layers.gan import (
     Convolution,
     TransposedConvolution,
@@ -25,31 +24,9 @@ from gormley_vision.layers.gan import (
     normal_weights,
     with_label_maps,
 )
+from gormley_vision.models.sizes import halvings
 
 PADDING = {4: (1, 1), 5: (2, 1)}  # kernel size -> padding that halves an even size at stride 2
-
-
-def halvings(image_size: int) -> tuple[int, int]:
-    """(size of the smallest map, number of halvings) for an image of 16 to 128 pixels.
-
-    Raises:
-        UserError: the size cannot be halved down to 4 to 7 pixels; names the nearest that can.
-    """
-
-    def descend(size: int) -> tuple[int, int]:
-        count = 0
-        while size % 2 == 0 and size > 7:
-            size, count = size // 2, count + 1
-        return size, count
-
-    valid = [size for size in range(16, 129) if descend(size)[0] <= 7]
-    if image_size not in valid:
-        near = min(valid, key=lambda size: abs(size - image_size))
-        raise UserError(
-            f"data.image_size={image_size}: DCGAN halves the image down to 4 to 7 pixels, from 16 to 128; "
-            f"the nearest size that can be is --config.data.image_size={near}"
-        )
-    return descend(image_size)
 
 
 class Generator(nn.Module):

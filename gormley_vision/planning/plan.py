@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from gormley_vision.config import step_images
+from gormley_vision.config import flatten, step_images
 from gormley_vision.data.batches import Batches
 from gormley_vision.experiment import make_task, mesh_of
 from gormley_vision.planning.chips import Chip
@@ -172,8 +172,7 @@ def remedies(config: Config, devices: int) -> list[dict[str, Any]]:
     """Overrides that may make a step fit, each by itself."""
     found: list[dict[str, Any]] = []
     half, whole = halved(config, devices), devices // config["mesh"]["tensor"]
-    if config["task"] == "classification" and not config["vit"]["remat"]:
-        found.append({"vit.remat": True})
+    found += [{key: True} for key, value in flatten(config).items() if key.endswith(".remat") and value is False]
     if half:
         found.append({"accumulate": 2 * config["accumulate"]})
     if config["mesh"]["fsdp"] < whole:

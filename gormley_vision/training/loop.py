@@ -25,7 +25,7 @@ from gormley_vision.training.progress import TrainingProgress
 from gormley_vision.training.records import Records
 from gormley_vision.training.sharding import describe_mesh
 from gormley_vision.training.start import Run, prepare
-from gormley_vision.training.task import Task
+from gormley_vision.training.task import Previewed, Task
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +101,9 @@ def _turns(
     continues evaluates first: the run's records are those of one that was never stopped.
     """
     plan, state = run.plan, run.state
-    preview = jax.jit(run.shardings.on_mesh(task.preview), out_shardings=run.shardings.replicated)
+    previewed = task if isinstance(task, Previewed) else None
+    if previewed:
+        preview = jax.jit(run.shardings.on_mesh(previewed.preview), out_shardings=run.shardings.replicated)
     unseen: tuple[int, jax.Array] | None = None  # a step whose finiteness was not looked at yet
     waited, since = 0.0, time.perf_counter()
     vote = stop_vote(run.shardings.mesh)
@@ -140,7 +142,7 @@ def _turns(
 
         evaluates = evaluation is not None and (_due(step, evaluation.every) or step == plan.total)
         logs = _due(step, plan.log_every) or evaluates
-        draws = _due(step, plan.samples_every) or step == plan.total
+        draws = previewed is not None and (_due(step, plan.samples_every) or step == plan.total)
         signal = vote(interrupts.signal)
         ends = step == plan.end or bool(signal)
         saves = _due(step, plan.checkpoint_every) or ends
@@ -153,9 +155,9 @@ def _turns(
         if cut:
             signal, ends, saves = cut, True, True
         if draws:
-            pictures = jax.device_get(preview(state, run.key))
-            if records is not None:
-                records.pictures(step, pictures, task.preview_columns)
+            shown = jax.device_get(preview(state, run.key))
+            if records is not None and previewed is not None:
+                records.samples(step, previewed.show(shown))
         checkpoints.check()
         if saves:
             if records is not None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gormley_vision.files import write_atomically
-from gormley_vision.training.pictures import tile, to_uint8, write_png
+from gormley_vision.samples import Pictures, Samples
 
 
 class Records:
@@ -37,11 +37,13 @@ class Records:
         for name, value in values.items():
             self._board.scalar(step, name, value)
 
-    def pictures(self, step: int, images: np.ndarray, columns: int) -> None:
-        """`samples/<step>.png` from images [n, H, W, C] in [-1, 1], and the same in TensorBoard."""
-        grid = tile(to_uint8(images), columns)
-        write_png(self.workdir / "samples" / f"{step:08d}.png", grid)
-        self._board.image(step, "samples", grid)
+    def samples(self, step: int, samples: Samples) -> None:
+        """`samples/<step>.png` or `.txt`, and the same in TensorBoard."""
+        samples.write(self.workdir / "samples" / f"{step:08d}{samples.suffix}")
+        if isinstance(samples, Pictures):
+            self._board.image(step, "samples", samples.grid())
+        else:
+            self._board.text(step, "samples", samples.joined())
 
     def flush(self) -> None:
         """Hand everything to the system: what precedes a checkpoint outlives a kill after it."""
@@ -82,6 +84,12 @@ class Board:
 
         self._write(step, summary=summary.image(name, image, dataformats="HWC"))
 
+    def text(self, step: int, name: str, text: str) -> None:
+        """One text."""
+        from tensorboardX import summary
+
+        self._write(step, summary=summary.text(name, text))
+
     def flush(self) -> None:
         """To the system."""
         self._writer.flush()
@@ -97,16 +105,16 @@ class Board:
 
 
 def cut_back(workdir: Path, step: int) -> None:
-    """Drop what an earlier process recorded after `step`: lines of metrics.jsonl, and sample grids."""
+    """Drop what an earlier process recorded after `step`: lines of metrics.jsonl, and samples."""
     path = workdir / "metrics.jsonl"
     if path.exists():
         kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
         write_atomically(path, "".join(f"{line}\n" for line in kept).encode())
     for leftover in [*workdir.glob(".*.[0-9]*"), *workdir.glob("samples/.*.[0-9]*")]:  # of `write_atomically`
         leftover.unlink()
-    for picture in (workdir / "samples").glob("*.png"):
-        if picture.stem.isdigit() and int(picture.stem) > step:
-            picture.unlink()
+    for sample in (workdir / "samples").glob("*.*"):
+        if sample.stem.isdigit() and int(sample.stem) > step:
+            sample.unlink()
 
 
 def unlogged_figures(workdir: Path, step: int, meta: Mapping[str, Any]) -> dict[str, float]:

@@ -16,7 +16,7 @@ import numpy as np
 from flax import serialization, traverse_util
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from gormley_vision.errors import UserError
+from gormley_vision.errors import UserError, nearest_multiple
 
 AXES = ("data", "fsdp", "tensor")
 
@@ -97,11 +97,6 @@ def describe_mesh(mesh: Mesh) -> str:
     """'1 device', or '8 devices (data 4, fsdp 2)'."""
     split = ", ".join(f"{axis} {size}" for axis, size in mesh.shape.items() if size > 1)
     return f"{mesh.size} devices ({split})" if split else "1 device"
-
-
-def nearest_multiple(number: int, multiple: int) -> int:
-    """At least one `multiple`."""
-    return max(1, round(number / multiple)) * multiple
 
 
 @dataclasses.dataclass(frozen=True)

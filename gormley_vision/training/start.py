@@ -21,7 +21,7 @@ from gormley_vision.training.hosts import is_first, of_first, put, wait_for_all
 from gormley_vision.training.records import unlogged_figures
 from gormley_vision.training.sharding import Shardings, make_mesh, parse_rules
 from gormley_vision.training.step import Step
-from gormley_vision.training.task import Task
+from gormley_vision.training.task import Task, Transferred
 
 log = logging.getLogger(__name__)
 WEIGHTS = frozenset({"variables", "ema"})  # nodes of a state that `init_from` takes over
@@ -171,6 +171,8 @@ def adopt_weights(task: Task, state: Any, source: Path, shardings: Shardings) ->
 
     The task's `transfer` makes the other run's weights fit: a new head, another resolution, classes by name.
     """
+    if not isinstance(task, Transferred):
+        raise UserError("this task starts from no other run's weights: pass --config.init_from=''")
     folder = source / "checkpoints"
     step = ckpt.newest_whole(folder)
     if step is None:
@@ -180,6 +182,6 @@ def adopt_weights(task: Task, state: Any, source: Path, shardings: Shardings) ->
     # Other shapes than here may not fit the rules; `fsdp` alone splits whatever divides.
     weights = ckpt.read_parts(checkpoint, WEIGHTS, Shardings(shardings.mesh, ()).of)
     meta = ckpt.read_meta(checkpoint)
-    classes, image_size = tuple(meta["data"]["class_names"]), upgraded(meta["config"])["data"]["image_size"]
-    weights = task.transfer(weights, state, image_size=image_size, class_names=classes)
+    classes = tuple(meta["data"]["class_names"])
+    weights = task.transfer(weights, state, config=upgraded(meta["config"]), class_names=classes)
     return ckpt.merge(state, weights, WEIGHTS, checkpoint)

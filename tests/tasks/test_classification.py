@@ -104,6 +104,9 @@ def test_augmentation_draws_anew_each_step_and_keeps_what_it_is_told():
     assert (targets == np.eye(3)[LABELS]).all()
 
 
+AT_16 = {"data": {"image_size": 16}}
+
+
 def flat(state):
     parts = {"classifier/variables": state.classifier.variables, "ema": state.ema}
     return {
@@ -119,7 +122,7 @@ def test_fine_tuning_takes_the_average_a_fresh_head_and_resized_positions(traine
     task = task_of(5, classification__fresh_head=True, data__image_size=24)
     new = flat(jax.eval_shape(task.init, jax.random.key(2)))
     state = jax.jit(task.init)(jax.random.key(2))
-    weights = task.transfer(old, state, image_size=16, class_names=("0", "1", "2"))
+    weights = task.transfer(old, state, config=AT_16, class_names=("0", "1", "2"))
     assert {k: v.shape for k, v in weights.items()} == {k: v.shape for k, v in new.items()}
     for part in ("classifier/variables", "ema"):
         assert not weights[f"{part}/params/head/kernel"].any()
@@ -130,7 +133,7 @@ def test_fine_tuning_takes_the_average_a_fresh_head_and_resized_positions(traine
         for name, value in weights.items():
             if name.startswith(part) and "head" not in name and "position" not in name:
                 assert (value == old["ema" + name.removeprefix(part)]).all(), name
-    assert old_task.transfer(old, states[0], image_size=16, class_names=("0", "1", "2")).keys() == old.keys()
+    assert old_task.transfer(old, states[0], config=AT_16, class_names=("0", "1", "2")).keys() == old.keys()
 
 
 def test_other_classes_without_a_fresh_head_are_refused(trained):
@@ -138,7 +141,7 @@ def test_other_classes_without_a_fresh_head_are_refused(trained):
     task = task_of(5)
     with pytest.raises(UserError, match="fresh_head=true"):
         task.transfer(
-            flat(states[-1]), jax.jit(task.init)(jax.random.key(2)), image_size=16, class_names=("0", "1", "2")
+            flat(states[-1]), jax.jit(task.init)(jax.random.key(2)), config=AT_16, class_names=("0", "1", "2")
         )
 
 
@@ -147,15 +150,15 @@ def test_a_head_goes_to_the_classes_of_its_names(trained):
     old_task, states = trained
     names = ("2", "0", "1")
     task = dataclasses.replace(old_task, class_names=names)
-    weights = old_task.transfer(flat(states[-1]), states[0], image_size=16, class_names=("0", "1", "2"))
-    moved = task.transfer(flat(states[-1]), states[0], image_size=16, class_names=("0", "1", "2"))
+    weights = old_task.transfer(flat(states[-1]), states[0], config=AT_16, class_names=("0", "1", "2"))
+    moved = task.transfer(flat(states[-1]), states[0], config=AT_16, class_names=("0", "1", "2"))
     for part in ("classifier/variables", "ema"):
         for leaf in ("kernel", "bias"):
             old, new = (np.asarray(w[f"{part}/params/head/{leaf}"]) for w in (weights, moved))
             for position, name in enumerate(names):
                 assert (new[..., position] == old[..., int(name)]).all()
     with pytest.raises(UserError, match=r"cat, dog, eel; here they are 2, 0, 1.*fresh_head"):
-        task.transfer(flat(states[-1]), states[0], image_size=16, class_names=("cat", "dog", "eel"))
+        task.transfer(flat(states[-1]), states[0], config=AT_16, class_names=("cat", "dog", "eel"))
 
 
 def test_it_learns():

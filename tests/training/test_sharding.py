@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gormley_vision.errors import UserError
-from gormley_vision.fields import GAN_RULES, TRANSFORMER_RULES
+from gormley_vision.errors import UserError, nearest_multiple
+from gormley_vision.fields import TRANSFORMER_RULES
 from gormley_vision.tasks.accumulation import accumulated
+from gormley_vision.tasks.gan.fields import GAN_RULES
 from gormley_vision.training import checkpoints as ckpt
-from gormley_vision.training.sharding import AXES, Rule, Shardings, make_mesh, nearest_multiple, parse_rules
+from gormley_vision.training.sharding import AXES, Rule, Shardings, make_mesh, parse_rules
 
 # A conditional game of k = 2 as well: its first layers have other channels, and partitioners choose by them.
 GAMES = {

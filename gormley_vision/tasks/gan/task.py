@@ -29,7 +29,9 @@ from gormley_vision.augmentation.geometry import flip_half
 from gormley_vision.errors import UserError
 from gormley_vision.losses.adversarial import discriminator_loss
 from gormley_vision.randomness import keyed_normal, named_key
+from gormley_vision.samples import Pictures
 from gormley_vision.tasks.accumulation import run_in_pieces
+from gormley_vision.tasks.gan.sampling import interpolated, sampled
 from gormley_vision.tasks.players import (
     Player,
     Variables,
@@ -211,14 +213,14 @@ class GAN:
         return outputs, updated.get("batch_stats", {})
 
     def transfer(
-        self, weights: dict[str, jax.Array], state: GANState, *, image_size: int, class_names: tuple[str, ...]
+        self, weights: dict[str, jax.Array], state: GANState, *, config: Any, class_names: tuple[str, ...]
     ) -> dict[str, jax.Array]:
         """Another run's weights as they are: both games must be the same.
 
         Raises:
             UserError: conditional, and on other classes or in another order.
         """
-        del state, image_size
+        del state, config
         if self.class_names and class_names != self.class_names:
             raise UserError(
                 f"init_from was conditioned on the classes {', '.join(class_names) or 'of no labels'}; here they are "
@@ -239,17 +241,24 @@ class GAN:
     def preview(self, state: GANState, key: jax.Array) -> jax.Array:
         """The averaged generator's images of fixed noise, [n, H, W, C] in [-1, 1]; one class a row if conditional."""
         ids = jnp.arange(self.preview_count)
-        return self.generate(state.ema, self.noise(key, ids), self.preview_labels())
+        labels = ids // self._preview_columns % self.classes if self.classes else None
+        return self.generate(state.ema, self.noise(key, ids), labels)
 
-    def preview_labels(self) -> jax.Array | None:
-        """[n] int32: as many columns a class as fit into the preview."""
-        if not self.classes:
-            return None
-        return jnp.arange(self.preview_count) // self.preview_columns % self.classes
+    def show(self, preview: Any) -> Pictures:
+        """The preview as a grid."""
+        return Pictures(preview, columns=self._preview_columns)
 
     @property
-    def preview_columns(self) -> int:
-        """Images in a row of the preview grid."""
+    def _preview_columns(self) -> int:
+        """Of a conditional game, as many of each class as fit."""
         if self.classes:
             return max(1, self.preview_count // self.classes)
         return max(1, round(self.preview_count**0.5))
+
+    def sample(
+        self, state: GANState, *, num: int, seed: int, label: str = "", interpolate: bool = False, raw: bool = False
+    ) -> Pictures:
+        """See `sampling.sample` and `sampling.interpolate`."""
+        variables = state.generator.variables if raw else state.ema
+        draw = interpolated if interpolate else sampled
+        return draw(self, variables, num=num, seed=seed, label=label)

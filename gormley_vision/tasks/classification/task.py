@@ -1,6 +1,7 @@
 """Image classification by cross-entropy: pre-training, fine-tuning at another resolution, and linear probes."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import flax.struct
@@ -16,6 +17,7 @@ from gormley_vision.layers.positions import ResizeConvention, resize_position_em
 from gormley_vision.losses.classification import softmax_cross_entropy
 from gormley_vision.models.vit import ViT
 from gormley_vision.randomness import named_key
+from gormley_vision.samples import Pictures
 from gormley_vision.tasks.accumulation import accumulated
 from gormley_vision.tasks.players import (
     Player,
@@ -150,11 +152,16 @@ class Classification:
         return {"accuracy": jnp.sum(correct * mask), "loss": jnp.sum(losses * mask), "count": jnp.sum(mask)}
 
     def transfer(
-        self, weights: Arrays, state: ClassificationState, *, image_size: int, class_names: tuple[str, ...]
+        self,
+        weights: Arrays,
+        state: ClassificationState,
+        *,
+        config: Mapping[str, Any],
+        class_names: tuple[str, ...],
     ) -> Arrays:
         """Another run's weights, {'ema/params/...': array, 'classifier/variables/...'}, made to fit `state`.
 
-        A learned table of positions is resized from that run's `image_size`, in pixels, to this one's. With
+        A learned table of positions is resized from the grid of that run's `config` to this one's. With
         `fresh_head` (fine-tuning) the average alone is taken, and the head is that of `state`: zeros, whatever the
         classes were. Without it the head's outputs go to the classes of their names, in whatever order these are here.
 
@@ -177,19 +184,25 @@ class Classification:
         patches = "ema/params/patch_embedding"
         if weights[patches].shape[:2] != (self.classifier.patch_size,) * 2:
             return weights  # another grid as well: `merge` names all that differs
-        old, new = (side // self.classifier.patch_size for side in (image_size, self.image_shape[0]))
+        old, new = (side // self.classifier.patch_size for side in (config["data"]["image_size"], self.image_shape[0]))
         return {
             name: resized_positions(x, (old, old), (new, new), self.position_resize) if name.endswith(_TABLE) else x
             for name, x in weights.items()
         }
-
-    preview_columns = 8
 
     def preview(self, state: ClassificationState, key: jax.Array) -> jax.Array:
         """The patch embedding's filters as images [D, P, P, C], each scaled to [-1, 1]."""
         del key
         kernel = state.ema["params"]["patch_embedding"].astype(jnp.float32)
         return jnp.moveaxis(kernel / jnp.maximum(jnp.abs(kernel).max((0, 1, 2), keepdims=True), 1e-8), 3, 0)
+
+    def show(self, preview: Any) -> Pictures:
+        """The filters as a grid."""
+        return Pictures(preview, columns=8)
+
+    def vision_transformer(self, state: ClassificationState) -> tuple[ViT, Mapping[str, Any]]:
+        """The network and its averaged parameters, those that evaluation uses: for inspection.py."""
+        return self.classifier, state.ema["params"]
 
 
 def resized_positions(

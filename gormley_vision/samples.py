@@ -1,0 +1,112 @@
+"""What people look at: pictures and texts that a model made, and the files that they become."""
+
+import dataclasses
+import json
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from gormley_vision.errors import UserError
+from gormley_vision.files import write_atomically
+
+
+def to_uint8(images: Any) -> np.ndarray:
+    """[-1, 1] to uint8 [0, 255], rounded."""
+    return np.clip(np.rint((np.asarray(images, np.float32) + 1) * 127.5), 0, 255).astype(np.uint8)
+
+
+def tile(images: np.ndarray, columns: int) -> np.ndarray:
+    """uint8 [n, H, W, C] to one picture [rows*(H+2)-2, columns*(W+2)-2, C], row by row, white where empty."""
+    count, height, width, channels = images.shape
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    grid = np.full((rows * (height + 2) - 2, columns * (width + 2) - 2, channels), 255, np.uint8)
+    for index, image in enumerate(images):
+        top, left = index // columns * (height + 2), index % columns * (width + 2)
+        grid[top : top + height, left : left + width] = image
+    return grid
+
+
+def write_png(path: Path, image: np.ndarray) -> None:
+    """uint8 [H, W, C], C 1 or 3, as PNG, atomically."""
+    buffer = BytesIO()
+    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(buffer, "PNG")
+    write_atomically(path, buffer.getvalue())
+
+
+@dataclasses.dataclass(frozen=True)
+class Pictures:
+    """Images float32 [n, H, W, C] in [-1, 1], and where they have classes, int32 labels [n] and all names.
+
+    `columns` of the grid; 0 for a square, or a row a class where there are several.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray | None = None
+    class_names: tuple[str, ...] = ()
+    columns: int = 0
+
+    suffix = ".png"  # of what a run's folder keeps
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def grid(self) -> np.ndarray:
+        """All of them in one picture, uint8 [height, width, C]."""
+        images, columns = self.images, self.columns
+        if not columns and self.labels is not None and len(classes := set(self.labels.tolist())) > 1:
+            images, columns = images[self.labels.argsort(kind="stable")], -(-len(images) // len(classes))
+        return tile(to_uint8(images), columns or max(1, round(len(images) ** 0.5)))
+
+    def write(self, out: Path) -> None:
+        """FILE.png for a grid, FILE.npz for uint8 `images` (and `labels`), or a folder of one PNG an image."""
+        if out.suffix == ".png":
+            write_png(out, self.grid())
+        elif out.suffix == ".npz":
+            buffer = BytesIO()
+            named: Any = (
+                {} if self.labels is None else {"labels": self.labels, "class_names": np.array(self.class_names)}
+            )
+            np.savez(buffer, images=to_uint8(self.images), **named)
+            write_atomically(out, buffer.getvalue())
+        elif out.suffix == "":
+            for index, image in enumerate(to_uint8(self.images)):
+                of_class = "" if self.labels is None else f"_class{self.labels[index]}"
+                write_png(out / f"{index:06d}{of_class}.png", image)
+        else:
+            raise UserError(f"--out={out}: write FILE.png, FILE.npz or a folder's name")
+
+
+@dataclasses.dataclass(frozen=True)
+class Texts:
+    """Texts, in the order made."""
+
+    texts: tuple[str, ...]
+
+    suffix = ".txt"
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def joined(self) -> str:
+        """All of them in one text, a line of dashes between."""
+        return "\n---\n".join(self.texts) + "\n"
+
+    def write(self, out: Path) -> None:
+        """FILE.txt for all in one, FILE.jsonl for a JSON line on each, or a folder of one file a text."""
+        if out.suffix == ".txt":
+            write_atomically(out, self.joined().encode())
+        elif out.suffix == ".jsonl":
+            lines = "".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in self.texts)
+            write_atomically(out, lines.encode())
+        elif out.suffix == "":
+            for index, text in enumerate(self.texts):
+                write_atomically(out / f"{index:06d}.txt", text.encode())
+        else:
+            raise UserError(f"--out={out}: write FILE.txt, FILE.jsonl or a folder's name")
+
+
+Samples = Pictures | Texts

@@ -1,0 +1,82 @@
+"""Tasks by name: a folder of gormley_vision/tasks, or a module of a user's own. Loads no jax.
+
+A task is a module, of one file or a folder, that offers
+
+- `FIELDS`: its config keys, {key: Field}, besides those of every run (fields.RUN_FIELDS);
+- `make(config, *, class_names, epoch_images)`: the task itself, with the shape of training/task.py; it is here that jax
+  is loaded, not at the module's top;
+
+and, where it has them, the other attributes of `TaskModule`, by their names. What a made task can do besides training
+(evaluate, draw samples, take over weights) shows in its methods; see training/task.py.
+"""
+
+import dataclasses
+import functools
+import importlib
+import pkgutil
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from gormley_vision import tasks
+from gormley_vision.errors import UserError
+from gormley_vision.fields import Field, Value
+
+Config = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskModule:
+    """What a task says of itself before jax is loaded."""
+
+    FIELDS: Mapping[str, Field]
+    make: Callable[..., Any]
+    # {key: value} that shrink a config to seconds.
+    smoke: Callable[[Config], Mapping[str, Value]] = lambda config: {}
+    # Refuses a config that contradicts itself, by UserError.
+    check: Callable[[Config], None] = lambda config: None
+    # k, minibatches of data.batch_size examples that a step takes.
+    minibatches: Callable[[Config], int] = lambda config: 1
+    # Keys of sizes that the default mesh.rules split over mesh.tensor.
+    TENSOR_KEYS: tuple[str, ...] = ()
+    # Flags of scripts/sample.py besides those of every task.
+    SAMPLING: Mapping[str, Field] = dataclasses.field(default_factory=dict)
+    # Flags of scripts/evaluate.py besides those of every task, {flag: key that it sets}, and what completes the config.
+    EVALUATION: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    evaluated: Callable[[dict[str, Any], Config], None] = lambda config, trained: None
+
+
+def names() -> list[str]:
+    """The tasks that come with the package."""
+    return sorted(module.name for module in pkgutil.iter_modules(tasks.__path__) if module.ispkg)
+
+
+@functools.cache
+def find(task: str) -> TaskModule:
+    """The module that `config.task` names; a dotted path is looked for in the current folder, too.
+
+    Raises:
+        UserError: no such module, or one that is no task; what is wrong in it is raised as it is.
+    """
+    if task in names():
+        path = f"{tasks.__name__}.{task}"
+    elif "." in task:
+        path = task
+        if (here := str(Path.cwd())) not in sys.path:  # as `python -m` does; a script's own folder comes first
+            sys.path.append(here)
+    else:
+        known = ", ".join(map(repr, names()))
+        raise UserError(f"task={task!r}: one of {known}, or a module of your own, as in 'my_package.my_task'")
+    try:
+        module = importlib.import_module(path)
+    except ModuleNotFoundError as error:
+        if not error.name or not f"{path}.".startswith(f"{error.name}."):
+            raise
+        raise UserError(
+            f"task={task!r}: no module {error.name!r}; run where it lies (here: {Path.cwd()}), or set PYTHONPATH"
+        ) from None
+    parts = {field.name: getattr(module, field.name, None) for field in dataclasses.fields(TaskModule)}
+    if missing := [name for name in ("FIELDS", "make") if parts[name] is None]:
+        raise UserError(f"task={task!r}: {module.__file__} lacks {' and '.join(missing)}; see docs/extending.md")
+    return TaskModule(**{name: part for name, part in parts.items() if part is not None})

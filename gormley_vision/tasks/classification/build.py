@@ -1,0 +1,49 @@
+"""From a config to the task."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+
+from gormley_vision import durations
+from gormley_vision.errors import UserError
+from gormley_vision.models.vit import ViT
+from gormley_vision.tasks.classification.task import Augmentation, Classification
+from gormley_vision.tasks.optimizers import make_classifier_optimizer
+
+
+def make_classification(
+    config: Mapping[str, Any], *, class_names: tuple[str, ...], epoch_images: int
+) -> Classification:
+    """The classifier, its optimizer and its augmentation.
+
+    Raises:
+        UserError: fewer than two classes.
+    """
+    classes = len(class_names)
+    if classes < 2:
+        raise UserError(
+            f"classification needs labels of two classes or more, and the data set has {classes}: give each class a "
+            "subfolder of its own, or an .npz file an array of labels"
+        )
+    data, options, optimizer = config["data"], dict(config["classification"]), dict(config["optimizer"])
+    images = {"epoch_images": epoch_images, "step_images": data["batch_size"]}
+    warmup = durations.to_steps(optimizer.pop("warmup"), **images)
+    return Classification(
+        classifier=ViT(classes=classes, dtype=jnp.dtype(config["compute_dtype"]), **config["vit"]),
+        optimizer=make_classifier_optimizer(
+            warmup_steps=warmup,
+            total_steps=durations.to_steps(config["duration"], **images),
+            only_head=options.pop("only_head"),
+            **optimizer,
+        ),
+        image_shape=(data["image_size"], data["image_size"], data["channels"]),
+        batch_size=data["batch_size"],
+        accumulate=config["accumulate"],
+        ema_half_life=durations.to_images(options.pop("ema_half_life"), **images),
+        ema_ramp=options.pop("ema_ramp"),
+        position_resize=options.pop("position_resize"),
+        fresh_head=options.pop("fresh_head"),
+        class_names=class_names,
+        augmentation=Augmentation(flip=data["flip"], **options),
+    )

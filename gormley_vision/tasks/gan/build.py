@@ -1,0 +1,61 @@
+"""From a config to the game."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+
+from gormley_vision import durations
+from gormley_vision.errors import UserError
+from gormley_vision.losses.adversarial import GENERATOR_LOSSES
+from gormley_vision.models.dcgan import Discriminator, Generator
+from gormley_vision.models.patchgan import PatchDiscriminator
+from gormley_vision.tasks.gan.fields import minibatches
+from gormley_vision.tasks.gan.task import GAN, step_phases
+from gormley_vision.tasks.optimizers import make_optimizer
+
+
+def make_gan(config: Mapping[str, Any], *, class_names: tuple[str, ...], epoch_images: int) -> GAN:
+    """The two players, their optimizers and the phases of a step.
+
+    Raises:
+        UserError: conditional, and no labels.
+    """
+    data, gan, dtype = config["data"], config["gan"], jnp.dtype(config["compute_dtype"])
+    if gan["conditional"] and not class_names:
+        raise UserError("gan.conditional needs labels, and the data set has none: pass --config.gan.conditional=false")
+    conditions = class_names if gan["conditional"] else ()
+    discriminator: Any = dict(config["discriminator"])
+    if discriminator.pop("architecture") == "dcgan":
+        del discriminator["receptive_field"]
+        make_discriminator: Any = Discriminator
+    else:
+        del discriminator["kernel_size"]
+        make_discriminator = PatchDiscriminator
+    size, channels = data["image_size"], data["channels"]
+    return GAN(
+        generator=Generator(
+            image_size=size, channels=channels, classes=len(conditions), dtype=dtype, **config["generator"]
+        ),
+        discriminator=make_discriminator(classes=len(conditions), dtype=dtype, **discriminator),
+        generator_loss=GENERATOR_LOSSES[gan["generator_loss"]],
+        generator_optimizer=make_optimizer(**config["generator_optimizer"]),
+        discriminator_optimizer=make_optimizer(**config["discriminator_optimizer"]),
+        latent_size=config["generator"]["latent_size"],
+        image_shape=(size, size, channels),
+        class_names=conditions,
+        batch_size=data["batch_size"],
+        minibatches=gan["discriminator_steps"],
+        accumulate=config["accumulate"],
+        phases=step_phases(
+            gan["discriminator_steps"], shared_fakes=gan["shared_fakes"], simultaneous=gan["simultaneous"]
+        ),
+        ema_half_life=durations.to_images(
+            gan["ema_half_life"],
+            epoch_images=epoch_images,
+            step_images=data["batch_size"] * minibatches(config),
+        ),
+        ema_ramp=gan["ema_ramp"],
+        flip=data["flip"],
+        preview_count=config["log"]["samples"],
+    )

@@ -1,0 +1,87 @@
+"""The keys of a GAN's config, their smoke values, and what contradicts what. Loads no jax."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from gormley_vision.errors import UserError
+from gormley_vision.fields import IMAGE_FIELDS, LARGE, LARGEST_WIDTH, RULES_MEANING, Field, Value, average_fields, count
+from gormley_vision.models.sizes import halvings
+
+GAN_RULES = "Transposed|Convolution_0/kernel: tensor; Convolution.*kernel: tensor -"
+
+
+def _player_fields(player: str, learning_rate: float) -> dict[str, Field]:
+    return {
+        f"{player}.name": Field("adam", "update rule", ("adam", "momentum_sgd")),
+        f"{player}.learning_rate": Field(learning_rate, "step size; 0 freezes the player", at_least=0, at_most=LARGE),
+        f"{player}.momentum": Field(0.5, "Adam's beta1, or the momentum of SGD", at_least=0, below=1),
+        f"{player}.beta2": Field(
+            0.999, "decay of Adam's second moment", at_least=0, below=1, when={f"{player}.name": ("adam",)}
+        ),
+    }
+
+
+FIELDS: dict[str, Field] = {
+    "mesh.rules": Field(GAN_RULES, RULES_MEANING, may_change=True),
+    "log.samples": count(64, "images in a sample grid", 10**4, may_change=True),
+    **IMAGE_FIELDS,
+    "gan.conditional": Field(False, "the class label is an input of both players"),
+    "gan.generator_loss": Field(
+        "non_saturating", "ascend log D(G(z)), or descend log(1 - D(G(z)))", ("non_saturating", "saturating")
+    ),
+    "gan.discriminator_steps": count(1, "k: discriminator updates, each on a fresh minibatch, per step", 1000),
+    "gan.shared_fakes": Field(False, "the generator update reuses the last discriminator update's noise"),
+    "gan.simultaneous": Field(False, "the generator meets the discriminator before its last update"),
+    **average_fields("gan", "10000 images", of="generator"),
+    "generator.latent_size": count(100, "Z: noise dimensions", LARGEST_WIDTH),
+    "generator.width": count(
+        64, "channels of the last hidden layer; doubles with each halving of the size", LARGEST_WIDTH
+    ),
+    "generator.kernel_size": Field(4, "4 as most people run it, 5 as in the original", (4, 5)),
+    "discriminator.architecture": Field("dcgan", "one logit an image, or one a patch", ("dcgan", "patchgan")),
+    "discriminator.width": count(
+        64, "channels of the first layer; doubles with each halving of the size", LARGEST_WIDTH
+    ),
+    "discriminator.kernel_size": Field(4, "4 or 5", (4, 5), when={"discriminator.architecture": ("dcgan",)}),
+    "discriminator.receptive_field": Field(
+        0, "pixels one logit sees", (0, 1, 16, 34, 70), when={"discriminator.architecture": ("patchgan",)}
+    ),
+    **_player_fields("generator_optimizer", 2e-4),
+    **_player_fields("discriminator_optimizer", 2e-4),
+}
+
+TENSOR_KEYS = ("generator.width", "discriminator.width")
+
+SAMPLING = {
+    "label": Field("", "one class of a conditional run, by name or number; '' for all in turn"),
+    "interpolate": Field(False, "walk between pairs of noise vectors, a walk a row"),
+    "raw": Field(False, "the generator itself, not its moving average"),
+}
+
+
+def minibatches(config: Mapping[str, Any]) -> int:
+    """k: each update of the discriminator takes one."""
+    return config["gan"]["discriminator_steps"]
+
+
+def smoke(config: Mapping[str, Any]) -> dict[str, Value]:
+    """What shrinks to seconds."""
+    del config
+    return {
+        "log.samples": 16,
+        "generator.width": 4,
+        "generator.latent_size": 8,
+        "discriminator.width": 4,
+    }
+
+
+def check(config: Mapping[str, Any]) -> None:
+    """Refuse what contradicts itself.
+
+    Raises:
+        UserError: an image size that DCGAN does not draw, or a PatchGAN without its receptive field.
+    """
+    halvings(config["data"]["image_size"])
+    discriminator = config["discriminator"]
+    if discriminator["architecture"] == "patchgan" and not discriminator["receptive_field"]:
+        raise UserError("patchgan needs its receptive field: pass --config.discriminator.receptive_field=16")
