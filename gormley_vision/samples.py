@@ -63,16 +63,17 @@ class Pictures:
 
     def write(self, out: Path) -> None:
         """FILE.png for a grid, FILE.npz for uint8 `images` (and `labels`), or a folder of one PNG an image."""
-        if out.suffix == ".png":
+        form = _form(out)
+        if form == ".png":
             write_png(out, self.grid())
-        elif out.suffix == ".npz":
+        elif form == ".npz":
             buffer = BytesIO()
             named: Any = (
                 {} if self.labels is None else {"labels": self.labels, "class_names": np.array(self.class_names)}
             )
             np.savez(buffer, images=to_uint8(self.images), **named)
             write_atomically(out, buffer.getvalue())
-        elif out.suffix == "":
+        elif form == "":
             for index, image in enumerate(to_uint8(self.images)):
                 of_class = "" if self.labels is None else f"_class{self.labels[index]}"
                 write_png(out / f"{index:06d}{of_class}.png", image)
@@ -97,12 +98,13 @@ class Texts:
 
     def write(self, out: Path) -> None:
         """FILE.txt for all in one, FILE.jsonl for a JSON line on each, or a folder of one file a text."""
-        if out.suffix == ".txt":
+        form = _form(out)
+        if form == ".txt":
             write_atomically(out, self.joined().encode())
-        elif out.suffix == ".jsonl":
+        elif form == ".jsonl":
             lines = "".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in self.texts)
             write_atomically(out, lines.encode())
-        elif out.suffix == "":
+        elif form == "":
             for index, text in enumerate(self.texts):
                 write_atomically(out / f"{index:06d}.txt", text.encode())
         else:
@@ -110,3 +112,16 @@ class Texts:
 
 
 Samples = Pictures | Texts
+
+
+def _form(out: Path) -> str:
+    """The suffix in lower case, '' for a folder.
+
+    Raises:
+        UserError: a folder that has files, with which these would be mixed.
+    """
+    if not out.is_dir():
+        return out.suffix.lower()
+    if any(out.iterdir()):
+        raise UserError(f"--out={out} has files, and these would be mixed with them: pass a new folder")
+    return ""

@@ -42,9 +42,8 @@ def restore(workdir: str | Path, step: int | None = None) -> Restored:
     folder = user_path(workdir) / "checkpoints"
     found = ckpt.newest_whole(folder) if step is None else step
     if found is None or found not in ckpt.steps_of(folder):
-        there = ", ".join(map(str, ckpt.steps_of(folder))) or "none"
-        wanted = "a whole checkpoint" if step is None else f"a checkpoint of step {step}"
-        raise UserError(f"no {wanted.removeprefix('a ')} in {folder} (there: {there})")
+        wanted = "undamaged checkpoint" if step is None else f"checkpoint of step {step}"
+        raise UserError(ckpt.none_there(user_path(workdir), wanted))
     checkpoint = folder / str(found)
     if step is not None and (damage := ckpt.find_damage(checkpoint)):
         raise UserError(f"checkpoint {step} is damaged: {damage}")

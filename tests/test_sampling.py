@@ -15,6 +15,7 @@ import gormley_vision
 from gormley_vision.command_line import load_config_file
 from gormley_vision.errors import UserError
 from gormley_vision.run import run
+from gormley_vision.samples import Pictures, Texts
 from gormley_vision.sampling import sample
 from gormley_vision.tasks.gan.sampling import great_circle
 
@@ -137,3 +138,25 @@ def test_the_command_writes_each_form(folder, tmp_path):
     refused = command("--out=grid.gif")
     assert refused.returncode == 2
     assert "Traceback" not in refused.stderr
+
+
+def test_samples_are_not_mixed_with_what_lies_there(tmp_path):
+    pictures = Pictures(np.zeros((2, 4, 4, 1)), np.array([1, 0], np.int32), ("a", "b"))
+    pictures.write(tmp_path / "of.dots" / "grid.PNG")
+    assert Image.open(tmp_path / "of.dots" / "grid.PNG").size == (4, 10)  # a class a row
+    with pytest.raises(UserError, match="has files"):
+        pictures.write(tmp_path / "of.dots")
+    (tmp_path / "empty.d").mkdir()
+    pictures.write(tmp_path / "empty.d")
+    assert sorted(path.name for path in (tmp_path / "empty.d").iterdir()) == ["000000_class1.png", "000001_class0.png"]
+    with pytest.raises(UserError, match=r"write FILE\.png, FILE\.npz or a folder"):
+        pictures.write(tmp_path / "grid.gif")
+
+
+def test_texts_are_written_in_each_form(tmp_path):
+    texts = Texts(("To be,", "or \u2013 not"))
+    for name in ("all.txt", "all.jsonl", "each"):
+        texts.write(tmp_path / name)
+    assert (tmp_path / "all.txt").read_text() == "To be,\n---\nor \u2013 not\n"
+    assert [json.loads(line)["text"] for line in (tmp_path / "all.jsonl").read_text().splitlines()] == list(texts.texts)
+    assert (tmp_path / "each" / "000001.txt").read_text() == "or \u2013 not"

@@ -162,6 +162,14 @@ def newest_whole(folder: Path, at: int | None = None) -> int | None:
     return None
 
 
+def none_there(workdir: Path, wanted: str = "checkpoint") -> str:
+    """That a run's folder has no such checkpoint, what it has, and which folder may be meant."""
+    there = ", ".join(map(str, steps_of(workdir / "checkpoints"))) or "none"
+    near = [up for up in workdir.absolute().parents[:2] if steps_of(up / "checkpoints")]
+    meant = f"; did you mean {near[0]}?" if near else "" if workdir.is_dir() else "; there is no such folder"
+    return f"no {wanted} in {workdir / 'checkpoints'} (there: {there}){meant}"
+
+
 def steps_of(folder: Path) -> list[int]:
     """Steps of the whole checkpoints in a folder, ascending."""
     found = [path for path in folder.glob("*") if re.fullmatch("0|[1-9][0-9]*", path.name)]

@@ -8,6 +8,7 @@ function of (seed, step), so a run that was killed goes on as if it had not been
 import contextlib
 import json
 import logging
+import shlex
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -44,9 +45,12 @@ def train(
         The signal that ended training before its end, or 0.
     """
     run = prepare(task, batches, config, workdir)
+    afterwards = task.afterwards.format(workdir=shlex.quote(str(workdir)))
     if run.start >= run.plan.end and not run.unlogged:
         what = "finished" if run.start >= run.plan.total else "has reached stop_after"
-        log.info("this run %s at step %d; %s", what, run.start, task.afterwards.format(workdir=workdir))
+        log.info(
+            "this run %s at step %d; %s", what, run.start, task.afterwards.format(workdir=shlex.quote(str(workdir)))
+        )
         return 0
     images = batches.batch_size * batches.minibatches
     checkpoints = Checkpoints(
@@ -81,7 +85,7 @@ def train(
     if reached < run.plan.end or signal:
         log.info("saved at step %d; the same command continues", reached)
         return signal
-    log.info("done; %s", task.afterwards.format(workdir=workdir))
+    log.info("done; %s", afterwards)
     return 0
 
 

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,10 @@ import numpy as np
 
 from gormley_vision.files import write_atomically
 from gormley_vision.samples import Pictures, Samples
+
+RECORDS = ("metrics.jsonl", "samples", "tensorboard")  # what a run's folder has of its steps, besides checkpoints
+_SAMPLE = r"\d{8}\.(?:png|txt)"
+_INTERRUPTED = rf"\.(?:metrics\.jsonl|config\.json|data\.json|{_SAMPLE})\.\d+"  # of `write_atomically`, by a kill
 
 
 class Records:
@@ -108,24 +113,22 @@ def cut_back(workdir: Path, step: int) -> None:
     """Drop what an earlier process recorded after `step`: lines of metrics.jsonl, and samples."""
     path = workdir / "metrics.jsonl"
     if path.exists():
-        kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
+        kept = [line for line in path.read_text(errors="replace").splitlines() if _step_of(line) <= step]
         write_atomically(path, "".join(f"{line}\n" for line in kept).encode())
-    for leftover in [*workdir.glob(".*.[0-9]*"), *workdir.glob("samples/.*.[0-9]*")]:  # of `write_atomically`
-        leftover.unlink()
-    for sample in (workdir / "samples").glob("*.*"):
-        if sample.stem.isdigit() and int(sample.stem) > step:
-            sample.unlink()
+    for file in [*workdir.glob("*"), *workdir.glob("samples/*")]:  # other names are other people's
+        if re.fullmatch(_INTERRUPTED, file.name) or (re.fullmatch(_SAMPLE, file.name) and int(file.stem) > step):
+            file.unlink()
 
 
 def unlogged_figures(workdir: Path, step: int, meta: Mapping[str, Any]) -> dict[str, float]:
     """Figures of the step of a checkpoint whose evaluation was cut short, until metrics.jsonl has its line; else {}."""
     path = workdir / "metrics.jsonl"
-    lines = path.read_text().splitlines() if meta.get("unlogged") and path.exists() else []
+    lines = path.read_text(errors="replace").splitlines() if meta.get("unlogged") and path.exists() else []
     return {} if any(_step_of(line) == step for line in lines) else meta.get("unlogged", {})
 
 
 def _step_of(line: str) -> float:
     try:
         return json.loads(line)["step"]
-    except json.JSONDecodeError:  # the line that the kill cut short
+    except (json.JSONDecodeError, TypeError, KeyError):  # the line that the kill cut short, or no record
         return float("inf")

@@ -18,7 +18,7 @@ from gormley_vision.randomness import run_key
 from gormley_vision.training import checkpoints as ckpt
 from gormley_vision.training.environment import describe_environment, source_commit
 from gormley_vision.training.hosts import is_first, of_first, put, wait_for_all
-from gormley_vision.training.records import unlogged_figures
+from gormley_vision.training.records import RECORDS, unlogged_figures
 from gormley_vision.training.sharding import Shardings, make_mesh, parse_rules
 from gormley_vision.training.step import Step
 from gormley_vision.training.task import Task, Transferred
@@ -113,6 +113,8 @@ def prepare(task: Task, batches: Batches, config: Mapping[str, Any], workdir: Pa
             f"every checkpoint in {folder} is damaged ({', '.join(map(str, damaged))}), and starting afresh would "
             f"overwrite this run: move {workdir} away, or use another --workdir"
         )
+    if step is None and at is None:
+        refuse_to_overwrite(workdir, config)
     unlogged: dict[str, float] = {}
     if step is not None:
         saved = ckpt.read_meta(folder / str(step))
@@ -126,6 +128,27 @@ def prepare(task: Task, batches: Batches, config: Mapping[str, Any], workdir: Pa
     compiled = Step(task, batches.fetch, places, shardings)
     resident = put(batches.resident, shardings.replicated)
     return Run(workdir, plan, step or 0, shardings, compiled, state, resident, key, meta, unlogged)
+
+
+def refuse_to_overwrite(workdir: Path, config: Mapping[str, Any]) -> None:
+    """Refuse to begin in a folder without checkpoints whose records are not those of this config's first steps.
+
+    Raises:
+        UserError: they belong to another config, or to something that is no run.
+    """
+    there = [name for name in RECORDS if (workdir / name).exists()]
+    if not there:
+        return
+    instead = "move them away, or pass another --workdir"
+    if not (workdir / "config.json").is_file():
+        raise UserError(f"{workdir} has {', '.join(there)} and is no run's folder (it has no config.json): {instead}")
+    if changes := changed_keys(read_json(workdir / "config.json"), config):
+        raise UserError(
+            f"{workdir} has {', '.join(there)} of a run without checkpoints that had another config:\n  "
+            + "\n  ".join(changes)
+            + f"\n{instead}"
+        )
+    log.warning("%s has no checkpoint: the run begins again, and its %s with it", workdir, ", ".join(there))
 
 
 def refuse_changes(saved: Mapping[str, Any], here: Mapping[str, Any], files: Callable[[], str]) -> None:
@@ -170,18 +193,21 @@ def adopt_weights(task: Task, state: Any, source: Path, shardings: Shardings) ->
     """`state` with the variables and averages of another run's newest checkpoint; optimizers stay fresh.
 
     The task's `transfer` makes the other run's weights fit: a new head, another resolution, classes by name.
+
+    Raises:
+        UserError: no run there, or one whose weights do not fit.
     """
     if not isinstance(task, Transferred):
         raise UserError("this task starts from no other run's weights: pass --config.init_from=''")
     folder = source / "checkpoints"
     step = ckpt.newest_whole(folder)
     if step is None:
-        raise UserError(f"init_from={source}: no checkpoint there")
+        raise UserError(f"init_from={source}: {ckpt.none_there(source)}")
     log.info("starting from the weights of %s, step %d", source, step)
     checkpoint = folder / str(step)
+    meta = ckpt.read_meta(checkpoint)
     # Other shapes than here may not fit the rules; `fsdp` alone splits whatever divides.
     weights = ckpt.read_parts(checkpoint, WEIGHTS, Shardings(shardings.mesh, ()).of)
-    meta = ckpt.read_meta(checkpoint)
     classes = tuple(meta["data"]["class_names"])
     weights = task.transfer(weights, state, config=upgraded(meta["config"]), class_names=classes)
     return ckpt.merge(state, weights, WEIGHTS, checkpoint)

@@ -1,5 +1,6 @@
 """The compiled step, and the refusal of one that is not finite."""
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -60,5 +61,5 @@ class Step:
                 f"step {step}: {name} is not finite ({int((~flags).sum())} of {flags.size} losses, gradients and "
                 f"state arrays); "
                 f"nothing of it is saved. Look at it again with\n"
-                f"  python scripts/replay.py --workdir={workdir} --step={step}"
+                f"  python scripts/replay.py --workdir={shlex.quote(str(workdir))} --step={step}"
             )

@@ -217,5 +217,76 @@ def test_another_runs_weights_come_in_parts_to_devices_that_share_the_state(lab,
 
 
 def test_init_from_a_folder_without_checkpoints_is_refused(lab, tmp_path):
-    with pytest.raises(UserError, match="init_from=nowhere: no checkpoint there"):
+    with pytest.raises(UserError, match=r"init_from=nowhere: no checkpoint in .*there is no such folder"):
         lab.train(lab.config(init_from="nowhere"), tmp_path / "run")
+
+
+@pytest.mark.parametrize("finished", ["classification"], indirect=True)
+def test_init_from_the_folder_of_a_checkpoint_names_the_runs(lab, finished, tmp_path):
+    _, source = finished
+    for below in ("checkpoints", "checkpoints/8"):
+        with pytest.raises(UserError, match=f"did you mean {source}\\?"):
+            lab.train(lab.config(init_from=str(source / below)), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("finished", "other"), [("classification", "gan"), ("gan", "classification")], indirect=["finished"]
+)
+def test_init_from_another_tasks_run_is_refused_by_name(lab, finished, other, tmp_path):
+    kind, source = finished
+    with pytest.raises(UserError, match=f"init_from is a {kind} run, and a .* starts from"):
+        lab.train(lab.config(other, init_from=str(source)), tmp_path / "run")
+
+
+# Folders that are somebody's.
+
+
+def test_a_folder_of_other_files_is_refused_and_left_alone(lab, tmp_path):
+    files = {"samples/2023.png": "x", ".notes.2024.md": "hi", "metrics.jsonl": '{"step":5,"my":1}'}
+    (tmp_path / "samples").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match=r"has metrics.jsonl, samples and is no run's folder .*another --workdir"):
+        lab.train(lab.config(stop_after="1 steps"), tmp_path)
+    assert {name: (tmp_path / name).read_text() for name in files} == files
+
+
+def test_files_that_are_not_the_runs_outlive_it(lab, tmp_path):
+    mine = ["samples/2023.png", "samples/00000009.gif", ".notes.2024.md", ".metrics.jsonl.bak"]
+    assert lab.train(lab.config(stop_after="5 steps"), tmp_path) == 0
+    for name in mine:
+        (tmp_path / name).write_text("x")
+    for name in (".metrics.jsonl.123", "samples/.00000004.png.123", "samples/00000007.png"):
+        (tmp_path / name).write_text("of a killed process")
+    assert lab.train(lab.config(stop_after="6 steps"), tmp_path) == 0
+    assert [name for name in mine if not (tmp_path / name).exists()] == []
+    assert list(tmp_path.glob("**/.*.123")) == []
+    assert not (tmp_path / "samples/00000007.png").exists()
+
+
+@pytest.mark.parametrize("finished", ["classification"], indirect=True)
+def test_records_without_checkpoints_are_another_configs_or_begin_again(lab, finished, tmp_path, said):
+    task, source = finished
+    workdir = shutil.copytree(source, tmp_path / "run")
+    shutil.rmtree(workdir / "checkpoints")
+    before = (workdir / "metrics.jsonl").read_text()
+    with pytest.raises(UserError, match=r"(?s)of a run without checkpoints that had another config.*seed: 0 -> 7"):
+        lab.train(lab.config(task, seed=7), workdir)
+    with pytest.raises(UserError, match=r"(?s)another config.*task"):
+        lab.train(lab.config("gan"), workdir)
+    assert (workdir / "metrics.jsonl").read_text() == before
+    assert lab.train(lab.config(task, stop_after="1 steps"), workdir) == 0
+    assert any("has no checkpoint: the run begins again" in line for line in said)
+
+
+@pytest.mark.parametrize("line", ["[]", "3", '{"a": 1}', "\xff"])
+def test_a_line_that_is_no_record_is_dropped(tmp_path, line):
+    (tmp_path / "metrics.jsonl").write_bytes(f'{{"step": 1}}\n{line}\n{{"step": 2}}\n'.encode("latin-1"))
+    records.cut_back(tmp_path, 1)
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1}\n'
+
+
+def test_a_file_where_a_folder_of_the_run_should_be_is_named(tmp_path):
+    (tmp_path / "checkpoints").touch()
+    with pytest.raises(UserError, match="checkpoints is a file"), run_module.locked(tmp_path):
+        pass

@@ -166,8 +166,12 @@ class Classification:
         classes were. Without it the head's outputs go to the classes of their names, in whatever order these are here.
 
         Raises:
-            UserError: other classes than `class_names`, and no fresh head.
+            UserError: no classifier's run; or other classes than `class_names`, and no fresh head.
         """
+        if config["task"] != "classification":
+            raise UserError(
+                f"init_from is a {config['task']} run, and a classifier starts from a classifier's: pass its folder"
+            )
         heads = {f"{part}/params/head/{name}": x for part in _PARTS for name, x in state.ema["params"]["head"].items()}
         if self.fresh_head:
             averaged = {name.removeprefix("ema/"): x for name, x in weights.items() if name.startswith("ema/")}

@@ -218,9 +218,11 @@ class GAN:
         """Another run's weights as they are: both games must be the same.
 
         Raises:
-            UserError: conditional, and on other classes or in another order.
+            UserError: no GAN's run; or conditional, and on other classes or in another order.
         """
-        del state, config
+        del state
+        if config["task"] != "gan":
+            raise UserError(f"init_from is a {config['task']} run, and a GAN starts from a GAN's: pass its folder")
         if self.class_names and class_names != self.class_names:
             raise UserError(
                 f"init_from was conditioned on the classes {', '.join(class_names) or 'of no labels'}; here they are "
