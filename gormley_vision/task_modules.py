@@ -59,24 +59,19 @@ def find(task: str) -> TaskModule:
     Raises:
         UserError: no such module, or one that is no task; what is wrong in it is raised as it is.
     """
-    if task in names():
-        path = f"{tasks.__name__}.{task}"
-    elif "." in task:
-        path = task
-        if (here := str(Path.cwd())) not in sys.path:  # as `python -m` does; a script's own folder comes first
-            sys.path.append(here)
-    else:
-        known = ", ".join(map(repr, names()))
-        raise UserError(f"task={task!r}: one of {known}, or a module of your own, as in 'my_package.my_task'")
+    path = f"{tasks.__name__}.{task}" if task in names() else task
+    if (here := str(Path.cwd())) not in sys.path:  # as `python -m` does; a script's own folder comes first
+        sys.path.append(here)
+    known = f"a task is one of {', '.join(map(repr, names()))}, or a module of yours, as 'my_package.my_task'"
+    if not all(map(str.isidentifier, path.split("."))):
+        raise UserError(f"task={task!r}: {known}")
     try:
         module = importlib.import_module(path)
     except ModuleNotFoundError as error:
         if not error.name or not f"{path}.".startswith(f"{error.name}."):
-            raise
-        raise UserError(
-            f"task={task!r}: no module {error.name!r}; run where it lies (here: {Path.cwd()}), or set PYTHONPATH"
-        ) from None
+            raise  # of what the module itself imports
+        raise UserError(f"task={task!r}: no such module in {here} or on PYTHONPATH; {known}") from None
     parts = {field.name: getattr(module, field.name, None) for field in dataclasses.fields(TaskModule)}
     if missing := [name for name in ("FIELDS", "make") if parts[name] is None]:
-        raise UserError(f"task={task!r}: {module.__file__} lacks {' and '.join(missing)}; see docs/extending.md")
+        raise UserError(f"task={task!r}: {path} lacks {' and '.join(missing)} (docs/extending.md); {known}")
     return TaskModule(**{name: part for name, part in parts.items() if part is not None})

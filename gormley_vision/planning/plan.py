@@ -21,7 +21,8 @@ from gormley_vision.training.step import Step
 
 Config = Mapping[str, Any]
 GIB = 2**30
-_KINDS = {"variables": "parameters", "ema": "averages"}  # by a node of the state's names; all else is the optimizer's
+# By the first node of these that a name in the state has; all else is the optimizer's.
+_KINDS = {"ema": "averages", "variables": "parameters", "params": "parameters"}
 
 
 class Data(NamedTuple):

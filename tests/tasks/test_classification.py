@@ -104,7 +104,7 @@ def test_augmentation_draws_anew_each_step_and_keeps_what_it_is_told():
     assert (targets == np.eye(3)[LABELS]).all()
 
 
-AT_16 = {"task": "classification", "data": {"image_size": 16}}
+AT_16 = {"data": {"image_size": 16}}
 
 
 def flat(state):

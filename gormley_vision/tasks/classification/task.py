@@ -168,7 +168,7 @@ class Classification:
         Raises:
             UserError: no classifier's run; or other classes than `class_names`, and no fresh head.
         """
-        if config["task"] != "classification":
+        if "ema/params/patch_embedding" not in weights:
             raise UserError(
                 f"init_from is a {config['task']} run, and a classifier starts from a classifier's: pass its folder"
             )

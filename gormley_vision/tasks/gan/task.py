@@ -221,7 +221,7 @@ class GAN:
             UserError: no GAN's run; or conditional, and on other classes or in another order.
         """
         del state
-        if config["task"] != "gan":
+        if not any(name.startswith("generator/") for name in weights):
             raise UserError(f"init_from is a {config['task']} run, and a GAN starts from a GAN's: pass its folder")
         if self.class_names and class_names != self.class_names:
             raise UserError(

@@ -1,0 +1,159 @@
+"""docs/extending.md, its files written out as they stand: a task from outside the package does all that ours do."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from gormley_vision import experiment, task_modules
+from gormley_vision.command_line import load_config_file
+from gormley_vision.errors import UserError
+from gormley_vision.run import run
+from gormley_vision.training import checkpoints
+
+ROOT = Path(__file__).parents[1]
+FILES = re.compile(r"^`(\w+\.py)`[^\n]*\n\n```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+SMALL = {"data.source": "fake", "data.image_size": 16, "mesh.data": 1}
+
+
+def write_files(folder):
+    for name, text in FILES.findall((ROOT / "docs" / "extending.md").read_text()):
+        (folder / name).write_text(text)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder of a user's own with the page's files, which is the current one; its modules go when it goes."""
+    folder = tmp_path_factory.mktemp("extending")
+    write_files(folder)
+    before, path = set(sys.modules), list(sys.path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        yield folder
+    sys.path[:] = path
+    task_modules.find.cache_clear()
+    for name in set(sys.modules) - before:
+        if str(folder) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
+
+
+def smoke(**changes):
+    config = load_config_file("denoise_mnist.py:smoke")
+    config.update_from_flattened_dict(SMALL | {key.replace("__", "."): value for key, value in changes.items()})
+    return config.to_dict()
+
+
+def lines_of(workdir):
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        del line["time"]
+    return lines
+
+
+def test_a_task_of_ones_own_trains_is_evaluated_and_resumed_to_the_same_bits(folder):
+    evaluated = {"eval__split": "test", "eval__every": "4 steps"}
+    assert run(smoke(**evaluated), folder / "whole") == 0
+    assert run(smoke(**evaluated, stop_after="5 steps"), folder / "parts") == 0
+    assert run(smoke(**evaluated), folder / "parts") == 0
+    digests = [checkpoints.digest(folder / name / "checkpoints" / "8") for name in ("whole", "parts")]
+    assert digests[0] == digests[1]
+    lines = lines_of(folder / "whole")
+    assert lines == lines_of(folder / "parts")
+    assert [line["step"] for line in lines if "eval/error" in line] == [4, 8]
+    assert sorted(path.name for path in (folder / "whole" / "samples").iterdir()) == ["00000004.png", "00000008.png"]
+
+
+@pytest.mark.parametrize("sizes", [(8, 1), (2, 4)])
+def test_eight_devices_make_the_steps_of_one(folder, sizes):
+    one, eight = folder / "one", folder / f"eight{sizes}"
+    if not one.exists():
+        run(smoke(), one)
+    run(smoke(mesh__data=sizes[0], mesh__fsdp=sizes[1]), eight)
+    for a, b in zip(lines_of(one), lines_of(eight), strict=True):
+        assert a["step"] == b["step"]
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)
+
+
+def test_ones_own_model_and_objective_take_the_place_of_the_packages(folder):
+    from gormley_vision.config import default_config, shrink
+
+    config = shrink(default_config("hinge_gan"))
+    config.update_from_flattened_dict(SMALL | {"stop_after": "2 steps"})
+    assert run(config.to_dict(), folder / "hinge") == 0
+    assert len(lines_of(folder / "hinge")) == 2
+    task = experiment.make_task(config.to_dict(), class_names=(), epoch_images=64)
+    assert float(task.generator_loss(np.array([1.0, 3.0]))) == -2  # the hinge's, by hand
+    tree = jax.eval_shape(task.init, jax.random.key(0)).discriminator.variables["params"]
+    assert sorted(tree) == ["Conv_0", "Dense_0"]
+
+
+def test_what_is_no_task_is_refused_by_what_it_lacks(folder):
+    with pytest.raises(UserError, match=r"task='denoisng': no such module in .*'classification', 'gan'"):
+        task_modules.find("denoisng")
+    with pytest.raises(UserError, match="json lacks FIELDS and make"):
+        task_modules.find("json")
+    (folder / "broken_task.py").write_text("import not_installed_anywhere")
+    with pytest.raises(ModuleNotFoundError, match="not_installed_anywhere"):
+        task_modules.find("broken_task")
+
+
+@pytest.mark.slow
+def test_the_programs_kill_resume_plan_sweep_and_sample_it(tmp_path):
+    """As processes in a user's folder, whose only tie to the package is its path."""
+    write_files(tmp_path)
+    (tmp_path / "rates.py").write_text(
+        'BASE = "denoise_mnist.py:smoke"\nMETRIC = "loss"\nHIGHER_IS_BETTER = False\n'
+        'FIXED = {"data.source": "fake", "data.image_size": 16}\n'
+        'def sweep():\n    for rate in (1e-3, 1e-2):\n        yield {"optimizer.learning_rate": rate}\n'
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(tmp_path), "JAX_PLATFORMS": "cpu"}
+    environment.pop("XLA_FLAGS")
+    base = ["--config=denoise_mnist.py:smoke", "--config.data.source=fake", "--config.data.image_size=16"]
+
+    def program(name, *words):
+        return subprocess.Popen(
+            [sys.executable, str(ROOT / name), *words],
+            cwd=tmp_path,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def done(name, *words):
+        process = program(name, *words)
+        output, _ = process.communicate(timeout=200)
+        assert process.returncode == 0, output
+        return output
+
+    long = [*base, "--config.duration=400 steps", "--config.log.every=1 steps", "--config.checkpoint.every=20 steps"]
+    done("train.py", *long, "--workdir=whole")
+    process = program("train.py", *long, "--workdir=killed")
+    while process.poll() is None and not list((tmp_path / "killed").glob("checkpoints/[1-9]*0")):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    done("train.py", *long, "--workdir=killed")
+    digests = [checkpoints.digest(tmp_path / name / "checkpoints" / "400") for name in ("whole", "killed")]
+    assert digests[0] == digests[1]
+    plan = done("scripts/plan.py", *base, "--topology=here")
+    assert re.search(r"parameters +0\.000", plan), plan
+    assert "images/s" in plan
+    help_text = done("scripts/sample.py", "--workdir=whole", "--help")
+    assert "--noise" in help_text
+    assert "--label" not in help_text
+    done("scripts/sample.py", "--workdir=whole", "--noise=0.5", "--num=3", "--out=some.npz")
+    assert np.load(tmp_path / "some.npz")["images"].shape == (3, 16, 16, 1)
+    assert json.loads(done("scripts/evaluate.py", "--workdir=whole", "--split=test").splitlines()[-1])["error"] > 0
+    done("scripts/sweep.py", "--config=rates.py", "--workdir=sweep")
+    assert len(list((tmp_path / "sweep").glob("*/checkpoints/8"))) == 2
