@@ -58,17 +58,19 @@ def evaluation_config(trained: dict[str, Any], options: argparse.Namespace, word
     words = [*words, *(f"--config.data.{key}={value}" for key, value in given.items())]
     if trained["eval"]["split"] and not any(word.startswith("--config.data.split") for word in words):
         words.append(f"--config.data.split={trained['eval']['split']}")
-    config = override(trained, ["--config.data.placement=host", *words], "data")
-    task = task_modules.find(config["task"])
-    for key in task.EVALUATION.values():
-        section, _, name = key.partition(".")
-        config[section][name] = getattr(options, key)
-    config["init_from"] = str(options.workdir)
-    task.evaluated(config, trained)
+    if any(word.lstrip("-").startswith(("config.data.flip", "noconfig.data.flip")) for word in words):
+        raise UserError("data.flip is of training alone: leave it out")
+    task = task_modules.find(trained["task"])
     try:
+        config = override(trained, ["--config.data.placement=host", *words], "data")
+        for key in task.EVALUATION.values():
+            section, _, name = key.partition(".")
+            config[section][name] = getattr(options, key)
+        config["init_from"] = str(options.workdir)
+        task.evaluated(config, trained)
         validate(config)
     except UserError as error:
-        raise UserError(f"{error}\nHere only --config.data.KEY and the flags of --help can be changed") from None
+        raise UserError(f"{error}\nHere --config.data.KEY=VALUE and the flags of --help can be given") from None
     return config
 
 

@@ -101,9 +101,20 @@ def test_the_script_finds_what_the_loop_found_and_evaluates_at_another_size(prog
     larger = json.loads(programs.script("evaluate", f"--workdir={workdir}", "--image_size=24").stdout)
     assert larger["image_size"] == 24
     assert larger["loss"] != said["loss"]
-    wrong = programs.script("evaluate", f"--workdir={workdir}", "--image_size=20")
-    assert "--config.data.image_size=16" in wrong.stderr
-    assert "Traceback" not in wrong.stderr
+    part = json.loads(programs.script("evaluate", f"--workdir={workdir}", "--config.data.split=test[:5]").stdout)
+    assert (part["images"], part["split"]) == (5, "test[:5]")
+    for words, said in (
+        ("--image_size=20", "--config.data.image_size=16"),
+        ("--image_size=0", "at least 1"),
+        ("--split=test --config.data.split=test", "given twice"),
+        ("--config.data.flip=true", "leave it out"),
+        ("--config.data.channels=3", "channels=1"),
+        ("--rope_scaling=ntk", "the flags of --help"),
+    ):
+        wrong = programs.script("evaluate", f"--workdir={workdir}", *words.split())
+        assert wrong.returncode == 2
+        assert said in wrong.stderr
+        assert "Traceback" not in wrong.stderr
 
 
 @pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 2, 2)])
