@@ -99,15 +99,14 @@ def make_batches(config: Config, progress=None, split: str = "", class_names: tu
 
     `split` other than the config's, if given, and labels of other `class_names`, matched by name.
     """
-    data = {key: value for key, value in config["data"].items() if key != "flip"}
-    data["split"] = split or data["split"]
+    data = {**config["data"], "split": split or config["data"]["split"]}
     return open_batches(
         seed=config["seed"],
         minibatches=config["gan"]["discriminator_steps"] if config["task"] == "gan" else 1,
+        data=data,
         columns=None if hosts.alone() else Shardings(mesh_of(config), ()).columns(data["batch_size"]),
         class_names=class_names,
         progress=progress,
-        **data,
     )
 
 

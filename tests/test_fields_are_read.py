@@ -162,9 +162,9 @@ def _threads(batches: Any) -> int:
     with pytest.MonkeyPatch.context() as patch:
         options = grain.ReadOptions
         patch.setattr(grain, "ReadOptions", lambda **given: asked.append(given["num_threads"]) or options(**given))
-        pieces = batches.pieces(0)
-        next(pieces)
-        pieces.close()
+        ahead = batches.from_step(0)
+        next(ahead)
+        ahead.close()
     return asked[0]
 
 

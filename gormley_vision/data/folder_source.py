@@ -1,13 +1,14 @@
 """A folder of image files, with or without class subfolders."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gormley_vision.data.decoding import decode_file
+from gormley_vision.data.features import Example, label_feature
 from gormley_vision.data.folder_listing import Listing, list_folder
 from gormley_vision.data.images import Conversion
 from gormley_vision.errors import UserError
@@ -20,17 +21,19 @@ _log = logging.getLogger(__name__)
 
 
 class FolderSource:
-    """Images decoded from files at each read."""
+    """Images decoded from files at each read, each with its label where there are classes."""
 
     def __init__(
         self,
         root: Path,
-        files: Sequence[tuple[str, int]],
+        files: Sequence[str],
+        labels: np.ndarray | None,
         class_names: tuple[str, ...],
         conversion: Conversion,
     ) -> None:
         self.class_names = class_names
-        self.labels = np.array([label for _, label in files])
+        self.features = {"image": conversion.feature, **label_feature(class_names)}
+        self.labels = labels
         self._root = root
         self._files = files
         self._conversion = conversion
@@ -38,25 +41,25 @@ class FolderSource:
         self.identity: dict[str, Any] = {
             "source": "folder",
             "classes": class_names,
-            "files": [(file, *_size_and_time(root / file)) for file, _ in files],
+            "files": [(file, *_size_and_time(root / file)) for file in files],
             "decode": conversion.identity,
         }
 
     def __len__(self) -> int:
         return len(self._files)
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-        file, label = self._files[index]
-        path = self._root / file
+    def __getitem__(self, index: int) -> Example:
+        path = self._root / self._files[index]
         image = decode_file(path, self._conversion.max_megapixels)
         try:
-            return self._conversion(image), label
+            example = {"image": self._conversion(image)}
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
+        return example if self.labels is None else example | {"label": np.array(self.labels[index], np.int32)}
 
 
-def open_folder(_name: str, path: str, split: str, conversion: Conversion) -> FolderSource:
-    """Reads the listing of `path/split`, or of `path` where there is no such subfolder.
+def open_folder(data: Mapping[str, Any]) -> FolderSource:
+    """Reads the listing of `data.path/split`, or of `data.path` where there is no such subfolder.
 
     Images lie directly inside (unlabelled), or in one subfolder a class, at any depth in it; classes and files
     are sorted by name, so that the order is the same on every machine. What Pillow cannot decode is left out with
@@ -65,6 +68,7 @@ def open_folder(_name: str, path: str, split: str, conversion: Conversion) -> Fo
     Raises:
       UserError: no folder, no images, images both inside and in subfolders, or a split that is not there.
     """
+    path, split, conversion = data["path"], data["split"], Conversion.of(data)
     if not path:
         raise UserError("data.source='folder' needs a folder of images: --config.data.path=FOLDER")
     root = user_path(path)
@@ -84,11 +88,10 @@ def open_folder(_name: str, path: str, split: str, conversion: Conversion) -> Fo
     if left_out := listing.describe_left_out():
         _log.warning("%s: %s", root, left_out)
     if listing.images:
-        return FolderSource(root, [(image, -1) for image in listing.images], (), conversion)
-    files = [
-        (f"{name}/{image}", label) for label, (name, images) in enumerate(listing.by_class.items()) for image in images
-    ]
-    return FolderSource(root, files, tuple(listing.by_class), conversion)
+        return FolderSource(root, listing.images, None, (), conversion)
+    files = [f"{name}/{image}" for name, images in listing.by_class.items() for image in images]
+    labels = np.repeat(np.arange(len(listing.by_class)), [len(images) for images in listing.by_class.values()])
+    return FolderSource(root, files, labels, tuple(listing.by_class), conversion)
 
 
 def _check_folders(root: Path, listing: Listing) -> None:

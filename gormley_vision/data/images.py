@@ -1,6 +1,7 @@
 """Converting a decoded image to the one form that everything after it reads."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ from PIL import Image
 
 from gormley_vision.data.choices import check_choice
 from gormley_vision.data.decoding import MAX_MEGAPIXELS
+from gormley_vision.data.features import Feature
 from gormley_vision.errors import UserError
 
 CROPS = ("center", "none", "resize_center")
@@ -60,6 +62,16 @@ class Conversion:
                 f"--config.data.crop_fraction={CROP_FRACTION}"
             )
         check_choice("data.resize_filter", self.resize_filter, RESIZE_FILTERS)
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> "Conversion":
+        """By a config's data section, which has all of these keys."""
+        return cls(**{key: data[key] for key in cls.__dataclass_fields__})
+
+    @property
+    def feature(self) -> Feature:
+        """Describes what a call returns."""
+        return Feature("image", (self.image_size, self.image_size, self.channels), "uint8")
 
     @property
     def identity(self) -> dict[str, Any]:
