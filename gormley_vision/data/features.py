@@ -28,7 +28,7 @@ _ADVICE = {
     "image": "choose pictures, as with --config.data.source=folder --config.data.path=FOLDER",
     "label": "--config.data.path=FOLDER with a subfolder for each class, or an .npz file with an array of labels",
 }
-_OTHER_ADVICE = "choose another data set: --config.data.source=SOURCE"
+_OTHER_ADVICE = "choose another data set, or a module of your own: --config.data.source=SOURCE"
 
 Example = dict[str, np.ndarray]
 

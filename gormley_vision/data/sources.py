@@ -1,5 +1,6 @@
 """Sources: data sets as random-access sequences of examples."""
 
+import importlib
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -8,6 +9,7 @@ import numpy as np
 from gormley_vision.data import array_sources, folder_source, slices, tfds_source
 from gormley_vision.data.choices import check_choice
 from gormley_vision.data.features import Example, Features
+from gormley_vision.errors import UserError
 
 
 class Source(Protocol):
@@ -36,8 +38,9 @@ class Source(Protocol):
         """{name: array of its feature's shape and dtype}, with all names of `features` and no other."""
 
 
+Opener = Callable[[Mapping[str, Any]], Source]
 # Each takes of a config's data section the keys that it reads; its split is a name, never a part.
-_OPENERS: dict[str, Callable[[Mapping[str, Any]], Source]] = {
+_OPENERS: dict[str, Opener] = {
     "fake": array_sources.open_fake,
     "folder": folder_source.open_folder,
     "mnist_5k": array_sources.open_mnist_5k,
@@ -60,15 +63,38 @@ def open_source(data: Mapping[str, Any]) -> Source:
     """Opens a data set without decoding it.
 
     Args:
-      data: a config's data section (docs/data.md says which source reads which of its keys). `source` and `split` are
-        read here: the split is "train", "test", ..., or a part as "train[:55000]" or "train[80%:]" (see `slices`).
+      data: a config's data section (docs/data.md says which source reads which of its keys). Read here are
+        `source`: one of ours, or the dotted path of a module with a function `open_source(data)`; and
+        `split`: "train", "test", ..., or a part as "train[:55000]" or "train[80%:]" (see `slices`).
 
     Raises:
       UserError: an unknown value, or data that are not there; says what to type. What only shows in the
         content ("npz", "mnist_5k") is raised at the first read.
     """
     source, split = data["source"], data["split"]
-    check_choice("data.source", source, [*_OPENERS, "tfds"])
     if source == "tfds":  # it slices by itself, and reads the examples of a part alone
         return tfds_source.open_tfds(data)
-    return slices.take(_OPENERS[source]({**data, "split": slices.name_of(split)}), split)
+    opener = _OPENERS[source] if source in _OPENERS else _of_module(source)
+    return slices.take(opener({**data, "split": slices.name_of(split)}), split)
+
+
+def _of_module(path: str) -> Opener:
+    """The function `open_source` of a user's module."""
+    if "." not in path or not all(part.isidentifier() for part in path.split(".")):
+        check_choice("data.source", path, [*_OPENERS, "tfds"])
+    try:
+        module = importlib.import_module(path)
+    except ModuleNotFoundError as error:
+        if not f"{path}.".startswith(f"{error.name}."):  # one that it imports in its turn
+            raise
+        raise UserError(
+            f"data.source={path!r}: there is no module {error.name!r} on Python's path: "
+            "--config.data.source=PACKAGE.MODULE, with the folder that holds PACKAGE in PYTHONPATH"
+        ) from error
+    opener = getattr(module, "open_source", None)
+    if not callable(opener):
+        raise UserError(
+            f"data.source={path!r}: {module.__file__ or path} has no function open_source(data): define one, which "
+            "returns a Source (gormley_vision/data/sources.py)"
+        )
+    return opener

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from gormley_vision.data import array_sources
+from gormley_vision.data.batches import open_batches
 from gormley_vision.data.cache import identity_sha256
 from gormley_vision.data.sources import open_source
 from gormley_vision.errors import UserError
@@ -265,3 +266,78 @@ def test_a_part_of_a_split_holds_those_examples(npz):
     assert first.identity["part"] == [0, 4]  # so that each has its own decoded cache
     assert second.identity["part"] == [4, 6]
     assert first.identity["part_shuffled_by"] == 0x5011CE  # nor is a cache of the first four taken for it
+
+
+BIRDS = """
+import numpy as np
+from gormley_vision.data.features import Feature
+
+class Birds:
+    features = {"song": Feature("vector", (2,), "float32")}
+    class_names, labels = (), None
+
+    def __init__(self, split, count):
+        self.identity, self._count = {"source": "birds", "split": split}, count
+
+    def __len__(self):
+        return self._count
+
+    def __getitem__(self, index):
+        return {"song": np.array([index, index + 0.5], np.float32)}
+
+def open_source(data):
+    return Birds(data["split"], data["birds"])
+"""
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A package `nest` with modules of these texts, on Python's path until the test ends."""
+
+    def write(**modules):
+        (tmp_path / "nest").mkdir()
+        for name, text in modules.items():
+            (tmp_path / "nest" / f"{name}.py").write_text(text)
+        monkeypatch.syspath_prepend(tmp_path)
+
+    yield write
+    for name in [name for name in sys.modules if name.partition(".")[0] == "nest"]:
+        del sys.modules[name]
+
+
+def test_a_module_of_the_users_is_a_source_and_parts_of_its_splits_are_taken(package, tmp_path):
+    package(birds=BIRDS)
+    settings = {"source": "nest.birds", "split": "train[:3]", "birds": 5}  # it reads no other keys
+    source = open_source(settings)
+    assert source.identity["split"] == "train"
+    order = np.argsort(np.random.Philox(key=0x5011CE).random_raw(5)).tolist()
+    assert [one["song"].tolist() for one in source] == [[i, i + 0.5] for i in order[:3]]
+    for placement in ("host", "stream", "device"):
+        data = settings | {"placement": placement, "workers": 0, "cache_dir": str(tmp_path / "cache"), "batch_size": 3}
+        batches = open_batches(seed=0, minibatches=1, data=data)
+        song = np.asarray(batches.fetch(batches.resident, batches.read(0))["song"])
+        assert sorted(song[0, :, 0].tolist()) == sorted(order[:3])
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("nest.bird", r"data.source='nest.bird': there is no module 'nest.bird' on .*PYTHONPATH"),
+        ("nets.birds", r"there is no module 'nets' on .*--config.data.source=PACKAGE.MODULE"),
+        ("nest.empty", r"nest/empty.py has no function open_source\(data\): define one"),
+        ("nest.birds.open_source", r"there is no module 'nest.birds.open_source' on"),
+        (".npz", "did you mean 'npz'"),
+        ("mnist.5k", "did you mean 'mnist_5k'"),
+    ],
+)
+def test_a_module_that_is_none_is_refused_in_one_line(package, source, message):
+    package(birds=BIRDS, empty="")
+    with pytest.raises(UserError, match=message) as error:
+        open_source({"source": source, "split": "train"})
+    assert "\n" not in str(error.value)
+
+
+def test_what_a_users_module_lacks_is_no_mistake_of_the_config(package):
+    package(broken="import no_such_module_here")
+    with pytest.raises(ModuleNotFoundError, match="no_such_module_here"):
+        open_source({"source": "nest.broken", "split": "train"})
