@@ -1,4 +1,7 @@
-"""What an example is: named arrays, each described by a feature; and what a task needs of a data set."""
+"""What an example is: named arrays, each described by a feature; and what a task needs of a data set.
+
+Coordinates are continuous: pixel i covers [i, i + 1), so that a picture of W pixels reaches from 0 to W.
+"""
 
 import dataclasses
 from collections.abc import Mapping
@@ -42,6 +45,10 @@ class Feature:
       shape: of one example.
       dtype: one of `DTYPES`.
       class_names: of a label or a label map, class by class; () where classes have no names.
+      mask: of what has K rows, the feature of kind mask that says which are there; "" where all are. Rows that are not
+        there only fill up, and count for nothing.
+      flip_pairs: of points, rows that change places where the picture is mirrored, as a left and a right eye do.
+      fill: of a label map, the class of what lies outside the picture.
 
     Raises:
       ValueError: an unknown kind or dtype, or an empty shape.
@@ -51,6 +58,9 @@ class Feature:
     shape: tuple[int, ...]
     dtype: str
     class_names: tuple[str, ...] = ()
+    mask: str = ""
+    flip_pairs: tuple[tuple[int, int], ...] = ()
+    fill: int = 0
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS or self.dtype not in DTYPES or any(size < 1 for size in self.shape):
@@ -99,12 +109,30 @@ def check_features(features: Features, needs: Mapping[str, str]) -> None:
                 f"a feature of the data set is named {name!r}: name it with letters, digits and _, "
                 f"and not {' or '.join(RESERVED)}"
             )
+        _check_rows(name, features)
     for name, kind in needs.items():
         if name not in features or features[name].kind != kind:
             raise UserError(
                 f"this task needs the feature {name!r} of kind {kind} ({KINDS[kind]}), and the data set offers "
                 f"{listing(features)}: {_ADVICE.get(kind, _OTHER_ADVICE)}"
             )
+
+
+def _check_rows(name: str, features: Features) -> None:
+    feature = features[name]
+    mask = features.get(feature.mask)
+    if feature.mask and (mask is None or mask.kind != "mask" or mask.shape != feature.shape[:1]):
+        raise UserError(
+            f"the feature {name!r} ({feature}) names {feature.mask!r} as its mask, and the data set has "
+            f"{listing(features)}: give it a mask bool {list(feature.shape[:1])}"
+        )
+    if not feature.flip_pairs:
+        return
+    if feature.kind != "points" or max(map(max, feature.flip_pairs)) >= feature.shape[0]:
+        raise UserError(f"flip_pairs={feature.flip_pairs} of {name!r} ({feature}) are no rows of points")
+    shared = [other for other, f in features.items() if other != name and f.mask and f.mask == feature.mask]
+    if shared:
+        raise UserError(f"flip_pairs of {name!r} exchange rows of its mask too: {shared[0]!r} needs a mask of its own")
 
 
 def checked(example: Mapping[str, Any], features: Features, index: int) -> Example:
@@ -127,8 +155,10 @@ def listing(features: Mapping[str, Any]) -> str:
 
 
 def to_json(features: Features) -> dict[str, dict[str, Any]]:
-    """Plain JSON, which `from_json` reads."""
-    return {name: dataclasses.asdict(feature) for name, feature in features.items()}
+    """Plain JSON, which `from_json` reads: what is not at its default, so that a new attribute changes no SHA-256."""
+    defaults = {field.name: field.default for field in dataclasses.fields(Feature)}
+    described = {name: dataclasses.asdict(feature) for name, feature in features.items()}
+    return {name: {key: v for key, v in f.items() if v != defaults[key]} for name, f in described.items()}
 
 
 def from_json(described: Mapping[str, Mapping[str, Any]]) -> dict[str, Feature]:
