@@ -65,6 +65,15 @@ SHARED_FIELDS: dict[str, Field] = {
     ),
     "data.name": Field("", "TFDS name, such as cifar10", when={"data.source": ("tfds",)}),
     "data.path": Field("", "image folder, .npz file, or TFDS data directory", may_change=True, when=_FILES),
+    "data.targets": Field(
+        "",
+        "second folder with a picture for each of the first, by name; '' for none",
+        may_change=True,
+        when={"data.source": ("folder",)},
+    ),
+    "data.target_kind": Field(
+        "label_map", "what these pictures are", ("label_map", "image"), when={"data.targets": ON}
+    ),
     "data.split": Field("train", "part of the data set"),
     "data.image_size": _count(28, "height and width after crop and resize, pixels", 8192),
     "data.channels": Field(1, "1 grey, 3 colour", (1, 3)),

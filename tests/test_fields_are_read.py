@@ -49,6 +49,7 @@ OTHERS: dict[str, Any] = {
     "data.max_megapixels": 1,
     "eval.split": "test",
     "data.path": "paintings",
+    "data.targets": "photos",
     "vit.trained_grid": 3,
 }
 

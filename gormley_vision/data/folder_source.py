@@ -1,4 +1,4 @@
-"""A folder of image files, with or without class subfolders."""
+"""A folder of image files, with or without class subfolders, and with or without a picture that belongs to each."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from gormley_vision.data.choices import check_choice
 from gormley_vision.data.decoding import decode_file
-from gormley_vision.data.features import Example, label_feature
+from gormley_vision.data.features import Example, Feature, label_feature
 from gormley_vision.data.folder_listing import Listing, list_folder
 from gormley_vision.data.images import Conversion
+from gormley_vision.data.spatial import convert
+from gormley_vision.data.targets import KINDS, Targets, open_targets
 from gormley_vision.errors import UserError
 from gormley_vision.files import user_path
 
@@ -21,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 
 class FolderSource:
-    """Images decoded from files at each read, each with its label where there are classes."""
+    """Images decoded from files at each read, each with its label where there are classes, and with its target."""
 
     def __init__(
         self,
@@ -30,9 +33,10 @@ class FolderSource:
         labels: np.ndarray | None,
         class_names: tuple[str, ...],
         conversion: Conversion,
+        targets: Targets | None = None,
     ) -> None:
         self.class_names = class_names
-        self.features = {"image": conversion.feature, **label_feature(class_names)}
+        self.features: dict[str, Feature] = {"image": conversion.feature, **label_feature(class_names)}
         self.labels = labels
         self._root = root
         self._files = files
@@ -44,18 +48,28 @@ class FolderSource:
             "files": [(file, *_size_and_time(root / file)) for file in files],
             "decode": conversion.identity,
         }
+        self._targets = targets
+        if targets is not None:
+            self.features["target"] = targets.feature
+            self.identity["files"] += [
+                (f"targets/{file}", *_size_and_time(targets.root / file)) for file in targets.files
+            ]
+            self.identity["target"] = [targets.feature.kind, *targets.feature.class_names]
 
     def __len__(self) -> int:
         return len(self._files)
 
     def __getitem__(self, index: int) -> Example:
         path = self._root / self._files[index]
-        image = decode_file(path, self._conversion.max_megapixels)
+        example: dict[str, Any] = {"image": decode_file(path, self._conversion.max_megapixels)}
+        if self.labels is not None:
+            example["label"] = self.labels[index]
+        if self._targets is not None:
+            example["target"] = self._targets.read(index, self._conversion.max_megapixels)
         try:
-            example = {"image": self._conversion(image)}
+            return convert(example, self.features, self._conversion)
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
-        return example if self.labels is None else example | {"label": np.array(self.labels[index], np.int32)}
 
 
 def open_folder(data: Mapping[str, Any]) -> FolderSource:
@@ -64,6 +78,9 @@ def open_folder(data: Mapping[str, Any]) -> FolderSource:
     Images lie directly inside (unlabelled), or in one subfolder a class, at any depth in it; classes and files
     are sorted by name, so that the order is the same on every machine. What Pillow cannot decode is left out with
     one warning that counts it; hidden and system files are left out without.
+
+    Where `data.targets` names a second folder, each image has a `target` out of it, a label map or an image as
+    `data.target_kind` says; see `targets.open_targets`.
 
     Raises:
       UserError: no folder, no images, images both inside and in subfolders, or a split that is not there.
@@ -87,11 +104,15 @@ def open_folder(data: Mapping[str, Any]) -> FolderSource:
         _check_classes_are_no_splits(root, listing)
     if left_out := listing.describe_left_out():
         _log.warning("%s: %s", root, left_out)
+    files = listing.images or [f"{name}/{image}" for name, images in listing.by_class.items() for image in images]
+    targets = None
+    if data["targets"]:
+        check_choice("data.target_kind", data["target_kind"], KINDS)
+        targets = open_targets(data["targets"], data["target_kind"], split, files, conversion.feature)
     if listing.images:
-        return FolderSource(root, listing.images, None, (), conversion)
-    files = [f"{name}/{image}" for name, images in listing.by_class.items() for image in images]
+        return FolderSource(root, files, None, (), conversion, targets)
     labels = np.repeat(np.arange(len(listing.by_class)), [len(images) for images in listing.by_class.values()])
-    return FolderSource(root, files, labels, tuple(listing.by_class), conversion)
+    return FolderSource(root, files, labels, tuple(listing.by_class), conversion, targets)
 
 
 def _check_folders(root: Path, listing: Listing) -> None:

@@ -15,6 +15,8 @@ def settings(tmp_path):
         "source": "fake",
         "name": "",
         "path": "",
+        "targets": "",
+        "target_kind": "label_map",
         "split": "train",
         "image_size": 8,
         "channels": 3,
