@@ -51,14 +51,14 @@ def ours(batch: int, size: int) -> tuple[Callable[[], float], Callable[[], None]
     key = jax.device_put(jax.random.key(0), shardings.replicated)
     state = jax.jit(task.init, out_shardings=shardings.replicated)(key)
     resident = jax.device_put(batches.resident, shardings.replicated)
-    pieces = batches.pieces(0)
+    ahead = batches.from_step(0)
     holder = [state]
 
     def dispatch() -> float:
         began = time.perf_counter()
-        piece = next(pieces)
+        read = next(ahead)
         waited = time.perf_counter() - began
-        holder[0], _, _ = step(holder[0], resident, jax.device_put(piece, shardings.batch), key)
+        holder[0], _, _ = step(holder[0], resident, jax.device_put(read, shardings.batch), key)
         return waited
 
     return dispatch, lambda: jax.block_until_ready(holder[0])

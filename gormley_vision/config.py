@@ -104,7 +104,7 @@ def _check_tensor(key: str, flat: Mapping[str, Any]) -> None:
 
 def fault_of(value: Value, field: Field) -> str:
     """Why a value of the right type is still none for this field; '' when it is one."""
-    if field.choices and value not in field.choices:
+    if field.choices and value not in field.choices and not field.is_module(value):
         return nearest(str(value), [str(choice) for choice in field.choices])
     if isinstance(value, float) and not math.isfinite(value):
         return "must be a finite number"
@@ -124,14 +124,14 @@ def unread_keys(config: Mapping) -> list[str]:
     """Keys that differ from their defaults and that nothing reads, as the config's choices are."""
     fields, flat = fields_of(config), flatten(config)
     differ = [key for key, field in fields.items() if flat[key] != field.default]
-    return [key for key in differ if _unmet(fields[key], flat)]
+    return [key for key in differ if _unmet(key, fields, flat)]
 
 
-def _unmet(field: Field, flat: Mapping[str, Value]) -> str:
-    """The key whose value keeps this field from being read; '' where it is read."""
-    for key, values in field.when.items():
-        if not (flat[key] in values if values else _is_on(flat[key])):
-            return key
+def _unmet(key: str, fields: Mapping[str, Field], flat: Mapping[str, Value]) -> str:
+    """The key whose value keeps `key` from being read; '' where it is read."""
+    for other, values in fields[key].when.items():
+        if not (flat[other] in values or fields[other].is_module(flat[other]) if values else _is_on(flat[other])):
+            return other
     return ""
 
 
@@ -141,7 +141,7 @@ def _is_on(value: Value) -> bool:
 
 def why_unread(key: str, fields: Mapping[str, Field], flat: Mapping[str, Value]) -> str:
     """What keeps a key from being read, and what to type instead."""
-    field, other = fields[key], _unmet(fields[key], flat)
+    field, other = fields[key], _unmet(key, fields, flat)
     values = [str(value).lower() if isinstance(value, bool) else str(value) for value in field.when[other]]
     instead = f"pass --config.{other}={values[0]}" if values else f"set --config.{other}"
     instead += f" (or {', '.join(values[1:])})" if values[1:] else ""
@@ -157,7 +157,7 @@ def reset_unread(config: Any, given: Collection[str] | None = None) -> list[str]
     fields, flat, lines = fields_of(config), flatten(config), []
     changed = set(fields if given is None else given)
     for key in fields:  # a choice stands before what it chooses
-        reader = _unmet(fields[key], flat)
+        reader = _unmet(key, fields, flat)
         if not reader or flat[key] == fields[key].default or reader not in changed or (given and key in given):
             continue
         lines.append(f"{key}={flat[key]!r} is left out: nothing reads it where {reader}={flat[reader]!r}")

@@ -31,15 +31,16 @@ def make_batches(config: Config, progress=None, split: str = "", class_names: tu
 
     `split` other than the config's, if given, and labels of other `class_names`, matched by name.
     """
-    data = {key: value for key, value in config["data"].items() if key != "flip"}
-    data["split"] = split or data["split"]
+    data = {**config["data"], "split": split or config["data"]["split"]}
+    task = task_modules.find(config["task"])
     return open_batches(
         seed=config["seed"],
-        minibatches=task_modules.find(config["task"]).minibatches(config),
+        minibatches=task.minibatches(config),
+        data=data,
+        needs=task.needs(config),
         columns=None if hosts.alone() else Shardings(mesh_of(config), ()).columns(data["batch_size"]),
         class_names=class_names,
         progress=progress,
-        **data,
     )
 
 

@@ -18,18 +18,24 @@ class Field:
     """One config key: its default (which gives the type), its meaning, and what it may be.
 
     Every number has a range, `at_least` to `at_most`, or to just `below`. `when` is {key: values}: this key is read
-    where each of those keys has one of its values.
+    where each of those keys has one of its values. With `or_module`, the dotted path of a user's module may stand for a
+    choice; what it reads nobody knows, so that every key that depends on the choice counts as read.
     """
 
     default: Value
     meaning: str
     choices: tuple[Value, ...] = ()
+    or_module: bool = False
     at_least: float | None = None
     at_most: float | None = None
     below: float | None = None
     is_duration: bool = False
     may_change: bool = False  # on resume
     when: Mapping[str, tuple[Value, ...]] = dataclasses.field(default_factory=dict)
+
+    def is_module(self, value: Value) -> bool:
+        """Whether a value is the dotted path of a user's module."""
+        return self.or_module and isinstance(value, str) and "." in value
 
 
 def duration(default: str, meaning: str, may_change: bool = False, when: Mapping | None = None) -> Field:
@@ -54,9 +60,23 @@ RUN_FIELDS: dict[str, Field] = {
     "init_from": Field("", "another run's folder whose weights start this one; '' starts fresh"),
     "accumulate": count(1, "pieces of a batch, computed one after the other for the memory of one", 2**20),
     "compute_dtype": Field("float32", "dtype of activations", ("float32", "bfloat16")),
-    "data.source": Field("mnist_5k", "where images come from", ("tfds", "folder", "npz", "mnist_5k", "fake")),
+    "data.source": Field(
+        "mnist_5k",
+        "where examples come from, one of these or your MODULE.PATH (docs/data.md)",
+        ("tfds", "folder", "npz", "mnist_5k", "fake"),
+        or_module=True,
+    ),
     "data.name": Field("", "TFDS name, such as cifar10", when={"data.source": ("tfds",)}),
     "data.path": Field("", "image folder, .npz file, or TFDS data directory", may_change=True, when=_FILES),
+    "data.targets": Field(
+        "",
+        "second folder with a picture for each of the first, by name; '' for none",
+        may_change=True,
+        when={"data.source": ("folder",)},
+    ),
+    "data.target_kind": Field(
+        "label_map", "what these pictures are", ("label_map", "image"), when={"data.targets": ON}
+    ),
     "data.split": Field("train", "part of the data set"),
     "data.batch_size": count(64, "images of one minibatch (m), over all devices and hosts", 2**20),
     "data.placement": Field(

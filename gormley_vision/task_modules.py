@@ -38,6 +38,8 @@ class TaskModule:
     check: Callable[[Config], None] = lambda config: None
     # k, minibatches of data.batch_size examples that a step takes.
     minibatches: Callable[[Config], int] = lambda config: 1
+    # {name: kind} of the features that an example must have (data/features.py).
+    needs: Callable[[Config], Mapping[str, str]] = lambda config: {}
     # Keys of sizes that the default mesh.rules split over mesh.tensor.
     TENSOR_KEYS: tuple[str, ...] = ()
     # Flags of scripts/sample.py besides those of every task.

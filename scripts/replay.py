@@ -39,10 +39,10 @@ def main() -> None:
     state, start = run.state, int(run.state.step)
     print(f"replaying steps {start + 1} to {options.step}")
     for step in range(start, options.step):
-        piece = jax.device_put(batches.read(step), run.shardings.batch)
+        batch = jax.device_put(batches.read(step), run.shardings.batch)
         if step == options.step - 1:
             before = jax.tree.map(np.array, state)  # a copy: the step reuses the state's memory
-        state, metrics, finite = run.step(state, run.resident, piece, run.key)
+        state, metrics, finite = run.step(state, run.resident, batch, run.key)
     for name, value in metrics.items():
         print(f"  {name} = {float(value)}")
     flags = np.asarray(finite)
@@ -53,8 +53,8 @@ def main() -> None:
         return
     with jax.debug_nans(True), jax.debug_infs(True):
         try:
-            batch = batches.fetch(run.resident, piece)
-            task.train_step(jax.tree.map(jax.numpy.asarray, before), batch, run.key)
+            examples = batches.fetch(run.resident, batch)
+            task.train_step(jax.tree.map(jax.numpy.asarray, before), examples, run.key)
         except FloatingPointError as error:
             print(f"first operation that made it: {str(error).splitlines()[0]}")
 

@@ -79,6 +79,18 @@ def test_only_what_the_command_line_made_idle_goes_back():
         cfg.validate(config)
 
 
+def test_a_module_may_stand_for_a_source_and_reads_what_it_likes():
+    config = cfg.default_config("gan")
+    config.data.update(source="mine.birds", name="x", path="photos")
+    cfg.validate(config)
+    config.data.source = "birds"
+    with pytest.raises(UserError, match=r"data.source='birds': one of 'tfds', "):
+        cfg.validate(config)
+    config.data.update(source="mine.birds", crop="center.x")
+    with pytest.raises(UserError, match=r"data.crop='center.x'"):
+        cfg.validate(config)
+
+
 def test_every_smoke_config_of_a_task_is_valid():
     for task in TABLES:
         cfg.validate(cfg.shrink(cfg.default_config(task)))

@@ -48,6 +48,7 @@ OTHERS: dict[str, Any] = {
     "data.max_megapixels": 1,
     "eval.split": "test",
     "data.path": "paintings",
+    "data.targets": "photos",
     "vit.trained_grid": 3,
 }
 
@@ -161,9 +162,9 @@ def _threads(batches: Any) -> int:
     with pytest.MonkeyPatch.context() as patch:
         options = grain.ReadOptions
         patch.setattr(grain, "ReadOptions", lambda **given: asked.append(given["num_threads"]) or options(**given))
-        pieces = batches.pieces(0)
-        next(pieces)
-        pieces.close()
+        ahead = batches.from_step(0)
+        next(ahead)
+        ahead.close()
     return asked[0]
 
 

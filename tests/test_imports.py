@@ -23,7 +23,7 @@ ALLOWED = {
     "command_line": {"config", "fields", "errors", "files"},
     "layers": set(),
     "losses": set(),
-    "augmentation": set(),
+    "augmentation": {"data"},
     "metrics": set(),
     "data": {"errors", "files"},
     "models": {"layers", "errors"},

@@ -44,9 +44,8 @@ def configured(task="gan", **overrides):
 
 def opened(folder, **overrides):
     """Batches of a data set in `folder`."""
-    data = {key: value for key, value in configured().data.to_dict().items() if key != "flip"}
-    data |= {"source": "folder", "cache_dir": str(folder / "cache"), "batch_size": 4} | overrides
-    return open_batches(seed=0, minibatches=1, **data)
+    data = configured().data.to_dict() | {"source": "folder", "cache_dir": str(folder / "cache"), "batch_size": 4}
+    return open_batches(seed=0, minibatches=1, data=data | overrides)
 
 
 def pictures(folder, names, size=(8, 8)):
@@ -209,7 +208,7 @@ def initial_classes(_):
     config = shrink(default_config("classification")).to_dict()
     task = experiment.make_task(config, class_names=("cat", "dog"), epoch_images=100)
     state = SimpleNamespace(ema={"params": {"head": {"kernel": np.zeros((2, 2))}}})
-    task.transfer({}, state, config=config, class_names=("cat", "cow"))
+    task.transfer({"ema/params/patch_embedding": None}, state, config=config, class_names=("cat", "cow"))
 
 
 # Afterwards.

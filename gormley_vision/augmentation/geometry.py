@@ -1,4 +1,7 @@
-"""Where the pixels of training images are: mirrored, shifted. Pure functions of [B, H, W, C], draws from the key."""
+"""Where the pixels of training images are: mirrored, shifted. Pure functions of [B, H, W, C], draws from the key.
+
+For examples with label maps, boxes or points see `spatial`, which moves these by the same draws.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -6,12 +9,17 @@ import jax.numpy as jnp
 
 def flip_half(key: jax.Array, images: jax.Array) -> jax.Array:
     """Mirror each of the images [B, H, W, C] left to right with probability 1/2."""
-    mirrored = jax.random.bernoulli(key, shape=(images.shape[0],))
+    mirrored = draw_mirrored(key, images.shape[0])
     return jnp.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
 
 
-def shift(key: jax.Array, images: jax.Array, pixels: int) -> jax.Array:
-    """Each of the images [B, H, W, C] moved by -pixels ... pixels along both axes, zeros moving in; any dtype.
+def draw_mirrored(key: jax.Array, count: int) -> jax.Array:
+    """Which of `count` images `flip_half` mirrors: bool [count]."""
+    return jax.random.bernoulli(key, shape=(count,))
+
+
+def shift(key: jax.Array, images: jax.Array, pixels: int, fill: int = 0) -> jax.Array:
+    """Each of the images [B, H, W, C] moved by -pixels ... pixels along both axes, `fill` moving in; any dtype.
 
     The padding and random crop of He et al. 2015 (arXiv:1512.03385, section 4.2, with 4 pixels), each of the
     (2 * pixels + 1)^2 places equally likely. What zero looks like depends on the range: on MNIST's uint8 it is the
@@ -21,10 +29,15 @@ def shift(key: jax.Array, images: jax.Array, pixels: int) -> jax.Array:
         raise ValueError(f"a shift by {pixels} pixels")
     if pixels == 0:
         return images
-    padded = jnp.pad(images, ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0)))
-    corners = jax.random.randint(key, (images.shape[0], 2), 0, 2 * pixels + 1)
+    padded = jnp.pad(images, ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0)), constant_values=fill)
+    corners = draw_corners(key, images.shape[0], pixels)
     crop = jax.vmap(lambda image, corner: jax.lax.dynamic_slice(image, (corner[0], corner[1], 0), images.shape[1:]))
     return crop(padded, corners)
+
+
+def draw_corners(key: jax.Array, count: int, pixels: int) -> jax.Array:
+    """Where in the padded images the shifted ones begin, row and column: int32 [count, 2] in 0 ... 2 * pixels."""
+    return jax.random.randint(key, (count, 2), 0, 2 * pixels + 1)
 
 
 def random_resized_crop(key: jax.Array, images: jax.Array, min_area: float) -> jax.Array:
@@ -37,11 +50,7 @@ def random_resized_crop(key: jax.Array, images: jax.Array, min_area: float) -> j
     batch, height, width, channels = images.shape
 
     def crop(key: jax.Array, image: jax.Array) -> jax.Array:
-        of_area, of_ratio, of_place = jax.random.split(key, 3)
-        area = jax.random.uniform(of_area, (), minval=min_area, maxval=1.0)
-        ratio = jnp.exp(jax.random.uniform(of_ratio, (), minval=jnp.log(3 / 4), maxval=jnp.log(4 / 3)))
-        sides = jnp.minimum(jnp.sqrt(area * jnp.stack([1 / ratio, ratio])), 1.0)  # of height and width, as fractions
-        corner = jax.random.uniform(of_place, (2,)) * (1 - sides)
+        sides, corner = _draw_rectangle(key, min_area)
         size = jnp.array([height, width], jnp.float32)
         shape = (height, width, channels)
         return jax.image.scale_and_translate(
@@ -52,3 +61,16 @@ def random_resized_crop(key: jax.Array, images: jax.Array, min_area: float) -> j
     if jnp.issubdtype(images.dtype, jnp.integer):
         cropped = jnp.clip(jnp.round(cropped), 0, 255)
     return cropped.astype(images.dtype)
+
+
+def draw_rectangles(key: jax.Array, count: int, min_area: float) -> tuple[jax.Array, jax.Array]:
+    """Sides and corners of the rectangles of `count` images, height before width, as fractions: float32 [count, 2]."""
+    return jax.vmap(lambda key: _draw_rectangle(key, min_area))(jax.random.split(key, count))
+
+
+def _draw_rectangle(key: jax.Array, min_area: float) -> tuple[jax.Array, jax.Array]:
+    of_area, of_ratio, of_place = jax.random.split(key, 3)
+    area = jax.random.uniform(of_area, (), minval=min_area, maxval=1.0)
+    ratio = jnp.exp(jax.random.uniform(of_ratio, (), minval=jnp.log(3 / 4), maxval=jnp.log(4 / 3)))
+    sides = jnp.minimum(jnp.sqrt(area * jnp.stack([1 / ratio, ratio])), 1.0)
+    return sides, jax.random.uniform(of_place, (2,)) * (1 - sides)

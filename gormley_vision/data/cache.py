@@ -1,9 +1,9 @@
-"""A small data set decoded once into a memory-mapped uint8 file.
+"""A small data set decoded once into memory-mapped files, one a feature.
 
-A cache is a folder named by the SHA-256 of its source's identity: `images.npy`, `labels.npy`, `meta.json`.
-It is written under another name and renamed when it is complete, so that it is whole or absent. One process
-at a time writes it, under a file lock, which the kernel lets go when the process dies, killed or not; what a
-dead process left behind is removed by the next that holds the lock.
+A cache is a folder named by a SHA-256 of its source's identity: `<name>.npy` for each feature, and `meta.json`. It is
+written under another name and renamed when it is complete, so that it is whole or absent. One process at a time writes
+it, under a file lock, which the kernel lets go when the process dies, killed or not; what a dead process left behind is
+removed by the next that holds the lock.
 """
 
 import fcntl
@@ -12,21 +12,25 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from gormley_vision.data.digest import Digest
+from gormley_vision.data.features import Feature, Features, check_features, checked, from_json, to_json
 from gormley_vision.data.sources import Source
 from gormley_vision.errors import UserError
 from gormley_vision.files import home_cache, sync_folder, user_path
 
-# Part of every key: raise it when the files' layout or the decoding in `images` changes.
-FORMAT_VERSION = 1
+# Of what a checkpoint notes of a streamed set: raise it when the decoding in `images` changes.
+IDENTITY_VERSION = 1
+# Of a cache's folder: raise it when the files' layout changes, or the decoding.
+LAYOUT_VERSION = 2
 # Examples decoded before they are written; bounds the memory, 12 MB of 64x64 RGB.
 CHUNK = 1024
 
@@ -40,35 +44,38 @@ class Examples:
     """A decoded data set.
 
     Attributes:
-      images: uint8 [N, H, W, C], memory-mapped and read-only.
-      labels: int32 [N]; -1 when unlabelled.
-      class_names: names, label by label; () when unlabelled.
-      sha256: of the images, labels and class names; names the data set in checkpoints.
+      features: what each array is.
+      arrays: {name: [N, *shape]}, memory-mapped and read-only.
+      sha256: of the arrays and the features; names the data set in checkpoints.
     """
 
-    images: np.memmap
-    labels: np.ndarray
-    class_names: tuple[str, ...]
+    features: Features
+    arrays: dict[str, np.ndarray]
     sha256: str
 
 
-def load_examples(source: Source, cache_dir: str, progress: Progress | None = None) -> Examples:
+def load_examples(
+    source: Source, cache_dir: str, progress: Progress | None = None, needs: Mapping[str, str] | None = None
+) -> Examples:
     """Reads a source's cache, after decoding the source into it where there is none.
 
     Args:
       source: what to decode; a cached source is not read.
       cache_dir: folder of caches; "" means `$XDG_CACHE_HOME/gormley_vision/data`, by default under ~/.cache.
       progress: called with (examples decoded, all examples) while decoding.
+      needs: see `features.check_features`; what a data set lacks is refused before it is decoded.
 
     Raises:
-      UserError: the folder cannot be written (full, read-only, no locks), or the source's own errors, such as
-        an image that cannot be decoded.
+      UserError: a feature that is lacking, a folder that cannot be written (full, read-only, no locks), or the source's
+        own errors, such as an image that cannot be decoded.
     """
     root = user_path(cache_dir) if cache_dir else home_cache() / "data"
-    key = identity_sha256(source.identity)
+    key = identity_sha256(source.identity, LAYOUT_VERSION)
     with _naming(root):
         if not _fault(root / key):
-            return _open(root / key)
+            return _open(root / key, needs or {})
+    check_features(source.features, needs or {})
+    with _naming(root):
         root.mkdir(parents=True, exist_ok=True)
     with _locked(root, key):
         # Another process may have written it while this one waited for the lock.
@@ -78,12 +85,12 @@ def load_examples(source: Source, cache_dir: str, progress: Progress | None = No
                 _log.warning("the data cache %s is broken and will be rebuilt: %s", root / key, fault)
             _remove_abandoned(root, key)
             _write(source, root, key, progress)
-        return _open(root / key)
+        return _open(root / key, needs or {})
 
 
-def identity_sha256(identity: dict[str, Any]) -> str:
-    """SHA-256 (hex) of a source's identity and of this format's version."""
-    text = json.dumps([FORMAT_VERSION, identity], sort_keys=True, separators=(",", ":"))
+def identity_sha256(identity: dict[str, Any], version: int = IDENTITY_VERSION) -> str:
+    """SHA-256 (hex) of a source's identity and of a version."""
+    text = json.dumps([version, identity], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -98,51 +105,42 @@ def _fault(folder: Path) -> str:
     return "" if found == sizes else f"file sizes are {found}, its meta.json says {sizes}"
 
 
-def _open(folder: Path) -> Examples:
+def _open(folder: Path, needs: Mapping[str, str]) -> Examples:
     meta = json.loads((folder / "meta.json").read_text())
-    images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
-    labels = np.load(folder / "labels.npy", allow_pickle=False)
-    return Examples(images, labels, tuple(meta["class_names"]), meta["sha256"])
+    features = from_json(meta["features"])
+    check_features(features, needs)
+    arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in features}
+    return Examples(features, arrays, meta["sha256"])
 
 
 def _write(source: Source, root: Path, key: str, progress: Progress | None) -> None:
     """Decodes the source into `root/key`. Needs the lock of `key`."""
-    length = len(source)
-    height, width, channels = source[0][0].shape
+    length, features = len(source), source.features
     temporary = root / f"{key}.tmp"
-    labels = np.zeros(length, np.int32)
-    digest = hashlib.sha256(json.dumps([length, height, width, channels, source.class_names]).encode())
+    digest = Digest(length, features)
     try:
-        with _naming(root):
-            temporary.mkdir()
-            # Written, not mapped: a full disk is then an error, where a mapping would die of SIGBUS.
-            file = (temporary / "images.npy").open("wb")
-        with file:
+        with ExitStack() as closing:
             with _naming(root):
-                header = {
-                    "descr": "|u1",
-                    "fortran_order": False,
-                    "shape": (length, height, width, channels),
+                temporary.mkdir()
+                files = {
+                    name: closing.enter_context(_begin_array(temporary / f"{name}.npy", length, feature))
+                    for name, feature in features.items()
                 }
-                np.lib.format.write_array_header_1_0(file, header)
-            for start, images, chunk_labels in _decode(source, length):
-                digest.update(images.data)
-                labels[start : start + len(images)] = chunk_labels
-                with _naming(root):
-                    file.write(images.data)
+            for done, chunk in _decode(source, length, features):
+                for name, array in chunk.items():
+                    digest.update(name, array)
+                    with _naming(root):
+                        files[name].write(array.data)
                 if progress is not None:
-                    progress(start + len(images), length)
-            digest.update(labels.astype("<i4").data)
+                    progress(done, length)
             with _naming(root):
-                _sync(file)
+                for file in files.values():
+                    _sync(file)
         with _naming(root):
-            with (temporary / "labels.npy").open("wb") as file:
-                np.save(file, labels)
-                _sync(file)
             meta = {
                 "sha256": digest.hexdigest(),
-                "class_names": source.class_names,
-                "sizes": {name: (temporary / name).stat().st_size for name in ("images.npy", "labels.npy")},
+                "features": to_json(features),
+                "sizes": {f"{name}.npy": (temporary / f"{name}.npy").stat().st_size for name in features},
             }
             with (temporary / "meta.json").open("wb") as file:
                 file.write(json.dumps(meta, indent=1).encode())
@@ -157,12 +155,29 @@ def _write(source: Source, root: Path, key: str, progress: Progress | None) -> N
         raise
 
 
-def _decode(source: Source, length: int) -> Iterator[tuple[int, np.ndarray, list[int]]]:
-    """Yields (first index, uint8 [n, H, W, C], n labels), decoded in threads: Pillow lets the GIL go."""
+def _begin_array(path: Path, length: int, feature: Feature) -> BinaryIO:
+    """An .npy file of `length` examples' arrays, open behind its header.
+
+    Written, not mapped: a full disk is then an error, where a mapping would die of SIGBUS.
+    """
+    file = path.open("wb")
+    descr = np.lib.format.dtype_to_descr(np.dtype(feature.dtype))
+    header = {"descr": descr, "fortran_order": False, "shape": (length, *feature.shape)}
+    np.lib.format.write_array_header_1_0(file, header)
+    return file
+
+
+def _decode(source: Source, length: int, features: Features) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """Yields (examples decoded, {name: [n, *shape]} of the last n), decoded in threads: Pillow lets the GIL go."""
+
+    def example(index: int) -> dict[str, np.ndarray]:
+        return checked(source[index], features, index)
+
     with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode") as pool:
         for start in range(0, length, CHUNK):
-            images, labels = zip(*pool.map(source.__getitem__, range(start, min(start + CHUNK, length))), strict=True)
-            yield start, np.stack(images), list(labels)
+            stop = min(start + CHUNK, length)
+            examples = list(pool.map(example, range(start, stop)))
+            yield stop, {name: np.stack([one[name] for one in examples]) for name in features}
 
 
 @contextmanager

@@ -1,10 +1,12 @@
 """Classes by name: where labels of one data set meet what was trained on another."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from gormley_vision.data.features import Example, Feature, Features, class_label, class_names_of
 from gormley_vision.data.sources import Source
 from gormley_vision.errors import UserError, listed
 
@@ -25,13 +27,21 @@ def match_classes(found: Sequence[str], wanted: Sequence[str]) -> np.ndarray:
     return np.array([wanted.index(name) for name in found], np.int32)
 
 
+def with_classes(features: Features, class_names: tuple[str, ...]) -> dict[str, Feature]:
+    """The features of a labelled set, with other classes."""
+    name = class_label(features)
+    return {**features, name: dataclasses.replace(features[name], class_names=class_names)}
+
+
 class Relabelled:
     """A source whose labels are those of other classes, matched by name."""
 
     def __init__(self, source: Source, class_names: tuple[str, ...]) -> None:
+        self._source, self._labels = source, match_classes(class_names_of(source.features), class_names)
+        self._label = class_label(source.features)
         self.class_names = class_names
+        self.features = with_classes(source.features, class_names)
         self.identity: dict[str, Any] = source.identity
-        self._source, self._labels = source, match_classes(source.class_names, class_names)
 
     @property
     def labels(self) -> np.ndarray | None:
@@ -42,6 +52,6 @@ class Relabelled:
     def __len__(self) -> int:
         return len(self._source)
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-        image, label = self._source[index]
-        return image, int(self._labels[label])
+    def __getitem__(self, index: int) -> Example:
+        example = self._source[index]
+        return example | {self._label: np.asarray(self._labels[example[self._label]])}

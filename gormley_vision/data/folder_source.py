@@ -1,15 +1,19 @@
-"""A folder of image files, with or without class subfolders."""
+"""A folder of image files, with or without class subfolders, and with or without a picture that belongs to each."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gormley_vision.data.choices import check_choice
 from gormley_vision.data.decoding import decode_file
+from gormley_vision.data.features import Example, Feature, label_feature
 from gormley_vision.data.folder_listing import Listing, list_folder
 from gormley_vision.data.images import Conversion
+from gormley_vision.data.spatial import convert
+from gormley_vision.data.targets import KINDS, Targets, open_targets
 from gormley_vision.errors import UserError
 from gormley_vision.files import user_path
 
@@ -20,17 +24,20 @@ _log = logging.getLogger(__name__)
 
 
 class FolderSource:
-    """Images decoded from files at each read."""
+    """Images decoded from files at each read, each with its label where there are classes, and with its target."""
 
     def __init__(
         self,
         root: Path,
-        files: Sequence[tuple[str, int]],
+        files: Sequence[str],
+        labels: np.ndarray | None,
         class_names: tuple[str, ...],
         conversion: Conversion,
+        targets: Targets | None = None,
     ) -> None:
         self.class_names = class_names
-        self.labels = np.array([label for _, label in files])
+        self.features: dict[str, Feature] = {"image": conversion.feature, **label_feature(class_names)}
+        self.labels = labels
         self._root = root
         self._files = files
         self._conversion = conversion
@@ -38,33 +45,47 @@ class FolderSource:
         self.identity: dict[str, Any] = {
             "source": "folder",
             "classes": class_names,
-            "files": [(file, *_size_and_time(root / file)) for file, _ in files],
+            "files": [(file, *_size_and_time(root / file)) for file in files],
             "decode": conversion.identity,
         }
+        self._targets = targets
+        if targets is not None:
+            self.features["target"] = targets.feature
+            self.identity["files"] += [
+                (f"targets/{file}", *_size_and_time(targets.root / file)) for file in targets.files
+            ]
+            self.identity["target"] = [targets.feature.kind, *targets.feature.class_names]
 
     def __len__(self) -> int:
         return len(self._files)
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-        file, label = self._files[index]
-        path = self._root / file
-        image = decode_file(path, self._conversion.max_megapixels)
+    def __getitem__(self, index: int) -> Example:
+        path = self._root / self._files[index]
+        example: dict[str, Any] = {"image": decode_file(path, self._conversion.max_megapixels)}
+        if self.labels is not None:
+            example["label"] = self.labels[index]
+        if self._targets is not None:
+            example["target"] = self._targets.read(index, self._conversion.max_megapixels)
         try:
-            return self._conversion(image), label
+            return convert(example, self.features, self._conversion)
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
 
 
-def open_folder(_name: str, path: str, split: str, conversion: Conversion) -> FolderSource:
-    """Reads the listing of `path/split`, or of `path` where there is no such subfolder.
+def open_folder(data: Mapping[str, Any]) -> FolderSource:
+    """Reads the listing of `data.path/split`, or of `data.path` where there is no such subfolder.
 
     Images lie directly inside (unlabelled), or in one subfolder a class, at any depth in it; classes and files
     are sorted by name, so that the order is the same on every machine. What Pillow cannot decode is left out with
     one warning that counts it; hidden and system files are left out without.
 
+    Where `data.targets` names a second folder, each image has a `target` out of it, a label map or an image as
+    `data.target_kind` says; see `targets.open_targets`.
+
     Raises:
       UserError: no folder, no images, images both inside and in subfolders, or a split that is not there.
     """
+    path, split, conversion = data["path"], data["split"], Conversion.of(data)
     if not path:
         raise UserError("data.source='folder' needs a folder of images: --config.data.path=FOLDER")
     root = user_path(path)
@@ -83,12 +104,15 @@ def open_folder(_name: str, path: str, split: str, conversion: Conversion) -> Fo
         _check_classes_are_no_splits(root, listing)
     if left_out := listing.describe_left_out():
         _log.warning("%s: %s", root, left_out)
+    files = listing.images or [f"{name}/{image}" for name, images in listing.by_class.items() for image in images]
+    targets = None
+    if data["targets"]:
+        check_choice("data.target_kind", data["target_kind"], KINDS)
+        targets = open_targets(data["targets"], data["target_kind"], split, files, conversion.feature)
     if listing.images:
-        return FolderSource(root, [(image, -1) for image in listing.images], (), conversion)
-    files = [
-        (f"{name}/{image}", label) for label, (name, images) in enumerate(listing.by_class.items()) for image in images
-    ]
-    return FolderSource(root, files, tuple(listing.by_class), conversion)
+        return FolderSource(root, files, None, (), conversion, targets)
+    labels = np.repeat(np.arange(len(listing.by_class)), [len(images) for images in listing.by_class.values()])
+    return FolderSource(root, files, labels, tuple(listing.by_class), conversion, targets)
 
 
 def _check_folders(root: Path, listing: Listing) -> None:

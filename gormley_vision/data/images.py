@@ -1,6 +1,6 @@
 """Converting a decoded image to the one form that everything after it reads."""
 
-import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,6 +9,8 @@ from PIL import Image
 
 from gormley_vision.data.choices import check_choice
 from gormley_vision.data.decoding import MAX_MEGAPIXELS
+from gormley_vision.data.features import Feature
+from gormley_vision.data.windows import Window, window_of
 from gormley_vision.errors import UserError
 
 CROPS = ("center", "none", "resize_center")
@@ -61,6 +63,16 @@ class Conversion:
             )
         check_choice("data.resize_filter", self.resize_filter, RESIZE_FILTERS)
 
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> "Conversion":
+        """By a config's data section, which has all of these keys."""
+        return cls(**{key: data[key] for key in cls.__dataclass_fields__})
+
+    @property
+    def feature(self) -> Feature:
+        """Describes what a call returns."""
+        return Feature("image", (self.image_size, self.image_size, self.channels), "uint8")
+
     @property
     def identity(self) -> dict[str, Any]:
         """JSON-able: what the pixels depend on, for a source's identity."""
@@ -70,10 +82,13 @@ class Conversion:
             del fields["crop_fraction"]
         return fields
 
+    def window(self, width: int, height: int) -> Window:
+        """Where each pixel of a picture goes."""
+        return window_of(width, height, self.image_size, self.crop, self.crop_fraction)
+
     def __call__(self, image: Image.Image) -> np.ndarray:
         """Converts one image; see `to_uint8`. One that would be too large when resized is a UserError."""
-        if self.crop == "resize_center":
-            self._check_resized(image)
+        self._check_resized(image)
         return to_uint8(
             image,
             image_size=self.image_size,
@@ -85,9 +100,10 @@ class Conversion:
 
     def _check_resized(self, image: Image.Image) -> None:
         """Refuses a sliver: the shorter of 1 x 100,000 pixels resized to 256 makes the longer 25 million."""
-        width, height = resized_size(*image.size, self.image_size, self.crop_fraction)
+        window = self.window(*image.size)
+        width, height = window.x.resized, window.y.resized
         megapixels = width * height // 1_000_000
-        if megapixels > self.max_megapixels:
+        if self.crop == "resize_center" and megapixels > self.max_megapixels:
             raise UserError(
                 f"an image of {image.width} x {image.height} pixels becomes {width} x {height} before the centre is "
                 f"cut out, {megapixels} megapixels, more than data.max_megapixels={self.max_megapixels}: remove it, or "
@@ -128,34 +144,14 @@ def to_uint8(
     Raises:
       UserError: a mode without a meaning as 8-bit pixels (floating point), or one that Pillow does not convert.
     """
+    window = window_of(*image.size, image_size, crop, crop_fraction)
+    x, y = window.x, window.y
     image = _to_mode(image, "L" if channels == 1 else "RGB")
-    if crop == "resize_center":
-        image = _resize_center(image, image_size, crop_fraction, RESIZE_FILTERS[resize_filter])
-    elif crop == "center":
-        side = min(image.size)
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        image = image.crop((left, top, left + side, top + side))
-    if image.size != (image_size, image_size):
-        image = image.resize((image_size, image_size), RESIZE_FILTERS[resize_filter])
+    image = image.crop((x.start, y.start, x.start + x.length, y.start + y.length))
+    if image.size != (x.resized, y.resized):
+        image = image.resize((x.resized, y.resized), RESIZE_FILTERS[resize_filter])
+    image = image.crop((x.cut, y.cut, x.cut + image_size, y.cut + image_size))
     return np.array(image, dtype=np.uint8).reshape(image_size, image_size, channels)
-
-
-def resized_size(width: int, height: int, image_size: int, crop_fraction: float) -> tuple[int, int]:
-    """(Width, height) after the resize of "resize_center": timm's shorter side, torchvision's longer."""
-    short = math.floor(image_size / crop_fraction)
-    if width <= height:
-        return short, int(short * height / width)
-    return int(short * width / height), short
-
-
-def _resize_center(
-    image: Image.Image, image_size: int, crop_fraction: float, resample: Image.Resampling
-) -> Image.Image:
-    size = resized_size(*image.size, image_size, crop_fraction)
-    if image.size != size:
-        image = image.resize(size, resample)
-    left, top = (round((side - image_size) / 2.0) for side in size)  # as torchvision's CenterCrop
-    return image.crop((left, top, left + image_size, top + image_size))
 
 
 def _to_mode(image: Image.Image, mode: str) -> Image.Image:

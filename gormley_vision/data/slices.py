@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gormley_vision.data.features import Example
 from gormley_vision.data.order import epoch_permutation
 from gormley_vision.errors import UserError
 
@@ -28,6 +29,7 @@ class Part:
 
     def __init__(self, whole: Source, start: int, stop: int) -> None:
         self.class_names = whole.class_names
+        self.features = whole.features
         self.identity = {**whole.identity, "part": [start, stop], "part_shuffled_by": SHUFFLE_SEED}
         self._whole = whole
         self._ids = epoch_permutation(SHUFFLE_SEED, 0, len(whole))[start:stop]
@@ -41,7 +43,7 @@ class Part:
     def __len__(self) -> int:
         return len(self._ids)
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+    def __getitem__(self, index: int) -> Example:
         if not 0 <= index < len(self):
             raise IndexError(index)
         return self._whole[int(self._ids[index])]

@@ -1,5 +1,6 @@
-"""Sources: data sets as random-access sequences of converted images and labels."""
+"""Sources: data sets as random-access sequences of examples."""
 
+import importlib
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -7,16 +8,20 @@ import numpy as np
 
 from gormley_vision.data import array_sources, folder_source, slices, tfds_source
 from gormley_vision.data.choices import check_choice
-from gormley_vision.data.decoding import MAX_MEGAPIXELS
-from gormley_vision.data.images import CROP_FRACTION, Conversion
+from gormley_vision.data.features import Example, Features
+from gormley_vision.errors import UserError
 
 
 class Source(Protocol):
     """A random-access sequence of examples; reading is safe from several threads."""
 
     @property
+    def features(self) -> Features:
+        """{name: what that array of every example is}. Costs no decoding."""
+
+    @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the classes, label by label; () when unlabelled."""
+        """Names of the classes, label by label, as the label's feature has them; () when unlabelled."""
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -24,21 +29,22 @@ class Source(Protocol):
 
     @property
     def labels(self) -> np.ndarray | None:
-        """All labels, int [N], where they are known without reading every example; else None."""
+        """All labels, int [N], where there are any and they are known without reading every example; else None."""
 
     def __len__(self) -> int:
         """Number of examples."""
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-        """Image, uint8 [image_size, image_size, channels], and label, -1 when unlabelled."""
+    def __getitem__(self, index: int) -> Example:
+        """{name: array of its feature's shape and dtype}, with all names of `features` and no other."""
 
 
-_OPENERS: dict[str, Callable[[str, str, str, Conversion], Source]] = {
+Opener = Callable[[Mapping[str, Any]], Source]
+# Each takes of a config's data section the keys that it reads; its split is a name, never a part.
+_OPENERS: dict[str, Opener] = {
     "fake": array_sources.open_fake,
     "folder": folder_source.open_folder,
     "mnist_5k": array_sources.open_mnist_5k,
     "npz": array_sources.open_npz,
-    "tfds": tfds_source.open_tfds,
 }
 
 
@@ -53,41 +59,42 @@ def _files(identity: Mapping[str, Any]) -> dict[str, list[Any]]:
     return {name: rest for name, *rest in [*lone, *identity.get("files", []), *identity.get("shards", [])]}
 
 
-def open_source(
-    *,
-    source: str,
-    name: str,
-    path: str,
-    split: str,
-    image_size: int,
-    channels: int,
-    crop: str,
-    resize_filter: str,
-    crop_fraction: float = CROP_FRACTION,
-    max_megapixels: int = MAX_MEGAPIXELS,
-) -> Source:
+def open_source(data: Mapping[str, Any]) -> Source:
     """Opens a data set without decoding it.
 
     Args:
-      source: where the examples come from: "tfds", "folder", "npz", "mnist_5k" or "fake".
-      name: the TFDS name, as in "cifar10" or "cifar10:3.0.2"; other sources do not read it.
-      path: "tfds": the data directory ("" for TFDS's own); "folder": the folder of images; "npz": the file,
-        or a folder of `<split>.npz`; other sources do not read it.
-      split: "train", "test", ..., or a part as "train[:55000]" or "train[80%:]" (see `slices`); a
-        source that has no such split refuses it.
-      image_size: side of the images, in pixels.
-      channels: 1 (grey) or 3 (RGB).
-      crop: "center", "none" or "resize_center"; see `images.to_uint8`.
-      resize_filter: a key of `images.RESIZE_FILTERS`.
-      crop_fraction: for "resize_center"; see `images.to_uint8`.
-      max_megapixels: see `decoding.decode_bytes`; "npz", "mnist_5k" and "fake" do not read it.
+      data: a config's data section (docs/data.md says which source reads which of its keys). Read here are
+        `source`: one of ours, or the dotted path of a module with a function `open_source(data)`; and
+        `split`: "train", "test", ..., or a part as "train[:55000]" or "train[80%:]" (see `slices`).
 
     Raises:
       UserError: an unknown value, or data that are not there; says what to type. What only shows in the
         content ("npz", "mnist_5k") is raised at the first read.
     """
-    check_choice("data.source", source, _OPENERS)
-    conversion = Conversion(image_size, channels, crop, resize_filter, crop_fraction, max_megapixels)
+    source, split = data["source"], data["split"]
     if source == "tfds":  # it slices by itself, and reads the examples of a part alone
-        return tfds_source.open_tfds(name, path, split, conversion)
-    return slices.take(_OPENERS[source](name, path, slices.name_of(split), conversion), split)
+        return tfds_source.open_tfds(data)
+    opener = _OPENERS[source] if source in _OPENERS else _of_module(source)
+    return slices.take(opener({**data, "split": slices.name_of(split)}), split)
+
+
+def _of_module(path: str) -> Opener:
+    """The function `open_source` of a user's module."""
+    if "." not in path or not all(part.isidentifier() for part in path.split(".")):
+        check_choice("data.source", path, [*_OPENERS, "tfds"])
+    try:
+        module = importlib.import_module(path)
+    except ModuleNotFoundError as error:
+        if not f"{path}.".startswith(f"{error.name}."):  # one that it imports in its turn
+            raise
+        raise UserError(
+            f"data.source={path!r}: there is no module {error.name!r} on Python's path: "
+            "--config.data.source=PACKAGE.MODULE, with the folder that holds PACKAGE in PYTHONPATH"
+        ) from error
+    opener = getattr(module, "open_source", None)
+    if not callable(opener):
+        raise UserError(
+            f"data.source={path!r}: {module.__file__ or path} has no function open_source(data): define one, which "
+            "returns a Source (gormley_vision/data/sources.py)"
+        )
+    return opener

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from gormley_vision.data import slices
 from gormley_vision.data.decoding import decode_bytes
+from gormley_vision.data.features import Example, label_feature
 from gormley_vision.data.images import Conversion
 from gormley_vision.errors import UserError
 from gormley_vision.files import user_path
@@ -32,11 +34,12 @@ class TfdsSource:
         import tensorflow_datasets as tfds
 
         self.class_names = tuple(builder.info.features[label_key].names) if label_key else ()
+        self.features = {"image": conversion.feature, **label_feature(self.class_names)}
         self.labels = None  # each lies beside its image, in its record
         self._records = builder.as_data_source(
             split=split, decoders={image_key: tfds.decode.SkipDecoding()}, file_format="array_record"
         )
-        self._image_key, self._label_key = image_key, label_key
+        self._image_key, self._label_key = image_key, label_key if self.class_names else ""
         self._conversion = conversion
         self._name = f"{builder.info.full_name} split {split!r}"
         shards = builder.info.splits[split].file_instructions
@@ -52,7 +55,7 @@ class TfdsSource:
     def __len__(self) -> int:
         return len(self._records)
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+    def __getitem__(self, index: int) -> Example:
         if not 0 <= index < len(self):
             raise IndexError(index)  # array_record raises ValueError, which does not end an iteration
         record = self._records[int(index)]
@@ -61,16 +64,16 @@ class TfdsSource:
             name=f"{self._name} example {index}",
             max_megapixels=self._conversion.max_megapixels,
         )
-        label = int(record[self._label_key]) if self._label_key else -1
-        return self._conversion(image), label
+        example = {"image": self._conversion(image)}
+        return example | {"label": np.array(record[self._label_key], np.int32)} if self._label_key else example
 
 
-def open_tfds(name: str, path: str, split: str, conversion: Conversion) -> Source:
-    """Opens `name` ("cifar10", "cifar10:3.0.2", "set/config") in the TFDS data directory `path`.
+def open_tfds(data: Mapping[str, Any]) -> Source:
+    """Opens `data.name` ("cifar10", "cifar10:3.0.2", "set/config") in the TFDS data directory `data.path`.
 
-    `path` "" means TFDS's default: the environment's TFDS_DATA_DIR, or ~/tensorflow_datasets. The image is
-    the feature of type Image (the one named "image" where there are several), the label likewise the
-    ClassLabel, found by type.
+    It slices by itself. `data.path` "" means TFDS's default: the environment's TFDS_DATA_DIR, or
+    ~/tensorflow_datasets. The image is the feature of type Image (the one named "image" where there are several), the
+    label likewise the ClassLabel, found by type.
 
     Raises:
       UserError: not prepared, prepared in a format without random access, unknown split, no image feature,
@@ -79,6 +82,7 @@ def open_tfds(name: str, path: str, split: str, conversion: Conversion) -> Sourc
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core import read_only_builder
 
+    name, path, split, conversion = data["name"], data["path"], data["split"], Conversion.of(data)
     if not name:
         raise UserError("data.source='tfds' needs the name of a data set: --config.data.name=cifar10")
     data_dir = user_path(path or tfds.core.constants.DATA_DIR)

@@ -96,27 +96,27 @@ def lower(config: Config, mesh: jax.sharding.Mesh, data: Data) -> tuple[jax.stag
     state = jax.tree.map(placed, shapes, places)
     fetch: Callable
     resident: Any
-    piece: Any
+    batch: Any
     if data.batches is not None:
-        fetch, resident, piece = data.batches.fetch, data.batches.resident, data.batches.read(0)
+        fetch, resident, batch = data.batches.fetch, data.batches.resident, data.batches.read(0)
     else:
         side = config["data"]["image_size"]
         lead = (task.minibatches, config["data"]["batch_size"])
         image = jax.ShapeDtypeStruct((*lead, side, side, config["data"]["channels"]), jnp.uint8)
-        fetch, resident, piece = _streamed, {}, {"image": image, "label": jax.ShapeDtypeStruct(lead, jnp.int32)}
+        fetch, resident, batch = _streamed, {}, {"image": image, "label": jax.ShapeDtypeStruct(lead, jnp.int32)}
     resident = jax.tree.map(lambda x: placed(x, shardings.replicated), resident)
-    piece = jax.tree.map(lambda x: placed(x, shardings.batch), piece)
+    batch = jax.tree.map(lambda x: placed(x, shardings.batch), batch)
     memory = {"parameters": 0, "averages": 0, "optimizer": 0}
     for name, leaf in ckpt.flat(state).items():
         kind = next((kind for node, kind in _KINDS.items() if node in name.split("/")), "optimizer")
         memory[kind] += _local_bytes(leaf)
-    memory["data"] = sum(map(_local_bytes, [*resident.values(), *piece.values()]))
-    return Step(task, fetch, places, shardings).lower(state, resident, piece, key), memory
+    memory["data"] = sum(map(_local_bytes, [*resident.values(), *batch.values()]))
+    return Step(task, fetch, places, shardings).lower(state, resident, batch, key), memory
 
 
-def _streamed(_: Any, piece: Any) -> Any:
+def _streamed(_: Any, batch: Any) -> Any:
     """What `Batches.fetch` does with images that are not kept on the device."""
-    return piece
+    return batch
 
 
 def _local_bytes(x: jax.ShapeDtypeStruct) -> int:

@@ -30,10 +30,10 @@ class Evaluation:
         if self._step is None:
             self._step = jax.jit(shardings.on_mesh(self._task.eval_step), out_shardings=shardings.replicated)
         waiting = []
-        for piece in self.batches.whole():
+        for batch in self.batches.whole():
             if stop():
                 return None
-            waiting.append(self._step(state, put(piece, shardings.examples)))
+            waiting.append(self._step(state, put(batch, shardings.examples)))
         sums = [jax.device_get(part) for part in waiting]
         totals = {name: np.sum([part[name] for part in sums], dtype=np.float64) for name in sums[0]}
         count = totals.pop("count")

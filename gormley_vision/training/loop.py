@@ -1,6 +1,6 @@
 """The loop. It owns jit, sharding, donation, checkpoints, records and time, and knows no task by name.
 
-One turn: take a piece of data, run the compiled step (the old state's memory is reused), look whether the
+One turn: take a batch, run the compiled step (the old state's memory is reused), look whether the
 step before was finite, and from time to time record metrics, draw pictures and save. Everything random is a
 function of (seed, step), so a run that was killed goes on as if it had not been.
 """
@@ -75,13 +75,13 @@ def train(
     with (
         handled(interrupts.receive),
         contextlib.closing(checkpoints),
-        contextlib.closing(batches.pieces(run.start)) as pieces,
+        contextlib.closing(batches.from_step(run.start)) as ahead,
         contextlib.closing(Records(workdir, run.start)) if is_first() else contextlib.nullcontext() as records,
         contextlib.closing(TrainingProgress(run.start, run.plan.end, images)) as progress,
         _trace(workdir, profile),
         jax.transfer_guard_host_to_device("disallow"),
     ):
-        reached, signal = _turns(task, run, pieces, checkpoints, records, progress, interrupts, evaluation)
+        reached, signal = _turns(task, run, ahead, checkpoints, records, progress, interrupts, evaluation)
     if reached < run.plan.end or signal:
         log.info("saved at step %d; the same command continues", reached)
         return signal
@@ -92,7 +92,7 @@ def train(
 def _turns(
     task: Task,
     run: Run,
-    pieces: Iterator[Any],
+    batches: Iterator[Any],
     checkpoints: Checkpoints,
     records: Records | None,
     progress: TrainingProgress,
@@ -135,10 +135,10 @@ def _turns(
     while not ends:
         step += 1
         before = time.perf_counter()
-        piece = next(pieces)
+        batch = next(batches)
         waited += time.perf_counter() - before
-        piece = put(piece, run.shardings.batch)
-        state, metrics, finite = run.step(state, run.resident, piece, run.key)
+        batch = put(batch, run.shardings.batch)
+        state, metrics, finite = run.step(state, run.resident, batch, run.key)
         progress.advance(step)
         if unseen is not None:  # one step late, so that the device is never idle
             run.step.refuse_non_finite(*unseen, run.workdir)

@@ -17,7 +17,7 @@ from gormley_vision.training.task import Task
 
 
 class Step:
-    """The compiled step: `step(state, resident, piece, key) -> state, metrics, finite`, state donated and at `places`.
+    """The compiled step: `step(state, resident, batch, key) -> state, metrics, finite`, state donated and at `places`.
 
     `finite` is one bool vector; `checks` names its entries; `traces` counts compilations.
     """
@@ -27,9 +27,9 @@ class Step:
         self.traces = 0
         train_step = shardings.on_mesh(task.train_step)
 
-        def step(state: Any, resident: Any, piece: Any, key: jax.Array) -> tuple[Any, Any, jax.Array]:
+        def step(state: Any, resident: Any, batch: Any, key: jax.Array) -> tuple[Any, Any, jax.Array]:
             self.traces += 1
-            state, metrics, checks = train_step(state, fetch(resident, piece), key)
+            state, metrics, checks = train_step(state, fetch(resident, batch), key)
             metrics = {name: value.astype(jnp.float32) for name, value in metrics.items()}
             # Finite losses and gradients can still overflow in a norm that is logged, or in the update.
             after = {f"metric/{name}": value for name, value in metrics.items()}
@@ -41,16 +41,16 @@ class Step:
         whole = shardings.replicated
         self._run = jax.jit(step, donate_argnums=0, out_shardings=(places, whole, whole))
 
-    def __call__(self, state: Any, resident: Any, piece: Any, key: jax.Array) -> tuple[Any, Any, jax.Array]:
+    def __call__(self, state: Any, resident: Any, batch: Any, key: jax.Array) -> tuple[Any, Any, jax.Array]:
         """Dispatch one step; the first waits until every process has compiled it, since their caches may differ."""
         if not self.traces:
-            self.lower(state, resident, piece, key).compile()
+            self.lower(state, resident, batch, key).compile()
             wait_for_all("step")
-        return self._run(state, resident, piece, key)
+        return self._run(state, resident, batch, key)
 
-    def lower(self, state: Any, resident: Any, piece: Any, key: Any) -> jax.stages.Lowered:
+    def lower(self, state: Any, resident: Any, batch: Any, key: Any) -> jax.stages.Lowered:
         """The program of a step on arrays of these shapes and places, not compiled yet."""
-        return self._run.lower(state, resident, piece, key)
+        return self._run.lower(state, resident, batch, key)
 
     def refuse_non_finite(self, step: int, finite: jax.Array, workdir: Path) -> None:
         """Raise if the step that ended at `step` met a NaN or an infinity, naming the first tensor."""

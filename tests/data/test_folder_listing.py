@@ -12,11 +12,11 @@ from gormley_vision.errors import UserError
 
 
 @pytest.fixture
-def folder(source_settings, tmp_path):
+def folder(settings, tmp_path):
     """Opens tmp_path/photos as a folder source, with changes to the settings."""
 
     def open_folder(**changes):
-        return open_source(**source_settings | {"source": "folder", "path": str(tmp_path / "photos")} | changes)
+        return open_source(settings | {"source": "folder", "path": str(tmp_path / "photos")} | changes)
 
     return open_folder
 
@@ -48,7 +48,7 @@ def test_each_kind_of_file_is_read(folder, write, suffix):
     if f".{suffix.lower()}" not in image_suffixes():
         pytest.skip("this Pillow was built without it")
     write({f"a/1.{suffix}": 100, f"a/deep/er/2.{suffix}": 200})
-    images = [image for image, _ in folder()]
+    images = [example["image"] for example in folder()]
     assert [round(float(image.mean()) / 100) for image in images] == [1, 2]
 
 
@@ -60,7 +60,8 @@ def test_any_depth_is_read_and_the_first_level_names_the_class(folder, write):
     assert [file for file, *_ in source.identity["files"]] == [
         "a/x/y.bmp", "a/x-1/y.png", "b/10.png", "b/z/1/0.png", "b/z/2.png", "b/z.png",
     ]  # fmt: skip
-    assert [(int(image[0, 0, 0]), label) for image, label in source] == [(1, 0), (2, 0), (3, 1), (4, 1), (5, 1), (7, 1)]
+    read = [(int(example["image"][0, 0, 0]), int(example["label"])) for example in source]
+    assert read == [(1, 0), (2, 0), (3, 1), (4, 1), (5, 1), (7, 1)]
 
 
 def test_the_identity_of_an_old_folder_is_what_it_was(folder, write):
@@ -131,7 +132,7 @@ def test_the_largest_picture_is_a_setting_that_leaves_the_identity_alone(folder,
     Image.new("1", (1_500, 2_000)).save(root / "a/2.png")
     with pytest.raises(UserError, match=r"a/2\.png has 1500 x 2000 pixels.*--config.data.max_megapixels=3"):
         folder(max_megapixels=2)[1]
-    assert folder(max_megapixels=3)[1][0].max() == 0
+    assert folder(max_megapixels=3)[1]["image"].max() == 0
     assert folder(max_megapixels=2).identity == folder().identity
     with pytest.raises(UserError, match=r"--config\.data\.max_megapixels=178"):
         folder(max_megapixels=0)

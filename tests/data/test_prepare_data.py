@@ -34,12 +34,12 @@ def write_idx(path, array):
     path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
 
 
-def open_npz(source_settings, path, **changes):
+def open_npz(settings, path, **changes):
     usual = {"source": "npz", "path": str(path), "image_size": 28, "channels": 1}
-    return open_source(**source_settings | usual | changes)
+    return open_source(settings | usual | changes)
 
 
-def test_idx_files_become_a_folder_that_the_npz_source_reads(script, source_settings, tmp_path, capsys):
+def test_idx_files_become_a_folder_that_the_npz_source_reads(script, settings, tmp_path, capsys):
     random = np.random.default_rng(0)
     images, labels = random.integers(0, 256, (12, 28, 28)), np.arange(12) % 10
     for prefix, part, suffix in (("train", slice(0, 10), ".gz"), ("t10k", slice(10, 12), "")):
@@ -48,11 +48,11 @@ def test_idx_files_become_a_folder_that_the_npz_source_reads(script, source_sett
     out = tmp_path / "made" / "here"
     assert script.main(["fashion_mnist", f"--idx={tmp_path}", f"--out={out}"]) == 0
     assert f"--config.data.source=npz --config.data.path={out}" in capsys.readouterr().out
-    train, test = open_npz(source_settings, out), open_npz(source_settings, out, split="test")
+    train, test = open_npz(settings, out), open_npz(settings, out, split="test")
     assert train.class_names == test.class_names == CLASS_NAMES["fashion_mnist"]
     read = [*train, *test]
-    assert (np.stack([image[..., 0] for image, _ in read]) == images).all()
-    assert [label for _, label in read] == labels.tolist()
+    assert (np.stack([one["image"][..., 0] for one in read]) == images).all()
+    assert [int(one["label"]) for one in read] == labels.tolist()
 
 
 @pytest.mark.parametrize("damage", [lambda d: d[:-1], lambda d: d + b"x", lambda d: b"PK" + d[2:], lambda d: d[:2]])
@@ -123,19 +123,19 @@ runpy.run_path({str(SCRIPT)!r}, run_name="__main__")
     assert "Traceback" not in result.stderr
 
 
-def test_real_fashion_mnist(script, source_settings, tmp_path):
+def test_real_fashion_mnist(script, settings, tmp_path):
     if not FASHION_MNIST.is_dir():
         pytest.skip(f"no {FASHION_MNIST}: apt-get install dataset-fashion-mnist")
     assert script.main(["fashion_mnist", f"--idx={FASHION_MNIST}", f"--out={tmp_path}"]) == 0
-    test = open_npz(source_settings, tmp_path, split="test")
+    test = open_npz(settings, tmp_path, split="test")
     assert len(test) == 10_000
-    labels = [test[i][1] for i in range(10_000)]
+    labels = [int(one["label"]) for one in test]
     assert np.bincount(labels).tolist() == [1000] * 10
     assert [test.class_names[label] for label in labels[:3]] == ["Ankle boot", "Pullover", "Trouser"]
-    assert len(open_npz(source_settings, tmp_path)) == 60_000
+    assert len(open_npz(settings, tmp_path)) == 60_000
 
 
-def test_real_cifar10_jpeg_folder(source_settings, tmp_path):
+def test_real_cifar10_jpeg_folder(settings, tmp_path):
     if not CIFAR10.is_file():
         pytest.skip(f"no {CIFAR10}")
     with tarfile.open(CIFAR10) as archive:
@@ -143,16 +143,16 @@ def test_real_cifar10_jpeg_folder(source_settings, tmp_path):
             member = archive.next()
             archive.extract(member, tmp_path, filter="data")
     (split,) = (path.name for path in (tmp_path / "cifar10").iterdir())
-    settings = source_settings | {"source": "folder", "path": str(tmp_path / "cifar10"), "split": split}
-    source = open_source(**settings | {"image_size": 32})
+    photos = settings | {"source": "folder", "path": str(tmp_path / "cifar10"), "split": split}
+    source = open_source(photos | {"image_size": 32})
     files = sorted((tmp_path / "cifar10" / split).glob("*/*.jpg"))
     assert len(source) == len(files) > 500
     assert source.class_names == tuple(sorted({file.parent.name for file in files}))
-    examples = load_examples(source, str(tmp_path / "cache"))
-    assert examples.images.shape == (len(files), 32, 32, 3)
-    assert [source.class_names[label] for label in examples.labels] == [file.parent.name for file in files]
+    examples = load_examples(source, str(tmp_path / "cache")).arrays
+    assert examples["image"].shape == (len(files), 32, 32, 3)
+    assert [source.class_names[label] for label in examples["label"]] == [file.parent.name for file in files]
     # Photographs: neighbouring pixels are alike, and images differ from each other.
-    images = examples.images.astype(float)
+    images = examples["image"].astype(float)
     assert np.corrcoef(images[:, :, 1:].ravel(), images[:, :, :-1].ravel())[0, 1] > 0.9
     assert images.mean(axis=(1, 2, 3)).std() > 20
-    assert open_source(**settings | {"image_size": 16, "channels": 1})[0][0].shape == (16, 16, 1)
+    assert open_source(photos | {"image_size": 16, "channels": 1})[0]["image"].shape == (16, 16, 1)

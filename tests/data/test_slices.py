@@ -1,11 +1,14 @@
 """Parts of a split: TFDS's boundaries, one shuffled order, and the two sides of a cut."""
 
+from types import MappingProxyType
+
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gormley_vision.data.features import Feature
 from gormley_vision.data.slices import Part, bounds, name_of
 from gormley_vision.data.sources import open_source
 from gormley_vision.errors import UserError
@@ -15,6 +18,7 @@ class Numbers:
     """A source of so many examples; the label of each is its index."""
 
     class_names = ()
+    features = MappingProxyType({"label": Feature("label", (), "int32")})
 
     def __init__(self, length):
         self.identity, self._length = {"source": "numbers"}, length
@@ -23,7 +27,7 @@ class Numbers:
         return self._length
 
     def __getitem__(self, index):
-        return np.zeros((1, 1, 1), np.uint8), index
+        return {"label": np.array(index, np.int32)}
 
 
 def labels(split, length):
@@ -33,7 +37,7 @@ def labels(split, length):
     except UserError as error:
         assert "holds no example" in str(error)  # noqa: PT017 - empty sides of a cut are refused by design
         return []
-    return [label for _, label in part]
+    return [int(example["label"]) for example in part]
 
 
 LENGTHS = st.integers(1, 300)
@@ -108,17 +112,17 @@ def test_the_name_of_a_split():
     assert [name_of(split) for split in ("train", "train[:80%]", "a-b c[3:]")] == ["train", "train", "a-b c"]
 
 
-def test_both_sides_of_a_cut_of_sorted_digits_hold_every_class(source_settings):
-    digits = source_settings | {"source": "mnist_5k", "channels": 1}
+def test_both_sides_of_a_cut_of_sorted_digits_hold_every_class(settings):
+    digits = settings | {"source": "mnist_5k", "channels": 1}
     for split, count in [("train[:80%]", 400), ("train[4000:]", 100)]:
-        part = open_source(**digits | {"split": split})
+        part = open_source(digits | {"split": split})
         counts = np.bincount([part._whole._loaded().labels[i] for i in part._ids], minlength=10)
         # Of 500 a class; a share drawn without replacement has a standard deviation of 8.5.
         assert abs(counts - count).max() < 40
 
 
-def test_a_part_does_not_depend_on_the_seed_and_ends(source_settings):
-    part = open_source(**source_settings | {"split": "test[-10:]"})
+def test_a_part_does_not_depend_on_the_seed_and_ends(settings):
+    part = open_source(settings | {"split": "test[-10:]"})
     assert len(list(part)) == len(part) == 10
-    again = open_source(**source_settings | {"split": "test[-10:]"})
-    assert all((a[0] == b[0]).all() for a, b in zip(part, again, strict=True))
+    again = open_source(settings | {"split": "test[-10:]"})
+    assert all((a["image"] == b["image"]).all() for a, b in zip(part, again, strict=True))

@@ -1,5 +1,6 @@
 """A TFDS set of real digits, prepared in the test: array_record with encoded images needs no TensorFlow."""
 
+import dataclasses
 import io
 import re
 import shutil
@@ -15,6 +16,7 @@ from array_record.python import array_record_module
 from PIL import Image
 from tensorboardX.record_writer import RecordWriter
 
+from gormley_vision.data.images import Conversion
 from gormley_vision.data.sources import open_source
 from gormley_vision.data.tfrecord import convert_to_array_record
 from gormley_vision.errors import UserError
@@ -32,18 +34,10 @@ def encoded(pixels, form="png"):
 @pytest.fixture(scope="module")
 def digits():
     """36 real digits, four a class: uint8 [36, 28, 28] and labels [36]."""
-    source = open_source(
-        source="mnist_5k",
-        name="",
-        path="",
-        split="train",
-        image_size=28,
-        channels=1,
-        crop="none",
-        resize_filter="box",
-    )
+    conversion = Conversion(28, 1, "none", "box")
+    source = open_source({"source": "mnist_5k", "split": "train", **dataclasses.asdict(conversion)})
     chosen = [source[500 * label + i] for label in range(9) for i in range(4)]
-    return np.stack([image[..., 0] for image, _ in chosen]), np.array([label for _, label in chosen])
+    return np.stack([one["image"][..., 0] for one in chosen]), np.array([one["label"] for one in chosen])
 
 
 def prepare(data_dir, set_name, features, examples, disable_shuffling=False):
@@ -105,7 +99,7 @@ def data_dir(tmp_path_factory, digits):
 
 
 @pytest.fixture
-def opened(source_settings, data_dir, monkeypatch):
+def opened(settings, data_dir, monkeypatch):
     """Opens a set of `data_dir`, where any use of the network is an error."""
 
     def refuse(*args, **kwargs):
@@ -114,7 +108,7 @@ def opened(source_settings, data_dir, monkeypatch):
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     usual = {"source": "tfds", "name": "few_digits", "path": str(data_dir), "image_size": 28, "channels": 1}
-    return lambda **changes: open_source(**source_settings | usual | changes)
+    return lambda **changes: open_source(settings | usual | changes)
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
@@ -126,22 +120,22 @@ def test_digits_come_back_bit_by_bit(opened, digits, split):
     # TFDS shuffles when it writes.
     written = {image.tobytes(): int(label) for image, label in zip(images, labels, strict=True)}
     read = [source[i] for i in range(len(source))]
-    assert {image.tobytes(): label for image, label in read} == written
-    assert all(image.shape == (28, 28, 1) and image.dtype == np.uint8 for image, _ in read)
+    assert {one["image"].tobytes(): int(one["label"]) for one in read} == written
+    assert all(one["image"].shape == (28, 28, 1) and one["image"].dtype == np.uint8 for one in read)
 
 
 def test_a_part_of_a_split_and_a_version_can_be_named(opened):
     whole, part = opened(), opened(split="train[10:20]", name="few_digits:1.0.0")
     assert len(part) == 10
-    assert (part[3][0] == whole[13][0]).all()
+    assert (part[3]["image"] == whole[13]["image"]).all()
     assert part.identity != whole.identity
 
 
 def test_a_set_that_tfds_did_not_shuffle_is_sliced_in_a_shuffled_order(opened, digits):
-    whole = [label for _, label in opened(name="sorted_digits")]
+    whole = [int(one["label"]) for one in opened(name="sorted_digits")]
     assert whole == sorted(digits[1].tolist())
     sides = [opened(name="sorted_digits", split=split) for split in ("train[:75%]", "train[75%:]")]
-    read = [[label for _, label in side] for side in sides]
+    read = [[int(one["label"]) for one in side] for side in sides]
     assert [len(side) for side in read] == [27, 9]
     assert sorted(read[0] + read[1]) == whole
     assert len(set(read[1])) > 4  # as it lies, the last quarter holds three of nine classes
@@ -154,14 +148,15 @@ def test_a_set_that_tfds_did_not_shuffle_is_sliced_in_a_shuffled_order(opened, d
 def test_images_are_found_by_type_and_converted_and_labels_may_lack(opened):
     source = opened(name="photos", image_size=8, channels=3)
     assert source.class_names == ()
-    assert [(image.shape, label) for image, label in (source[i] for i in range(3))] == [((8, 8, 3), -1)] * 3
-    assert sum(bool((source[i][0] == 255).all()) for i in range(3)) == 1  # the transparent one, on white
+    assert source.features.keys() == {"image"}
+    assert [{name: array.shape for name, array in one.items()} for one in source] == [{"image": (8, 8, 3)}] * 3
+    assert sum(bool((source[i]["image"] == 255).all()) for i in range(3)) == 1  # the transparent one, on white
 
 
 def test_the_largest_picture_is_a_setting(opened):
     with pytest.raises(UserError, match=r"large.* example 0 has 2000 x 1500 pixels.*--config.data.max_megapixels=3"):
         opened(name="large", max_megapixels=2)[0]
-    assert opened(name="large", max_megapixels=3)[0][0].max() == 0
+    assert opened(name="large", max_megapixels=3)[0]["image"].max() == 0
 
 
 @pytest.mark.parametrize(
@@ -197,9 +192,9 @@ def test_a_set_that_is_not_prepared_says_how_to_prepare_it_and_what_runs_without
     assert not (tmp_path / "none").exists()
 
 
-def test_the_default_directory_is_that_of_tfds(source_settings, tmp_path):
-    settings = source_settings | {"source": "tfds", "name": "few_digits"}
-    program = f"from gormley_vision.data.sources import open_source; open_source(**{settings!r})"
+def test_the_default_directory_is_that_of_tfds(settings, tmp_path):
+    settings = settings | {"source": "tfds", "name": "few_digits"}
+    program = f"from gormley_vision.data.sources import open_source; open_source({settings!r})"
     result = subprocess.run(
         [sys.executable, "-c", program],
         capture_output=True,
@@ -247,7 +242,7 @@ def test_tfrecord_is_refused_with_the_command_that_converts_it_in_place(opened, 
     assert f"prepared: {folder}" in result.stdout
     source, original = opened(path=str(tmp_path)), opened()
     assert len(source) == len(original) == 30
-    assert all((a[0] == b[0]).all() and a[1] == b[1] for a, b in zip(source, original, strict=True))
+    assert all((a[name] == b[name]).all() for a, b in zip(source, original, strict=True) for name in ("image", "label"))
     assert len(opened(path=str(tmp_path), split="test")) == 6
 
 

@@ -191,8 +191,8 @@ def after_steps(lab):
         run, batches = lab.prepare(config, workdir)
         state, logged = run.state, []
         for step in range(steps):
-            piece = jax.device_put(batches.read(step), run.shardings.batch)
-            state, metrics, _ = run.step(state, run.resident, piece, run.key)
+            batch = jax.device_put(batches.read(step), run.shardings.batch)
+            state, metrics, _ = run.step(state, run.resident, batch, run.key)
             logged.append({name: float(value) for name, value in metrics.items()})
         return logged, {name: np.array(x) for name, x in ckpt.flat(state).items()}, state
 

@@ -32,23 +32,10 @@ def split(tmp_path_factory):
 
 
 def opened(split, lab, processes=1, index=0, batch_size=4, placement="host"):
-    return open_batches(
-        seed=0,
-        minibatches=1,
-        columns=np.split(np.arange(batch_size), processes)[index],
-        source="npz",
-        name="",
-        path=str(split),
-        split="test",
-        image_size=16,
-        channels=1,
-        crop="center",
-        resize_filter="lanczos",
-        batch_size=batch_size,
-        placement=placement,
-        workers=0,
-        cache_dir=str(lab.cache / "data"),
-    )
+    data = lab.config(data__source="npz", data__path=str(split))["data"]
+    data |= {"split": "test", "batch_size": batch_size, "placement": placement, "workers": 0}
+    columns = np.split(np.arange(batch_size), processes)[index]
+    return open_batches(seed=0, minibatches=1, columns=columns, data=data)
 
 
 @pytest.mark.parametrize(("processes", "batch_size"), [(1, 4), (1, 21), (2, 8), (4, 8)])
@@ -56,8 +43,8 @@ def opened(split, lab, processes=1, index=0, batch_size=4, placement="host"):
 def test_every_example_comes_once_and_in_order(lab, split, processes, batch_size, placement):
     parts = [list(opened(split, lab, processes, p, batch_size, placement).whole()) for p in range(processes)]
     batches = [
-        {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
-        for pieces in zip(*parts, strict=True)
+        {name: np.concatenate([part[name] for part in columns]) for name in columns[0]}
+        for columns in zip(*parts, strict=True)
     ]
     assert all(len(batch["mask"]) == batch_size for batch in batches)
     stored = np.load(split / "test.npz")
@@ -145,8 +132,8 @@ def test_what_fsdp_exchanges_to_evaluate_does_not_grow_with_the_batch(lab, split
     for batch in (8, 16):
         evaluation = Evaluation(task, opened(split, lab, batch_size=batch), 0)
         evaluation(state, place)
-        piece = next(evaluation.batches.whole())
-        text = evaluation._step.lower(state, put(piece, place.examples)).compile().as_text()
+        batch = next(evaluation.batches.whole())
+        text = evaluation._step.lower(state, put(batch, place.examples)).compile().as_text()
         sent.append(sum(collective.wire_bytes for collective in cost_of(text).collectives))
     assert sent[0] == pytest.approx(sent[1], rel=0.05)
 

@@ -232,7 +232,7 @@ address, i = sys.argv[1], int(sys.argv[2])
 hosts.join(address, 2, i, 30)
 shardings = sharding.Shardings(sharding.make_mesh({"data": 0, "fsdp": 1, "tensor": 1}, 2, 1), ())
 task = types.SimpleNamespace(train_step=lambda state, batch, key: (state, {"sum": batch.sum()}, {}))
-run = step.Step(task, lambda resident, piece: piece, {}, shardings)
+run = step.Step(task, lambda resident, batch: batch, {}, shardings)
 batch = hosts.put(np.full((1, 1), i + 1.0), shardings.batch)
 lower, wait = run.lower, step.wait_for_all
 

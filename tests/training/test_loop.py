@@ -59,8 +59,8 @@ def test_step_compiles_once_and_donates_the_state(lab, tmp_path, task):
     state = run.state
     for step in range(3):
         before = state
-        piece = jax.device_put(batches.read(step), run.shardings.batch)
-        state, metrics, finite = run.step(state, run.resident, piece, run.key)
+        batch = jax.device_put(batches.read(step), run.shardings.batch)
+        state, metrics, finite = run.step(state, run.resident, batch, run.key)
         assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before))
     assert run.step.traces == 1
     assert int(state.step) == 3
@@ -83,7 +83,7 @@ def test_restored_state_runs_the_same_compiled_step(lab, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("placement", ["device", "host"])
 def test_implicit_transfer_in_the_loop_is_refused(lab, tmp_path, monkeypatch, placement):
-    """The piece handed to the compiled step as numpy: jit would copy it to the device without a word."""
+    """The batch handed to the compiled step as numpy: jit would copy it to the device without a word."""
     monkeypatch.setattr(jax, "make_array_from_process_local_data", lambda sharding, array: array)
     with pytest.raises(Exception, match=r"(?i)disallowed host-to-device transfer"):
         lab.train(lab.config(data__placement=placement), tmp_path)

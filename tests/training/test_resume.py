@@ -58,12 +58,12 @@ def test_signals_and_an_error_between_checkpoints_leave_no_trace_in_the_end(
     config, put = lab.config(task), loop.put
     step, happens = 0, {}
 
-    def placed(*piece):
+    def placed(*batch):
         nonlocal step
         step += 1
         if step in happens:
             happens[step]()
-        return put(*piece)
+        return put(*batch)
 
     def fail():
         raise OSError("gone")

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from gormley_vision.tasks.classification.fields import EVALUATION, FIELDS, TENSOR_KEYS, check, evaluated, smoke
+from gormley_vision.tasks.classification.fields import EVALUATION, FIELDS, TENSOR_KEYS, check, evaluated, needs, smoke
 
-__all__ = ["EVALUATION", "FIELDS", "TENSOR_KEYS", "check", "evaluated", "make", "smoke"]
+__all__ = ["EVALUATION", "FIELDS", "TENSOR_KEYS", "check", "evaluated", "make", "needs", "smoke"]
 
 
 def make(config: Any, **data: Any) -> Any:

@@ -73,6 +73,12 @@ def evaluated(config: dict[str, Any], trained: Mapping[str, Any]) -> None:
     vit["trained_grid"] = 0 if vit["rope_scaling"] == "none" else trained["vit"]["trained_grid"] or grid
 
 
+def needs(config: Mapping[str, Any]) -> dict[str, str]:
+    """Images and their classes."""
+    del config
+    return {"image": "image", "label": "label"}
+
+
 def smoke(config: Mapping[str, Any]) -> dict[str, Value]:
     """What shrinks to seconds: few patches of small images."""
     size = min(config["data"]["image_size"], 32)

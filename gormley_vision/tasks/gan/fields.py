@@ -64,6 +64,11 @@ def minibatches(config: Mapping[str, Any]) -> int:
     return config["gan"]["discriminator_steps"]
 
 
+def needs(config: Mapping[str, Any]) -> dict[str, str]:
+    """Images, and where they condition the game, their classes."""
+    return {"image": "image", "label": "label"} if config["gan"]["conditional"] else {"image": "image"}
+
+
 def smoke(config: Mapping[str, Any]) -> dict[str, Value]:
     """What shrinks to seconds."""
     del config

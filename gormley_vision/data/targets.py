@@ -1,0 +1,111 @@
+"""A second folder whose pictures belong to those of a first, by name: label maps, or images to be made of images."""
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from gormley_vision.data.decoding import decode_file
+from gormley_vision.data.features import Feature
+from gormley_vision.data.folder_listing import list_folder
+from gormley_vision.errors import UserError, listed
+from gormley_vision.files import user_path
+
+KINDS = ("label_map", "image")
+# The class of pixels that no loss counts, in VOC, Cityscapes and most sets that came after; and of what lies outside.
+VOID = 255
+# Lists the classes of label maps, one a line, at the top of their folder.
+CLASSES_FILE = "classes.txt"
+# Formats that change pixels, and so classes.
+_LOSSY = (".jpg", ".jpeg", ".jfif")
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Targets:
+    """One picture for each of the first folder's, in their order."""
+
+    root: Path
+    files: Sequence[str]
+    feature: Feature
+
+    def read(self, index: int, max_megapixels: int) -> Any:
+        """A Pillow image, or a label map, uint8 [H, W].
+
+        Raises:
+          UserError: what cannot be decoded, or has pixels that are no class; names the file.
+        """
+        path = self.root / self.files[index]
+        image = decode_file(path, max_megapixels)
+        return image if self.feature.kind == "image" else _classes(path, image, len(self.feature.class_names))
+
+
+def open_targets(folder: str, kind: str, split: str, images: Sequence[str], feature: Feature) -> Targets:
+    """Finds the picture of the same path but for the suffix: that of `cat/1.jpg` is `cat/1.png`.
+
+    Args:
+      folder: as typed; holds the pictures, or a subfolder `split` does.
+      kind: of `KINDS`.
+      split: a subfolder that is looked for first.
+      images: paths of the first folder's pictures, relative to it.
+      feature: of the first folder's pictures.
+
+    Raises:
+      UserError: no folder, several pictures of one name, pictures without a partner, or JPEG for label maps.
+    """
+    top = user_path(folder)
+    root = top / split if split and (top / split).is_dir() else top
+    if not root.is_dir():
+        raise UserError(f"no folder {root.absolute()}: set --config.data.targets=FOLDER")
+    listing = list_folder(root)
+    found = [*listing.images, *(f"{name}/{image}" for name, paths in listing.by_class.items() for image in paths)]
+    by_name = {_without_suffix(file): file for file in found}
+    for files, where in ((found, root), (images, "data.path")):
+        if twice := [name for name, count in Counter(map(_without_suffix, files)).items() if count > 1]:
+            raise UserError(f"several pictures of one name in {where}, as {listed(twice)}: move all but one away")
+    if lonely := [file for file in images if _without_suffix(file) not in by_name]:
+        raise UserError(
+            f"{len(lonely)} of {len(images)} images have no picture of their name in {root}: {listed(lonely)}; put one "
+            "there for each, or move these away"
+        )
+    files = [by_name[_without_suffix(file)] for file in images]
+    if others := sorted(set(found) - set(files)):
+        _log.warning("%s: left out %d pictures that belong to no image: %s", root, len(others), listed(others))
+    if kind == "image":
+        return Targets(root, files, feature)
+    if lossy := [file for file in files if Path(file).suffix.lower() in _LOSSY]:
+        raise UserError(
+            f"{root / lossy[0]} is a JPEG file, which does not keep the classes of a label map: save it as PNG, or, "
+            "where it is an image, pass --config.data.target_kind=image"
+        )
+    return Targets(root, files, Feature("label_map", feature.shape[:2], "uint8", _class_names(top), fill=VOID))
+
+
+def _without_suffix(file: str) -> str:
+    return file.rpartition(".")[0]
+
+
+def _class_names(folder: Path) -> tuple[str, ...]:
+    file = folder / CLASSES_FILE
+    if not file.is_file():
+        return ()
+    return tuple(line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
+
+
+def _classes(path: Path, image: Image.Image, count: int) -> np.ndarray:
+    """The classes of a label map: the values of a grey picture, or the numbers, not the colours, of a palette."""
+    classes = np.asarray(image).astype(np.int64)
+    if classes.ndim != 2 or image.mode == "F" or classes.min() < 0 or classes.max() > VOID:
+        raise UserError(
+            f"{path} is no label map: its pixels are {image.mode}, and classes are grey or palette numbers from 0 to "
+            f"254, {VOID} for none: save it as such, or pass --config.data.target_kind=image"
+        )
+    if count and (unnamed := sorted(set(np.unique(classes).tolist()) - set(range(count)) - {VOID})):
+        raise UserError(f"{path} has the class {unnamed[0]}, and {CLASSES_FILE} names 0 to {count - 1}: name it there")
+    return classes.astype(np.uint8)
