@@ -45,7 +45,7 @@ def ours(batch: int, size: int) -> tuple[Callable[[], float], Callable[[], None]
     config.data.update(source="fake", image_size=size, channels=3, batch_size=batch)
     config.mesh.data = 1
     batches = experiment.make_batches(config.to_dict())
-    task = experiment.make_task(config.to_dict(), class_names=(), epoch_images=batches.length)
+    task = experiment.make_task(config.to_dict(), batches.description)
     shardings = Shardings(make_mesh(config.mesh, batch), ())
     step = Step(task, batches.fetch, shardings.replicated, shardings)
     key = jax.device_put(jax.random.key(0), shardings.replicated)

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from gormley_vision import durations, task_modules
 from gormley_vision.config import validate
 from gormley_vision.data.batches import Batches, open_batches
+from gormley_vision.data.features import Description, Feature, label_feature
 from gormley_vision.errors import listed
 from gormley_vision.training import hosts
 from gormley_vision.training.evaluation import Evaluation
@@ -49,9 +50,16 @@ def mesh_of(config: Config, devices: Sequence[jax.Device] | None = None) -> Mesh
     return make_mesh(config["mesh"], config["data"]["batch_size"], config["accumulate"], devices)
 
 
-def make_task(config: Config, *, class_names: tuple[str, ...], epoch_images: int) -> Task:
-    """The task of a config on a data set with these classes and so many images."""
-    return task_modules.find(config["task"]).make(config, class_names=class_names, epoch_images=epoch_images)
+def make_task(config: Config, data: Description) -> Task:
+    """The task of a config on such a data set."""
+    return task_modules.find(config["task"]).make(config, data)
+
+
+def images_described(config: Config, class_names: tuple[str, ...], length: int) -> Description:
+    """Images as the config makes them, and these classes: of a data set that is not at hand."""
+    data = config["data"]
+    shape = (data["image_size"], data["image_size"], data["channels"])
+    return Description({"image": Feature("image", shape, "uint8"), **label_feature(class_names)}, length)
 
 
 def make_evaluation(config: Config, task: Task, training: Batches, progress=None) -> Evaluation | None:

@@ -47,7 +47,7 @@ def run(config: Mapping[str, Any], workdir: Path, profile: bool = False) -> int:
             logs.to_file(workdir / "run.log")
         with progress.counted("decoding images") as report:
             batches = experiment.make_batches(config, report)
-        task = experiment.make_task(config, class_names=batches.class_names, epoch_images=batches.length)
+        task = experiment.make_task(config, batches.description)
         with progress.counted("decoding images to evaluate on") as report:
             evaluation = experiment.make_evaluation(config, task, batches, report)
         signal = loop.train(task, batches, config, workdir, profile, evaluation)

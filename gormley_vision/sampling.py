@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from gormley_vision import experiment
 from gormley_vision.config import upgraded
+from gormley_vision.data.features import Description, from_json
 from gormley_vision.errors import UserError
 from gormley_vision.files import user_path
 from gormley_vision.samples import Samples
@@ -49,7 +50,10 @@ def restore(workdir: str | Path, step: int | None = None) -> Restored:
         raise UserError(f"checkpoint {step} is damaged: {damage}")
     meta = ckpt.read_meta(checkpoint)
     names, config = tuple(meta["data"]["class_names"]), upgraded(meta["config"])
-    task = experiment.make_task(config, class_names=names, epoch_images=meta["data"]["length"])
+    length, features = meta["data"]["length"], meta["data"].get("features")
+    # Runs of earlier versions noted none: theirs were images, with labels or without.
+    of_images = experiment.images_described(config, names, length) if features is None else None
+    task = experiment.make_task(config, of_images or Description(from_json(features), length))
     shapes = jax.eval_shape(task.init, jax.random.key(0))
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return Restored(config, found, names, task, ckpt.restore(checkpoint, shapes, lambda *_: sharding))
@@ -70,13 +74,13 @@ def sample(run: Restored, *, num: int, seed: int = 0, **options: Any) -> Samples
     return run.task.sample(run.state, num=num, seed=seed, **options)
 
 
-def adapted(run: Restored, config: Mapping[str, Any]) -> tuple[Evaluated, Any]:
-    """The task of another `config` and its state with the run's weights, made to fit: for another resolution, say.
+def adapted(run: Restored, config: Mapping[str, Any], data: Description) -> tuple[Evaluated, Any]:
+    """The task of another `config` on `data`, and its state with the run's weights, as for another resolution.
 
     Raises:
         UserError: they do not fit.
     """
-    task = experiment.make_task(config, class_names=run.class_names, epoch_images=config["data"]["batch_size"])
+    task = experiment.make_task(config, data)
     shapes = jax.eval_shape(task.init, jax.random.key(0))
     assert isinstance(task, Evaluated)
     if not isinstance(task, Transferred):

@@ -3,8 +3,8 @@
 A task is a module, of one file or a folder, that offers
 
 - `FIELDS`: its config keys, {key: Field}, besides those of every run (fields.RUN_FIELDS);
-- `make(config, *, class_names, epoch_images)`: the task itself, with the shape of training/task.py; it is here that jax
-  is loaded, not at the module's top;
+- `make(config, data)`: the task itself, with the shape of training/task.py, for a data set with these features and this
+  length (data/features.Description); it is here that jax is loaded, not at the module's top;
 
 and, where it has them, the other attributes of `TaskModule`, by their names. What a made task can do besides training
 (evaluate, draw samples, take over weights) shows in its methods; see training/task.py.

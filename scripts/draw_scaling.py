@@ -47,14 +47,16 @@ def main() -> None:
 
 def compiled(net: str, chips: int) -> dict[str, Any]:
     """One point."""
+    from gormley_vision.experiment import images_described
     from gormley_vision.planning import topology
-    from gormley_vision.planning.plan import Data, plan, with_overrides
+    from gormley_vision.planning.plan import plan, with_overrides
 
     path, images, most = NETS[net]
     split = {"mesh.data": 0, "mesh.fsdp": min(chips, most), "data.batch_size": images * chips}
     config = with_overrides(load_config_file(path).to_dict(), split)
     devices = topology.devices_of(f"v5p:{TOPOLOGIES[chips]}")
-    report = plan(config, devices, topology.chip_of(devices[0]), Data(CLASSES, EPOCH_IMAGES))
+    data = images_described(config, tuple(map(str, range(CLASSES))), EPOCH_IMAGES)
+    report = plan(config, devices, topology.chip_of(devices[0]), data)
     return {"net": net, "chips": chips, "topology": f"v5p:{TOPOLOGIES[chips]}"} | {
         key: value for key, value in report.items() if key not in ("collectives", "error")
     }

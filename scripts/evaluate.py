@@ -94,7 +94,7 @@ def main() -> None:
         )
     config = evaluation_config(run.config, options, words)
     batches = experiment.make_batches(config, class_names=run.class_names)
-    task, state = adapted(run, config)
+    task, state = adapted(run, config, batches.description)
     one_device = make_mesh({"data": 1, "fsdp": 1, "tensor": 1}, batches.batch_size)
     figures = Evaluation(task, batches, every=0)(state, Shardings(one_device, ()))
     assert figures is not None  # nothing asks it to stop

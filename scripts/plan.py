@@ -60,11 +60,11 @@ def main(argv: list[str]) -> int:
 def reporter(config: dict[str, Any]) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """A function from a config to its report: on this machine's devices and data, or on a topology's."""
     from gormley_vision.planning import topology
-    from gormley_vision.planning.plan import Data, plan
+    from gormley_vision.planning.plan import plan
 
     if _TOPOLOGY.value != "here":
         devices = topology.devices_of(_TOPOLOGY.value)
-        data = Data(*data_of(config))
+        data = data_of(config)
 
         def report_there(config: dict[str, Any]) -> dict[str, Any]:
             print("compiling ...", file=sys.stderr)  # half a minute for a small net, minutes for a large one
@@ -81,20 +81,24 @@ def reporter(config: dict[str, Any]) -> Callable[[dict[str, Any]], dict[str, Any
 
     def report_here(config: dict[str, Any]) -> dict[str, Any]:
         batches = make_batches(config)
-        data = Data(len(batches.class_names), batches.length, batches)
-        return plan(config, jax.devices(), chip, data)
+        return plan(config, jax.devices(), chip, batches)
 
     return report_here
 
 
-def data_of(config: dict[str, Any]) -> tuple[int, int]:
-    """Classes and images of an epoch."""
+def data_of(config: dict[str, Any]) -> Any:
+    """The data set's description, from what is known of it; of other examples than images, that of the set itself."""
+    from gormley_vision import experiment, task_modules
+
+    if not set(task_modules.find(config["task"]).needs(config).values()) <= {"image", "label"}:
+        return experiment.make_batches(config).description
     data = config["data"]
     known = _KNOWN.get(data["name"].partition(":")[0] or data["source"])
     if known is None and not (_CLASSES.value and _EPOCH_IMAGES.value):
         print(f"assumed: {_ASSUMED[0]} classes, {_ASSUMED[1]:,} images an epoch (--classes, --epoch_images)")
     classes, images = known or _ASSUMED
-    return _CLASSES.value or classes, _EPOCH_IMAGES.value or images
+    names = tuple(map(str, range(_CLASSES.value or classes)))
+    return experiment.images_described(config, names, _EPOCH_IMAGES.value or images)
 
 
 def variants_of(config: dict[str, Any]):

@@ -34,7 +34,7 @@ def main() -> None:
     start_jax()
     config = upgraded(read_json(options.workdir / "config.json"))
     batches = experiment.make_batches(config)
-    task = experiment.make_task(config, class_names=batches.class_names, epoch_images=batches.length)
+    task = experiment.make_task(config, batches.description)
     run = prepare(task, batches, config, options.workdir, at=options.step - 1)
     state, start = run.state, int(run.state.step)
     print(f"replaying steps {start + 1} to {options.step}")

@@ -67,7 +67,7 @@ def test_the_command_in_a_config_header_is_a_command(path):
 @pytest.mark.parametrize("path", EACH)
 def test_the_full_size_step_traces(path):
     config = load_config_file(str(path)).to_dict()
-    task = experiment.make_task(config, class_names=tuple("0123456789"), epoch_images=50_000)
+    task = experiment.make_task(config, experiment.images_described(config, tuple("0123456789"), 50_000))
     key = jax.random.key(0)
     k, m, size, channels = (
         task.minibatches,

@@ -90,7 +90,7 @@ def test_ones_own_model_and_objective_take_the_place_of_the_packages(folder):
     config.update_from_flattened_dict(SMALL | {"stop_after": "2 steps"})
     assert run(config.to_dict(), folder / "hinge") == 0
     assert len(lines_of(folder / "hinge")) == 2
-    task = experiment.make_task(config.to_dict(), class_names=(), epoch_images=64)
+    task = experiment.make_task(config.to_dict(), experiment.images_described(config, (), 64))
     assert float(task.generator_loss(np.array([1.0, 3.0]))) == -2  # the hinge's, by hand
     tree = jax.eval_shape(task.init, jax.random.key(0)).discriminator.variables["params"]
     assert sorted(tree) == ["Conv_0", "Dense_0"]

@@ -137,8 +137,7 @@ def _effects(config: dict[str, Any], root: Path) -> Iterator[Any]:
     yield dataclasses.asdict(Plan.of(config, batches))
     mesh = make_mesh(config["mesh"], batches.batch_size, config["accumulate"])
     yield dict(mesh.shape)
-    options = {"class_names": batches.class_names, "epoch_images": batches.length}
-    task = experiment.make_task(config, **options)
+    task = experiment.make_task(config, batches.description)
     evaluation = experiment.make_evaluation(config, task, batches)
     yield None if evaluation is None else (evaluation.every, evaluation.batches.length)
     key = jax.random.key(0)
@@ -151,7 +150,7 @@ def _effects(config: dict[str, Any], root: Path) -> Iterator[Any]:
     if not config["init_from"]:
         return
     larger = {**config, "data": {**config["data"], "image_size": 2 * config["data"]["image_size"]}}
-    weights = ckpt.flat(jax.eval_shape(experiment.make_task(larger, **options).init, key))
+    weights = ckpt.flat(jax.eval_shape(experiment.make_task(larger, batches.description).init, key))
     weights = {name: x for name, x in weights.items() if WEIGHTS & set(name.split("/"))}
     moved = {"config": larger, "class_names": batches.class_names}
     yield program(lambda weights, state: task.transfer(weights, state, **moved), weights, state)

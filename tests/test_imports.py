@@ -30,6 +30,7 @@ ALLOWED = {
     "samples": {"errors", "files"},
     "tasks": {
         "augmentation",
+        "data",
         "models",
         "layers",
         "losses",
@@ -42,7 +43,7 @@ ALLOWED = {
     },
     "training": {"data", "config", "durations", "files", "errors", "randomness", "samples", "signals"},
     "experiment": {"training", "task_modules", "data", "config", "durations", "errors"},
-    "sampling": {"experiment", "training", "config", "errors", "files", "samples"},
+    "sampling": {"experiment", "training", "config", "data", "errors", "files", "samples"},
     "inspection": {"sampling", "models", "layers", "errors"},
     "run": {"experiment", "training", "errors", "files", "logs"},
     "planning": {"experiment", "training", "data", "config", "errors"},

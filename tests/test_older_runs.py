@@ -29,7 +29,7 @@ def test_an_older_run_is_continued(name, tmp_path):
     config["stop_after"], config["data"]["cache_dir"] = "", str(tmp_path / "cache")
     experiment.check(config)
     batches = experiment.make_batches(config)
-    task = experiment.make_task(config, class_names=batches.class_names, epoch_images=batches.length)
+    task = experiment.make_task(config, batches.description)
     assert loop.train(task, batches, config, workdir) == 0
     assert checkpoints.steps_of(workdir / "checkpoints")[-1] == 8
     steps = [json.loads(line)["step"] for line in (workdir / "metrics.jsonl").read_text().splitlines()]

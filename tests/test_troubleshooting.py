@@ -48,6 +48,10 @@ def opened(folder, **overrides):
     return open_batches(seed=0, minibatches=1, data=data | overrides)
 
 
+def of_images(config, class_names):
+    return experiment.make_task(config, experiment.images_described(config, class_names, 100))
+
+
 def pictures(folder, names, size=(8, 8)):
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -133,7 +137,7 @@ def smaller_than_a_batch(folder):
 
 
 def no_labels(_):
-    experiment.make_task(configured("classification").to_dict(), class_names=(), epoch_images=100)
+    of_images(configured("classification").to_dict(), ())
 
 
 def other_classes(_):
@@ -183,7 +187,7 @@ def all_damaged(folder):
     config = upgraded(read_json(workdir / "config.json"))
     config["data"]["cache_dir"] = str(folder / "cache")
     batches = experiment.make_batches(config)
-    task = experiment.make_task(config, class_names=batches.class_names, epoch_images=batches.length)
+    task = experiment.make_task(config, batches.description)
     start.prepare(task, batches, config, workdir)
 
 
@@ -206,7 +210,7 @@ def not_finite(_):
 
 def initial_classes(_):
     config = shrink(default_config("classification")).to_dict()
-    task = experiment.make_task(config, class_names=("cat", "dog"), epoch_images=100)
+    task = of_images(config, ("cat", "dog"))
     state = SimpleNamespace(ema={"params": {"head": {"kernel": np.zeros((2, 2))}}})
     task.transfer({"ema/params/patch_embedding": None}, state, config=config, class_names=("cat", "cow"))
 

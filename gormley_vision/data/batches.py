@@ -19,6 +19,7 @@ from gormley_vision.data.cache import Progress, identity_sha256, load_examples
 from gormley_vision.data.choices import check_choice
 from gormley_vision.data.classes import Relabelled, match_classes, with_classes
 from gormley_vision.data.features import (
+    Description,
     Example,
     Features,
     check_features,
@@ -63,6 +64,11 @@ class Batches:
     _workers: int = field(repr=False)
     _source: Source = field(repr=False)
     _arrays: dict[str, np.ndarray] = field(repr=False)  # decoded examples; {} for "stream"
+
+    @property
+    def description(self) -> Description:
+        """What a task is made for."""
+        return Description(self.features, self.length)
 
     @property
     def class_names(self) -> tuple[str, ...]:

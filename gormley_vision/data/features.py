@@ -4,6 +4,7 @@ Coordinates are continuous: pixel i covers [i, i + 1), so that a picture of W pi
 """
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -76,6 +77,19 @@ class Feature:
 
 
 Features = Mapping[str, Feature]
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """What a task is made for: the features of a data set, and its length in examples."""
+
+    features: Features
+    length: int
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes of examples; () when unlabelled."""
+        return class_names_of(self.features)
 
 
 def label_feature(class_names: tuple[str, ...]) -> dict[str, Feature]:
@@ -160,11 +174,12 @@ def to_json(features: Features) -> dict[str, dict[str, Any]]:
     """Plain JSON, which `from_json` reads: what is not at its default, so that a new attribute changes no SHA-256."""
     defaults = {field.name: field.default for field in dataclasses.fields(Feature)}
     described = {name: dataclasses.asdict(feature) for name, feature in features.items()}
-    return {name: {key: v for key, v in f.items() if v != defaults[key]} for name, f in described.items()}
+    changed = {name: {key: v for key, v in f.items() if v != defaults[key]} for name, f in described.items()}
+    return json.loads(json.dumps(changed))  # as it is read back: JSON has lists for tuples
 
 
 def from_json(described: Mapping[str, Mapping[str, Any]]) -> dict[str, Feature]:
-    """What `to_json` wrote: JSON has lists for tuples."""
+    """What `to_json` wrote."""
     return {name: Feature(**{key: _frozen(value) for key, value in f.items()}) for name, f in described.items()}
 
 

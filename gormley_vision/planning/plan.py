@@ -3,15 +3,15 @@
 import dataclasses
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
 from gormley_vision.config import flatten, step_images
 from gormley_vision.data.batches import Batches
+from gormley_vision.data.features import Description
 from gormley_vision.experiment import make_task, mesh_of
 from gormley_vision.planning.chips import Chip
 from gormley_vision.planning.cost import Cost, cost_of
@@ -25,20 +25,12 @@ GIB = 2**30
 _KINDS = {"ema": "averages", "variables": "parameters", "params": "parameters"}
 
 
-class Data(NamedTuple):
-    """Of the data set: its classes and images, and, where it is at hand, what keeps it on the device."""
-
-    classes: int
-    epoch_images: int
-    batches: Batches | None = None
-
-
-def plan(config: Config, devices: Sequence[jax.Device], chip: Chip, data: Data) -> dict[str, Any]:
+def plan(config: Config, devices: Sequence[jax.Device], chip: Chip, data: Description | Batches) -> dict[str, Any]:
     """Compile the config's step for these devices, and report; a document of plain JSON.
 
     Args:
         chip: rates and memory of one device.
-        data: without its batches, images are taken to be streamed.
+        data: of a set that is not at hand, its description: examples are then taken to be streamed.
 
     Returns:
         'fits', 'memory' (bytes a device by kind), and, where it fits, 'step' (FLOPs, bytes, seconds) and 'collectives'.
@@ -52,7 +44,7 @@ def plan(config: Config, devices: Sequence[jax.Device], chip: Chip, data: Data) 
         "chips": -(-mesh.size // chip.devices_per_chip),
         "mesh": dict(mesh.shape),
         "images": images,
-        "epoch_images": data.epoch_images,
+        "epoch_images": data.length,
         "capacity": chip.memory,
     }
     try:
@@ -82,10 +74,12 @@ def plan(config: Config, devices: Sequence[jax.Device], chip: Chip, data: Data) 
     }
 
 
-def lower(config: Config, mesh: jax.sharding.Mesh, data: Data) -> tuple[jax.stages.Lowered, dict[str, int]]:
+def lower(
+    config: Config, mesh: jax.sharding.Mesh, data: Description | Batches
+) -> tuple[jax.stages.Lowered, dict[str, int]]:
     """The step's program for this mesh, and {kind: bytes on one device} of what it is called with."""
     shardings = Shardings(mesh, parse_rules(config["mesh"]["rules"]))
-    task = make_task(config, class_names=tuple(map(str, range(data.classes))), epoch_images=data.epoch_images)
+    task = make_task(config, data.description if isinstance(data, Batches) else data)
 
     def placed(x: Any, sharding: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
@@ -97,13 +91,12 @@ def lower(config: Config, mesh: jax.sharding.Mesh, data: Data) -> tuple[jax.stag
     fetch: Callable
     resident: Any
     batch: Any
-    if data.batches is not None:
-        fetch, resident, batch = data.batches.fetch, data.batches.resident, data.batches.read(0)
+    if isinstance(data, Batches):
+        fetch, resident, batch = data.fetch, data.resident, data.read(0)
     else:
-        side = config["data"]["image_size"]
         lead = (task.minibatches, config["data"]["batch_size"])
-        image = jax.ShapeDtypeStruct((*lead, side, side, config["data"]["channels"]), jnp.uint8)
-        fetch, resident, batch = _streamed, {}, {"image": image, "label": jax.ShapeDtypeStruct(lead, jnp.int32)}
+        fetch, resident = _streamed, {}
+        batch = {name: jax.ShapeDtypeStruct((*lead, *f.shape), f.dtype) for name, f in data.features.items()}
     resident = jax.tree.map(lambda x: placed(x, shardings.replicated), resident)
     batch = jax.tree.map(lambda x: placed(x, shardings.batch), batch)
     memory = {"parameters": 0, "averages": 0, "optimizer": 0}

@@ -11,6 +11,7 @@ import jax
 from gormley_vision import durations
 from gormley_vision.config import changed_keys, upgraded
 from gormley_vision.data.batches import Batches
+from gormley_vision.data.features import to_json
 from gormley_vision.data.sources import changed_files
 from gormley_vision.errors import UserError
 from gormley_vision.files import read_json, user_path
@@ -97,6 +98,7 @@ def prepare(task: Task, batches: Batches, config: Mapping[str, Any], workdir: Pa
             "length": batches.length,
             "image_shape": list(batches.image_shape),
             "class_names": list(batches.class_names),
+            "features": to_json(batches.features),
         },
         "environment": describe_environment(mesh),
         "commit": source_commit(),
@@ -159,7 +161,8 @@ def refuse_changes(saved: Mapping[str, Any], here: Mapping[str, Any], files: Cal
             + "\n  ".join(changes)
             + "\nuse another --workdir, or --config.init_from to start from its weights"
         )
-    old, new = saved["data"], here["data"]
+    old = saved["data"]
+    new = {key: value for key, value in here["data"].items() if key in old}  # earlier versions noted less
     if len({config["data"]["placement"] == "stream" for config in (upgraded(saved["config"]), here["config"])}) == 2:
         log.warning("data.placement changed to or from 'stream': that the data set is the same is only checked by size")
         new = new | {"sha256": old["sha256"]}  # of decoded pixels for the one, of the files' identity for the other

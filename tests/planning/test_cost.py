@@ -8,9 +8,9 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from gormley_vision.config import default_config
-from gormley_vision.experiment import mesh_of
+from gormley_vision.experiment import images_described, mesh_of
 from gormley_vision.planning.cost import cost_of
-from gormley_vision.planning.plan import Data, lower
+from gormley_vision.planning.plan import lower
 
 
 def compiled(function, *shapes):
@@ -73,9 +73,13 @@ def vit(**overrides):
     return config.to_dict()
 
 
+def described(config):
+    return images_described(config, tuple("0123456789"), 1000)
+
+
 def step_text(config, devices):
     mesh = mesh_of(config, devices)
-    lowered, _ = lower(config, mesh, Data(10, 1000))
+    lowered, _ = lower(config, mesh, described(config))
     return lowered.compile().as_text()
 
 
@@ -129,7 +133,7 @@ def test_eight_devices_share_the_work_of_one(make, sizes):
 def test_a_batch_in_pieces_keeps_the_activations_of_one(make):
     def needed(pieces):
         config = make(accumulate=pieces, **{"data.batch_size": 256})
-        lowered, _ = lower(config, mesh_of(config, jax.devices()[:1]), Data(10, 1000))
+        lowered, _ = lower(config, mesh_of(config, jax.devices()[:1]), described(config))
         return lowered.compile().memory_analysis().temp_size_in_bytes
 
     assert needed(8) < needed(1) / 3

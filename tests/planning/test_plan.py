@@ -12,9 +12,10 @@ import pytest
 
 from gormley_vision.config import default_config
 from gormley_vision.errors import UserError
+from gormley_vision.experiment import images_described
 from gormley_vision.planning import topology
 from gormley_vision.planning.chips import CHIPS
-from gormley_vision.planning.plan import Data, plan, remedies, split_memory, with_overrides
+from gormley_vision.planning.plan import plan, remedies, split_memory, with_overrides
 
 ROOT = Path(__file__).parents[2]
 CHIP = CHIPS["TPU v5 lite"]
@@ -31,6 +32,9 @@ def script(name, *words, **environment):
     )
 
 
+DATA = images_described({"data": {"image_size": 16, "channels": 1}}, tuple("0123456789"), 1000)
+
+
 def small(**overrides):
     config = default_config("classification")
     config.data.update(source="fake", image_size=16, batch_size=32)
@@ -39,7 +43,7 @@ def small(**overrides):
 
 
 def test_memory_by_kind_follows_the_mesh():
-    report = plan(small(**{"mesh.fsdp": 8}), jax.devices(), CHIP, Data(10, 1000))
+    report = plan(small(**{"mesh.fsdp": 8}), jax.devices(), CHIP, DATA)
     layer = 4 * 32 * 32 + 4 * 32 + 2 * 32 * 64 + 32 + 4 * 32
     others = 64 * 32 + 32 + 32 + 5 * 32 + 2 * 32 + 32 * 10  # patches, their bias, [CLS], positions, last norm, head
     whole = 10 + 64  # biases that are not split: 8 does not divide the head's, and `tensor` has the MLP's only axis
@@ -50,7 +54,7 @@ def test_memory_by_kind_follows_the_mesh():
     assert report["fits"]
     assert report["needed"] == sum(report["memory"].values())
     tiny = dataclasses.replace(CHIP, memory_gib=1e-6)
-    assert not plan(small(), jax.devices()[:1], tiny, Data(10, 1000))["fits"]
+    assert not plan(small(), jax.devices()[:1], tiny, DATA)["fits"]
 
 
 def test_temporaries_are_told_apart_by_two_batch_sizes():

@@ -9,7 +9,7 @@ import pytest
 
 from gormley_vision.config import default_config
 from gormley_vision.errors import UserError
-from gormley_vision.experiment import make_task
+from gormley_vision.experiment import images_described, make_task
 
 TINY = {
     "data.image_size": 16,
@@ -29,7 +29,7 @@ def task_of(classes=3, **overrides):
     config = default_config("classification")
     config.update_from_flattened_dict(TINY | {key.replace("__", "."): value for key, value in overrides.items()})
     names = tuple(map(str, range(classes)))
-    return make_task(config.to_dict(), class_names=names, epoch_images=16)
+    return make_task(config.to_dict(), images_described(config, names, 16))
 
 
 @pytest.fixture(scope="module")

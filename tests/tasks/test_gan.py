@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gormley_vision.config import default_config
-from gormley_vision.experiment import make_task
+from gormley_vision.experiment import images_described, make_task
 from gormley_vision.randomness import named_key
 from gormley_vision.tasks.players import ema_decay, moving_average
 
@@ -37,7 +37,7 @@ def make_gan(k=1, **changes):
             **changes,
         }
     )
-    return make_task(config.to_dict(), class_names=tuple("abc"), epoch_images=100)
+    return make_task(config.to_dict(), images_described(config, tuple("abc"), 100))
 
 
 def make_batch(k, seed=0):

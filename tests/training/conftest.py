@@ -43,8 +43,7 @@ class Lab:
     def open(self, config: dict) -> tuple:
         """The task and the batches of a config."""
         batches = experiment.make_batches(config)
-        classes, length = batches.class_names, batches.length
-        return experiment.make_task(config, class_names=classes, epoch_images=length), batches
+        return experiment.make_task(config, batches.description), batches
 
     def prepare(self, config: dict, workdir: Path) -> tuple[start.Run, Batches]:
         """What the loop holds ready before its first step, and its data."""

@@ -7,8 +7,8 @@ from gormley_vision.tasks.classification.fields import EVALUATION, FIELDS, TENSO
 __all__ = ["EVALUATION", "FIELDS", "TENSOR_KEYS", "check", "evaluated", "make", "needs", "smoke"]
 
 
-def make(config: Any, **data: Any) -> Any:
+def make(config: Any, data: Any) -> Any:
     """The task; see `build.make_classification`."""
     from gormley_vision.tasks.classification.build import make_classification  # jax
 
-    return make_classification(config, **data)
+    return make_classification(config, data)

@@ -6,20 +6,20 @@ from typing import Any
 import jax.numpy as jnp
 
 from gormley_vision import durations
+from gormley_vision.data.features import Description
 from gormley_vision.errors import UserError
 from gormley_vision.models.vit import ViT
 from gormley_vision.tasks.classification.task import Augmentation, Classification
 from gormley_vision.tasks.optimizers import make_classifier_optimizer
 
 
-def make_classification(
-    config: Mapping[str, Any], *, class_names: tuple[str, ...], epoch_images: int
-) -> Classification:
+def make_classification(config: Mapping[str, Any], description: Description) -> Classification:
     """The classifier, its optimizer and its augmentation.
 
     Raises:
         UserError: fewer than two classes.
     """
+    class_names = description.class_names
     classes = len(class_names)
     if classes < 2:
         raise UserError(
@@ -27,7 +27,7 @@ def make_classification(
             "subfolder of its own, or an .npz file an array of labels"
         )
     data, options, optimizer = config["data"], dict(config["classification"]), dict(config["optimizer"])
-    images = {"epoch_images": epoch_images, "step_images": data["batch_size"]}
+    images = {"epoch_images": description.length, "step_images": data["batch_size"]}
     warmup = durations.to_steps(optimizer.pop("warmup"), **images)
     return Classification(
         classifier=ViT(classes=classes, dtype=jnp.dtype(config["compute_dtype"]), **config["vit"]),

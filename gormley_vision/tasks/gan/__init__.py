@@ -7,8 +7,8 @@ from gormley_vision.tasks.gan.fields import FIELDS, SAMPLING, TENSOR_KEYS, check
 __all__ = ["FIELDS", "SAMPLING", "TENSOR_KEYS", "check", "make", "minibatches", "needs", "smoke"]
 
 
-def make(config: Any, **data: Any) -> Any:
+def make(config: Any, data: Any) -> Any:
     """The task; see `build.make_gan`."""
     from gormley_vision.tasks.gan.build import make_gan  # jax
 
-    return make_gan(config, **data)
+    return make_gan(config, data)

@@ -6,6 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from gormley_vision import durations
+from gormley_vision.data.features import Description
 from gormley_vision.errors import UserError
 from gormley_vision.losses.adversarial import GENERATOR_LOSSES
 from gormley_vision.models.dcgan import Discriminator, Generator
@@ -15,12 +16,13 @@ from gormley_vision.tasks.gan.task import GAN, step_phases
 from gormley_vision.tasks.optimizers import make_optimizer
 
 
-def make_gan(config: Mapping[str, Any], *, class_names: tuple[str, ...], epoch_images: int) -> GAN:
+def make_gan(config: Mapping[str, Any], description: Description) -> GAN:
     """The two players, their optimizers and the phases of a step.
 
     Raises:
         UserError: conditional, and no labels.
     """
+    class_names = description.class_names
     data, gan, dtype = config["data"], config["gan"], jnp.dtype(config["compute_dtype"])
     if gan["conditional"] and not class_names:
         raise UserError("gan.conditional needs labels, and the data set has none: pass --config.gan.conditional=false")
@@ -52,7 +54,7 @@ def make_gan(config: Mapping[str, Any], *, class_names: tuple[str, ...], epoch_i
         ),
         ema_half_life=durations.to_images(
             gan["ema_half_life"],
-            epoch_images=epoch_images,
+            epoch_images=description.length,
             step_images=data["batch_size"] * minibatches(config),
         ),
         ema_ramp=gan["ema_ramp"],
