@@ -113,6 +113,12 @@ SHARED_FIELDS: dict[str, Field] = {
     ),
     "log.every": _duration("50 steps", "between lines of metrics.jsonl", may_change=True),
     "log.samples_every": _duration("1 epochs", "between sample grids", may_change=True),
+    "log.tracker": Field(
+        "none",
+        "where figures and sample grids go besides (docs/tracking.md)",
+        ("none", "wandb", "mlflow", "trackio"),
+        may_change=True,
+    ),
 }
 
 

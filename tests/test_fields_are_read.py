@@ -27,8 +27,8 @@ from gormley_vision.training.start import WEIGHTS, Plan
 
 pytestmark = pytest.mark.slow
 
-# Read by the loop, which these stages leave out; training/test_start.py and training/test_checkpoints.py test them.
-BY_THE_LOOP = {"task", "init_from", "checkpoint.keep_last"}
+# Read by the loop, which these stages leave out; training/test_{start,checkpoints,tracking}.py test them.
+BY_THE_LOOP = {"task", "init_from", "checkpoint.keep_last", "log.tracker"}
 SHARED = TASK_FIELDS["gan"].keys() & TASK_FIELDS["classification"].keys()  # once is enough
 KEYS = [("gan", key) for key in TASK_FIELDS["gan"]]
 KEYS += [("classification", key) for key in TASK_FIELDS["classification"] if key not in SHARED]

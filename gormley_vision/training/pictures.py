@@ -32,3 +32,10 @@ def write_png(path: Path, image: np.ndarray) -> None:
     buffer = BytesIO()
     Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(buffer, "PNG")
     write_atomically(path, buffer.getvalue())
+
+
+def read_png(path: Path) -> np.ndarray:
+    """What `write_png` wrote: uint8 [H, W, C]."""
+    with Image.open(path) as picture:
+        pixels = np.array(picture)
+    return pixels[..., None] if pixels.ndim == 2 else pixels
