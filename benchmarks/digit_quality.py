@@ -19,7 +19,6 @@ reference against the other, 1,250 each, and all of it against the judge's own h
 import argparse
 import json
 import warnings
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -31,6 +30,7 @@ from sklearn.neural_network import MLPClassifier
 from threadpoolctl import threadpool_limits
 
 from gormley_vision.errors import reported
+from gormley_vision.files import user_path
 from gormley_vision.run import start_jax
 from gormley_vision.samples import Pictures, to_uint8
 from gormley_vision.sampling import restore, sample
@@ -98,7 +98,7 @@ def figures(judge: Judge, digits: np.ndarray, reference: np.ndarray) -> dict[str
 def main() -> None:
     """Fit the judge, then a line for real digits and one for each checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workdir", required=True, type=Path, nargs="+", help="runs on mnist_5k")
+    parser.add_argument("--workdir", required=True, type=user_path, nargs="+", help="runs on mnist_5k")
     parser.add_argument("--step", type=int, nargs="+", help="checkpoints (default: the newest whole one)")
     parser.add_argument("--num", type=int, default=5000, help="samples")
     parser.add_argument("--seed", type=int, default=0, help="which noise")

@@ -14,7 +14,6 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from unittest import mock
 
 import jax
@@ -22,7 +21,7 @@ import numpy as np
 
 from gormley_vision import experiment
 from gormley_vision.config import default_config
-from gormley_vision.files import write_json
+from gormley_vision.files import user_path, write_json
 from gormley_vision.models.vit import SIZES
 from gormley_vision.planning.topology import measured
 
@@ -126,7 +125,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=10, help="timed steps of each side")
     parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--json", type=user_path, help="also write the figures to this file")
     options = parser.parse_args()
     name, theirs = peer(options.batch)
     sides = {

@@ -108,7 +108,13 @@ RUN_FIELDS: dict[str, Field] = {
         "", "also keep those that fall on multiples of this duration; '' keeps none", may_change=True
     ),
     "log.every": duration("50 steps", "between lines of metrics.jsonl", may_change=True),
-    "log.samples_every": duration("1 epochs", "between sample grids", may_change=True),
+    "log.samples_every": duration("1 epochs", "between samples, of pictures or of text", may_change=True),
+    "log.tracker": Field(
+        "none",
+        "where figures and sample grids go besides (docs/tracking.md)",
+        ("none", "wandb", "mlflow", "trackio"),
+        may_change=True,
+    ),
 }
 
 

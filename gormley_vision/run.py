@@ -15,6 +15,7 @@ from gormley_vision.errors import UserError
 from gormley_vision.files import home_cache
 from gormley_vision.training import checkpoints as ckpt
 from gormley_vision.training import hosts, loop, progress
+from gormley_vision.training.trackers import refuse_missing
 
 
 def start_jax() -> None:
@@ -40,6 +41,7 @@ def run(config: Mapping[str, Any], workdir: Path, profile: bool = False) -> int:
         UserError: whatever the user can mend, before anything long starts where that can be known.
     """
     experiment.check(config)
+    refuse_missing(config["log"]["tracker"])
     ckpt.orbax_path(workdir)
     start_jax()
     with naming(workdir), locked(workdir) if hosts.is_first() else contextlib.nullcontext():

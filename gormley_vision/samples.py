@@ -37,6 +37,13 @@ def write_png(path: Path, image: np.ndarray) -> None:
     write_atomically(path, buffer.getvalue())
 
 
+def read_png(path: Path) -> np.ndarray:
+    """What `write_png` wrote: uint8 [H, W, C]."""
+    with Image.open(path) as picture:
+        pixels = np.array(picture)
+    return pixels[..., None] if pixels.ndim == 2 else pixels
+
+
 @dataclasses.dataclass(frozen=True)
 class Pictures:
     """Images float32 [n, H, W, C] in [-1, 1], and where they have classes, int32 labels [n] and all names.
@@ -48,8 +55,6 @@ class Pictures:
     labels: np.ndarray | None = None
     class_names: tuple[str, ...] = ()
     columns: int = 0
-
-    suffix = ".png"  # of what a run's folder keeps
 
     def __len__(self) -> int:
         return len(self.images)
@@ -86,8 +91,6 @@ class Texts:
     """Texts, in the order made."""
 
     texts: tuple[str, ...]
-
-    suffix = ".txt"
 
     def __len__(self) -> int:
         return len(self.texts)

@@ -27,8 +27,8 @@ from gormley_vision.training.start import WEIGHTS, Plan
 
 pytestmark = pytest.mark.slow
 
-# Read by the loop, which these stages leave out; training/test_start.py and training/test_checkpoints.py test them.
-BY_THE_LOOP = {"task", "init_from", "checkpoint.keep_last"}
+# Read by the loop, which these stages leave out; training/test_{start,checkpoints,tracking}.py test them.
+BY_THE_LOOP = {"task", "init_from", "checkpoint.keep_last", "log.tracker"}
 TABLES = {task: fields_of({"task": task}) for task in task_modules.names()}
 FIRST = {key: task for task in reversed(TABLES) for key in TABLES[task]}  # a key that several have is tried with one
 KEYS = [(task, key) for key, task in FIRST.items() if key not in BY_THE_LOOP]

@@ -27,7 +27,8 @@ def test_a_home_is_expanded_and_an_object_store_refused(monkeypatch, tmp_path):
 
 
 def test_paths_are_expanded_in_one_place():
-    files = [*ROOT.glob("*.py"), *(ROOT / "scripts").glob("*.py"), *(ROOT / "gormley_vision").rglob("*.py")]
+    folders = ("scripts", "benchmarks", "gormley_vision")
+    files = [*ROOT.glob("*.py"), *(path for folder in folders for path in (ROOT / folder).rglob("*.py"))]
     for word in ("expanduser", "type=Path", "Path.home"):
         assert [path.name for path in files if word in path.read_text()] == (
             ["files.py"] if word == "expanduser" else []

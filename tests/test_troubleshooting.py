@@ -26,7 +26,7 @@ from gormley_vision.files import read_json, user_path
 from gormley_vision.run import locked
 from gormley_vision.sampling import restore, sample
 from gormley_vision.training import checkpoints as ckpt
-from gormley_vision.training import start
+from gormley_vision.training import start, trackers
 from gormley_vision.training.sharding import make_mesh
 from gormley_vision.training.step import Step
 
@@ -102,6 +102,12 @@ def batch_over_devices(_):
 
 def object_store(_):
     user_path("gs://bucket/runs/1")
+
+
+def no_tracker(_):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trackers.importlib.util, "find_spec", lambda _: None)
+        trackers.refuse_missing("wandb")
 
 
 # Data.
@@ -244,6 +250,7 @@ TRIGGERS = {
         devices,
         batch_over_devices,
         object_store,
+        no_tracker,
         not_prepared,
         no_folder,
         no_images,

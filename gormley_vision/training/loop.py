@@ -17,7 +17,7 @@ from typing import Any
 import jax
 
 from gormley_vision.data.batches import Batches
-from gormley_vision.files import write_atomically, write_json
+from gormley_vision.files import write_atomically
 from gormley_vision.signals import Interrupts, handled
 from gormley_vision.training.checkpoints import Checkpoints
 from gormley_vision.training.evaluation import Evaluation
@@ -59,7 +59,6 @@ def train(
     if is_first():
         checkpoints.clear_partial()
         checkpoints.set_aside(after=run.start)
-        write_json(workdir / "config.json", config)
         if not run.start:
             write_atomically(workdir / "data.json", json.dumps(batches.identity).encode())
     log.info(
@@ -76,7 +75,7 @@ def train(
         handled(interrupts.receive),
         contextlib.closing(checkpoints),
         contextlib.closing(batches.from_step(run.start)) as ahead,
-        contextlib.closing(Records(workdir, run.start)) if is_first() else contextlib.nullcontext() as records,
+        contextlib.closing(Records(workdir, run.start, config)) if is_first() else contextlib.nullcontext() as records,
         contextlib.closing(TrainingProgress(run.start, run.plan.end, images)) as progress,
         _trace(workdir, profile),
         jax.transfer_guard_host_to_device("disallow"),

@@ -1,112 +1,117 @@
-"""What a run leaves for people: metrics.jsonl, TensorBoard, sample grids. All cut back on resume."""
+"""What a run leaves for people: config.json, metrics.jsonl and sample grids, TensorBoard, and a tracker if asked.
 
+Each is a `Writer`. Files and TensorBoard are always there; files come first, and are what a tracker that joined late,
+or had failed, is caught up from. All are cut back on resume, but for a tracker, which is never told a step twice.
+"""
+
+import contextlib
 import datetime
 import json
 import re
-import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from gormley_vision.files import write_atomically
-from gormley_vision.samples import Pictures, Samples
+from gormley_vision.config import flatten
+from gormley_vision.files import write_atomically, write_json
+from gormley_vision.samples import Pictures, Samples, read_png, write_png
+from gormley_vision.training.board import Board
+from gormley_vision.training.tracking import Tracked
 
 RECORDS = ("metrics.jsonl", "samples", "tensorboard")  # what a run's folder has of its steps, besides checkpoints
 _SAMPLE = r"\d{8}\.(?:png|txt)"
 _INTERRUPTED = rf"\.(?:metrics\.jsonl|config\.json|data\.json|{_SAMPLE})\.\d+"  # of `write_atomically`, by a kill
 
 
+class Writer(Protocol):
+    """Where records go."""
+
+    def scalars(self, step: int, values: Mapping[str, float], times: Mapping[str, float]) -> None:
+        """The figures of a step; `times` are those that differ when the same step is run again."""
+
+    def picture(self, step: int, image: np.ndarray) -> None:
+        """The sample grid of a step, uint8 [H, W, C]."""
+
+    def text(self, step: int, text: str) -> None:
+        """The samples of a step, of a task that makes texts."""
+
+    def flush(self) -> None:
+        """Hand everything to the system: what precedes a checkpoint outlives a kill after it."""
+
+    def close(self) -> None:
+        """Flush and close."""
+
+
 class Records:
     """The writers of one run, which continues after `step` (0: from the start)."""
 
-    def __init__(self, workdir: Path, step: int) -> None:
-        self.workdir = workdir
+    def __init__(self, workdir: Path, step: int, config: Mapping[str, Any]) -> None:
         cut_back(workdir, step)
-        self._metrics = (workdir / "metrics.jsonl").open("a")
-        self._board = Board(workdir / "tensorboard", step)
+        self._writers: list[Writer] = [Files(workdir, config), Board(workdir / "tensorboard", step)]
+        if config["log"]["tracker"] != "none":
+            tracker = Tracked(config["log"]["tracker"], workdir, flatten(config))
+            catch_up(tracker, workdir)
+            self._writers.append(tracker)
 
     def scalars(
         self, step: int, values: Mapping[str, float], images_per_second: float, waiting_for_data: float
     ) -> None:
-        """One line of metrics.jsonl. All but `time` is the same however often the run was killed."""
-        at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        times = {
-            "at": at,
-            "images_per_second": round(images_per_second, 1),
-            "waiting_for_data": round(waiting_for_data, 4),
-        }
-        self._metrics.write(json.dumps({"step": step, **values, "time": times}, allow_nan=False) + "\n")
-        self._metrics.flush()
-        for name, value in values.items():
-            self._board.scalar(step, name, value)
+        """The figures of a step. All but its times are the same however often the run was killed."""
+        times = {"images_per_second": round(images_per_second, 1), "waiting_for_data": round(waiting_for_data, 4)}
+        for writer in self._writers:
+            writer.scalars(step, values, times)
 
     def samples(self, step: int, samples: Samples) -> None:
-        """`samples/<step>.png` or `.txt`, and the same in TensorBoard."""
-        samples.write(self.workdir / "samples" / f"{step:08d}{samples.suffix}")
-        if isinstance(samples, Pictures):
-            self._board.image(step, "samples", samples.grid())
-        else:
-            self._board.text(step, "samples", samples.joined())
+        """Pictures as one grid, or texts as one."""
+        for writer in self._writers:
+            if isinstance(samples, Pictures):
+                writer.picture(step, samples.grid())
+            else:
+                writer.text(step, samples.joined())
 
     def flush(self) -> None:
-        """Hand everything to the system: what precedes a checkpoint outlives a kill after it."""
-        self._board.flush()
+        """All writers."""
+        for writer in self._writers:
+            writer.flush()
 
     def close(self) -> None:
-        """Flush and close."""
+        """All writers, whatever one of them says."""
+        with contextlib.ExitStack() as stack:
+            for writer in self._writers:
+                stack.callback(writer.close)
+
+
+class Files:
+    """config.json, lines of metrics.jsonl, and samples/<step>.png or .txt."""
+
+    def __init__(self, workdir: Path, config: Mapping[str, Any]) -> None:
+        self._samples = workdir / "samples"
+        write_json(workdir / "config.json", config)
+        self._metrics = (workdir / "metrics.jsonl").open("a")
+
+    def scalars(self, step: int, values: Mapping[str, float], times: Mapping[str, float]) -> None:
+        """One line."""
+        at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        line = {"step": step, **values, "time": {"at": at, **times}}
+        self._metrics.write(json.dumps(line, allow_nan=False) + "\n")
+        self._metrics.flush()
+
+    def picture(self, step: int, image: np.ndarray) -> None:
+        """One file."""
+        write_png(self._samples / f"{step:08d}.png", image)
+
+    def text(self, step: int, text: str) -> None:
+        """One file."""
+        write_atomically(self._samples / f"{step:08d}.txt", text.encode())
+
+    def flush(self) -> None:
+        """Nothing: each line was flushed."""
+
+    def close(self) -> None:
+        """Close."""
         self._metrics.close()
-        self._board.close()
-
-
-class Board:
-    """TensorBoard's event file, written by this thread.
-
-    tensorboardX's SummaryWriter has a queue and a thread, and a kill loses what is in them.
-    """
-
-    def __init__(self, folder: Path, step: int) -> None:
-        from tensorboardX.event_file_writer import EventsWriter  # 1 s to import: not before it is needed
-        from tensorboardX.proto.event_pb2 import SessionLog
-
-        folder.mkdir(parents=True, exist_ok=True)
-        # TensorBoard reads files by name. Time comes next in it, and a clock set back would put this one first.
-        number = len(list(folder.iterdir()))
-        self._writer = EventsWriter(str(folder / f"events.{number:04d}"), f".{step}")
-        # TensorBoard drops what earlier files say of steps from here on.
-        self._write(step + 1, session_log=SessionLog(status=SessionLog.START))
-
-    def scalar(self, step: int, name: str, value: float) -> None:
-        """One point of a curve."""
-        from tensorboardX import summary
-
-        self._write(step, summary=summary.scalar(name, value))
-
-    def image(self, step: int, name: str, image: np.ndarray) -> None:
-        """One picture, uint8 [H, W, C]."""
-        from tensorboardX import summary
-
-        self._write(step, summary=summary.image(name, image, dataformats="HWC"))
-
-    def text(self, step: int, name: str, text: str) -> None:
-        """One text."""
-        from tensorboardX import summary
-
-        self._write(step, summary=summary.text(name, text))
-
-    def flush(self) -> None:
-        """To the system."""
-        self._writer.flush()
-
-    def close(self) -> None:
-        """Flush and close."""
-        self._writer.close()
-
-    def _write(self, step: int, **content: Any) -> None:
-        from tensorboardX.proto.event_pb2 import Event
-
-        self._writer.write_event(Event(wall_time=time.time(), step=step, **content))
 
 
 def cut_back(workdir: Path, step: int) -> None:
@@ -118,6 +123,25 @@ def cut_back(workdir: Path, step: int) -> None:
     for file in [*workdir.glob("*"), *workdir.glob("samples/*")]:  # other names are other people's
         if re.fullmatch(_INTERRUPTED, file.name) or (re.fullmatch(_SAMPLE, file.name) and int(file.stem) > step):
             file.unlink()
+
+
+def catch_up(tracker: Tracked, workdir: Path) -> None:
+    """Send what the files have and the tracker lacks, step by step."""
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    past: list[tuple[int, Any]] = [(line.pop("step"), line) for line in lines]
+    past += [(step, path) for step, path in _pictures(workdir) if tracker.lacks("picture", step)]
+    for step, record in sorted(past, key=lambda entry: entry[0]):  # of a step, figures come first
+        if isinstance(record, Path):
+            tracker.picture(step, read_png(record))
+        else:
+            times = record.pop("time")
+            tracker.scalars(step, record, {name: value for name, value in times.items() if name != "at"})
+
+
+def _pictures(workdir: Path) -> Iterator[tuple[int, Path]]:
+    for picture in (workdir / "samples").glob("*.png"):
+        if re.fullmatch(_SAMPLE, picture.name):
+            yield int(picture.stem), picture
 
 
 def unlogged_figures(workdir: Path, step: int, meta: Mapping[str, Any]) -> dict[str, float]:

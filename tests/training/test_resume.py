@@ -12,7 +12,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from gormley_vision.training import checkpoints as ckpt
 from gormley_vision.training import loop
-from gormley_vision.training.records import Board
+from gormley_vision.training.board import Board
 
 STEPS = 30
 # Two minibatches and flips: a step draws from every random stream there is.

@@ -1,6 +1,6 @@
 """Break real runs on purpose; write what was promised, what happened and what was lost to docs/reliability.md.
 
-    python scripts/inject_faults.py [--kills=100] [--only NAME ...] [--seed=0] [--out=FILE] [--docs=FILE]
+    python benchmarks/inject_faults.py [--kills=100] [--only NAME ...] [--seed=0] [--out=FILE] [--docs=FILE]
 
 Runs are `train.py` processes on small data made here, saving after each step; the end of each (train state, metrics,
 sample grids) is held to that of a run that nobody disturbed. A broken promise stands in the table and makes the exit
@@ -25,7 +25,7 @@ from fault_bench import Bench, Outcome, make_data
 
 from gormley_vision.files import read_json, user_path, write_atomically, write_json
 
-MARKS = ("<!-- table: written by scripts/inject_faults.py -->\n", "<!-- end of table -->\n")
+MARKS = ("<!-- table: written by benchmarks/inject_faults.py -->\n", "<!-- end of table -->\n")
 PRIVATE = "GORMLEY_VISION_MAY_MOUNT"  # set where this process has a mount namespace of its own
 
 

@@ -1,4 +1,4 @@
-"""scripts/inject_faults.py: it breaks real runs, and a broken promise can be seen in the table and the exit status."""
+"""benchmarks/inject_faults.py breaks real runs, and a broken promise shows in the table and in the exit status."""
 
 import importlib
 import json
@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
 def script(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     return importlib.import_module("inject_faults")
 
 
@@ -68,7 +68,7 @@ def test_a_real_fault_ends_as_promised_and_other_rows_stay(script, docs):
     out = docs.with_suffix(".json")
     kept = script.dataclasses.asdict(script.Outcome(happened="kept", tries=3))
     out.write_text(json.dumps({"bit": kept}))
-    words = ["scripts/inject_faults.py", "--only", "all_damaged", f"--out={out}", f"--docs={docs}"]
+    words = ["benchmarks/inject_faults.py", "--only", "all_damaged", f"--out={out}", f"--docs={docs}"]
     fast = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", script.PRIVATE: ""}
     done = subprocess.run([sys.executable, *words], cwd=ROOT, env=fast, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
