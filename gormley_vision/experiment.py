@@ -11,7 +11,7 @@ from gormley_vision import durations, task_modules
 from gormley_vision.config import validate
 from gormley_vision.data.batches import Batches, open_batches
 from gormley_vision.data.features import Description, Feature, label_feature
-from gormley_vision.errors import listed
+from gormley_vision.errors import UserError, listed
 from gormley_vision.training import hosts
 from gormley_vision.training.evaluation import Evaluation
 from gormley_vision.training.sharding import Shardings, make_mesh, parse_rules
@@ -66,7 +66,11 @@ def make_evaluation(config: Config, task: Task, training: Batches, progress=None
     """What evaluates a task that can be, in the loop, where the config names a split for it."""
     if not isinstance(task, Evaluated) or not config["eval"]["split"]:
         return None
-    batches = make_batches(config, progress, split=config["eval"]["split"], class_names=training.class_names)
+    try:
+        batches = make_batches(config, progress, split=config["eval"]["split"], class_names=training.class_names)
+    except UserError as error:  # a source knows no key but data.split
+        advice = str(error).replace("--config.data.split=", "--config.eval.split=")
+        raise UserError(f"eval.split={config['eval']['split']}: {advice}") from None
     _tell_of_unseen_classes(config, training, batches)
     every = durations.to_steps(config["eval"]["every"], epoch_images=training.length, step_images=training.batch_size)
     return Evaluation(task, batches, every)

@@ -4,6 +4,7 @@ import gzip
 import importlib.util
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +14,12 @@ import numpy as np
 
 from gormley_vision.data.features import Example, Feature, class_names_of, label_feature
 from gormley_vision.data.images import Conversion, from_array
-from gormley_vision.errors import UserError
+from gormley_vision.errors import UserError, listed
 from gormley_vision.files import user_path
 
 FAKE_LENGTH = 4096
 FAKE_CLASSES = 10
+MOST_CLASSES = 100_000
 NPZ_ARRAYS = ("images", "labels", "class_names")
 
 _log = logging.getLogger(__name__)
@@ -134,7 +136,14 @@ def _check_labels(file: Path, arrays: dict[str, np.ndarray], length: int) -> tup
         )
     if labels.min() < 0:
         raise UserError(f"{file}: label {labels.min()} is negative; leave labels out of an unlabelled set")
-    names = tuple(str(name) for name in arrays.get("class_names", np.arange(int(labels.max()) + 1)))
+    if labels.max() >= MOST_CLASSES:
+        raise UserError(f"{file}: label {labels.max()}: number the classes from 0; {MOST_CLASSES:,} are the most")
+    given = arrays.get("class_names", np.arange(int(labels.max()) + 1))
+    if given.ndim != 1:
+        raise UserError(f"{file}: class_names are {list(given.shape)}; need one name a class, [Y]")
+    names = tuple(map(str, given))
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise UserError(f"{file}: class_names has {listed(twice)} twice; classes are matched by name: rename either")
     if labels.max() >= len(names):
         raise UserError(f"{file}: label {labels.max()} has no name; class_names has {len(names)}")
     return labels, names

@@ -31,8 +31,9 @@ from gormley_vision.files import home_cache, sync_folder, user_path
 IDENTITY_VERSION = 1
 # Of a cache's folder: raise it when the files' layout changes, or the decoding.
 LAYOUT_VERSION = 2
-# Examples decoded before they are written; bounds the memory, 12 MB of 64x64 RGB.
+# Examples decoded before they are written, and their bytes: what bounds the memory.
 CHUNK = 1024
+CHUNK_BYTES = 2**26
 
 _log = logging.getLogger(__name__)
 
@@ -174,8 +175,10 @@ def _decode(source: Source, length: int, features: Features) -> Iterator[tuple[i
         return checked(source[index], features, index)
 
     with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode") as pool:
-        for start in range(0, length, CHUNK):
-            stop = min(start + CHUNK, length)
+        size = sum(int(np.prod(f.shape)) * np.dtype(f.dtype).itemsize for f in features.values())
+        count = min(CHUNK, max(1, CHUNK_BYTES // size))
+        for start in range(0, length, count):
+            stop = min(start + count, length)
             examples = list(pool.map(example, range(start, stop)))
             yield stop, {name: np.stack([one[name] for one in examples]) for name in features}
 

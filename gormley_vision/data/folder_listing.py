@@ -111,6 +111,10 @@ def _scan(folder: Path) -> tuple[list[str], list[str]]:
         with os.scandir(folder) as entries:
             visible = [e for e in entries if not e.name.startswith(".") and e.name.lower() not in SYSTEM_NAMES]
             folders = sorted(entry.name for entry in visible if entry.is_dir())
+            # To read a pipe waits for a writer. A link that leads nowhere is read, and refused by its name.
+            odd = [e.path for e in visible if not (e.is_dir() or e.is_file()) and os.path.exists(e)]  # noqa: PTH110
+            if odd:
+                raise UserError(f"{min(odd)} is a pipe, a socket or a device, and no file: move it away")
             return sorted(entry.name for entry in visible if not entry.is_dir()), folders
     except OSError as error:
         raise UserError(

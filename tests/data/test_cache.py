@@ -248,7 +248,7 @@ from gormley_vision.data.images import Conversion
 class Slow(FakeSource):
     reads = 0
     def __getitem__(self, index):
-        if Slow.reads == 0:
+        if index == 0:  # by one of the threads
             print("reading", flush=True)
         Slow.reads += 1
         if index % 64 == 0:
@@ -314,3 +314,12 @@ def test_a_living_writers_files_are_left_alone(tmp_path):
     output, errors = writer.communicate(timeout=60)
     assert writer.returncode == 0, errors
     assert "4096" in output
+
+
+def test_what_is_decoded_at_a_time_is_bounded_in_bytes(tmp_path, monkeypatch):
+    """Of 16 bytes of image and 4 of label, 100 bytes are 5 examples; one is decoded whatever its size."""
+    for most, counts in ((100, [5, 10, 12]), (1, list(range(1, 13)))):
+        monkeypatch.setattr(cache, "CHUNK_BYTES", most)
+        decoded = []
+        load_examples(Source(12), str(tmp_path / str(most)), lambda done, _, decoded=decoded: decoded.append(done))
+        assert decoded == counts

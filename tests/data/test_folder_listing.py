@@ -158,3 +158,10 @@ def test_a_folder_that_cannot_be_read_is_named(write, monkeypatch):
     monkeypatch.setattr(os, "scandir", closed)
     with pytest.raises(UserError, match=r"cannot read the folder .*a/closed: Permission denied"):
         list_folder(root)
+
+
+def test_a_pipe_is_named_before_it_is_waited_for(tmp_path):
+    (tmp_path / "cat").mkdir()
+    os.mkfifo(tmp_path / "cat" / "f.png")
+    with pytest.raises(UserError, match=r"cat/f\.png is a pipe, a socket or a device"):
+        list_folder(tmp_path)

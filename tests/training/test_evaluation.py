@@ -211,3 +211,10 @@ def train(lab, config, workdir):
     workdir.mkdir(parents=True, exist_ok=True)
     task, batches = lab.open(config)
     return loop.train(task, batches, config, workdir, evaluation=make_evaluation(config, task, batches))
+
+
+def test_what_the_source_says_of_an_evaluation_split_names_its_key(lab, split):
+    config = lab.config(data__source="npz", data__path=str(split), eval__split="validation")
+    task, batches = lab.open(config)
+    with pytest.raises(UserError, match=r"eval\.split=validation: no validation\.npz .*--config\.eval\.split="):
+        make_evaluation(config, task, batches)
