@@ -20,12 +20,13 @@ from gormley_vision.run import run
 from gormley_vision.training import checkpoints
 
 ROOT = Path(__file__).parents[1]
-FILES = re.compile(r"^`(\w+\.py)`[^\n]*\n\n```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+FILES = re.compile(r"^`([\w/]+\.py)`[^\n]*\n\n```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 SMALL = {"data.source": "fake", "data.image_size": 16, "mesh.data": 1}
 
 
 def write_files(folder):
     for name, text in FILES.findall((ROOT / "docs" / "extending.md").read_text()):
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text)
 
 
@@ -94,6 +95,15 @@ def test_ones_own_model_and_objective_take_the_place_of_the_packages(folder):
     assert float(task.generator_loss(np.array([1.0, 3.0]))) == -2  # the hinge's, by hand
     tree = jax.eval_shape(task.init, jax.random.key(0)).discriminator.variables["params"]
     assert sorted(tree) == ["Conv_0", "Dense_0"]
+
+
+def test_a_data_set_of_ones_own_is_learned(folder):
+    """Whether stripes lie or stand is said by two pixels: a ViT knows after 40 steps."""
+    config = load_config_file(f"{ROOT}/configs/vit_mnist.py:smoke")
+    config.update_from_flattened_dict(SMALL | {"data.source": "mine.stripes", "duration": "40 steps"})
+    config.update_from_flattened_dict({"vit.patch_size": 4, "optimizer.learning_rate": 1e-2, "eval.split": "train"})
+    assert run(config.to_dict(), folder / "stripes") == 0
+    assert lines_of(folder / "stripes")[-1]["eval/accuracy"] > 0.9
 
 
 def test_what_is_no_task_is_refused_by_what_it_lacks(folder):
