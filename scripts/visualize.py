@@ -15,14 +15,13 @@ Images are the first of the run's order for that split. Needs matplotlib, which 
 
 import argparse
 import importlib.util
-import math
 from pathlib import Path
 from typing import Any
 
 from gormley_vision.errors import UserError, reported
 from gormley_vision.files import user_path
 
-SHOWN_LAYERS, SHOWN_HEADS, SHOWN_FILTERS = 12, 16, 64
+SHOWN_LAYERS, SHOWN_HEADS = 12, 16
 
 
 def parse() -> argparse.Namespace:
@@ -54,7 +53,7 @@ def main() -> None:
     import jax.numpy as jnp
     import numpy as np
 
-    from gormley_vision import inspection
+    from gormley_vision import figures, inspection
     from gormley_vision.run import start_jax
     from gormley_vision.sampling import restore
     from gormley_vision.tasks.players import to_unit_range
@@ -84,21 +83,23 @@ def main() -> None:
     per_layer = np.stack([read(maps[i][:, heads].mean(axis=1)) for i in layers], axis=1)
     of_heads = "mean over heads" if len(heads) == model.heads else f"heads {', '.join(map(str, heads))}"
     title = f"{name}: attention from {reader}, {of_heads}, {split} images"
-    write(out / "attention.png", attention(pixels, per_layer, captions, [f"layer {i}" for i in layers], title))
+    write(out / "attention.png", figures.attention(pixels, per_layer, captions, [f"layer {i}" for i in layers], title))
 
     shown = heads[:SHOWN_HEADS]
     per_head = np.stack([read(maps[i][0])[shown] for i in layers])
     title = f"{name}: attention from {reader} by head, {split} image 0"
     rows, columns = [f"layer {i}" for i in layers], [f"head {k}" for k in shown]
-    write(out / "heads.png", attention(np.repeat(pixels[:1], len(layers), axis=0), per_head, rows, columns, title))
+    write(
+        out / "heads.png", figures.attention(np.repeat(pixels[:1], len(layers), axis=0), per_head, rows, columns, title)
+    )
 
     rolled = read(inspection.attention_rollout(np.stack(list(maps.values()))))
     title = f"{name}: attention rollout through layers 0-{model.depth - 1} to {reader}, {split} images"
-    write(out / "rollout.png", attention(pixels, rolled[:, None], captions, ["rollout"], title, across=True))
+    write(out / "rollout.png", figures.attention(pixels, rolled[:, None], captions, ["rollout"], title, across=True))
 
     if model.position == "learned":
         similarity = inspection.position_similarity(inspection.learned_positions(params, grid))
-        write(out / "positions.png", positions(similarity, grid, f"{name}: similarity of learned positions"))
+        write(out / "positions.png", figures.positions(similarity, grid, f"{name}: similarity of learned positions"))
     else:
         print(f"no positions.png: nothing is learned there, vit.position={model.position}")
 
@@ -108,14 +109,14 @@ def main() -> None:
         angles = np.moveaxis(inspection.rotation_angles(model, params, grid)[:, model.unrotated :], 1, 2)
         theory = inspection.rope_similarity(angles[layers][:, heads if angles.shape[1] > 1 else [0]], grid)
         scores = inspection.attention_scores(model, params, images, layers)
-        first = model.unrotated
-        between = np.stack([scores[i][:, heads, first:, first:].mean(axis=0) for i in layers])
+        patches = slice(model.unrotated, None)
+        between = np.stack([scores[i][:, heads, patches, patches].mean(axis=0) for i in layers])
         measured = inspection.mean_by_offset(between, grid)
         learned = angles.shape[1] > 1
         title = f"{name}: scores by offset of the key, {model.rope}, {of_heads}, {len(images)} {split} images"
         write(
             out / "rope_offsets.png",
-            offsets(theory.mean(axis=1), measured.mean(axis=1), grid, list(layers), learned, title),
+            figures.offsets(theory.mean(axis=1), measured.mean(axis=1), grid, list(layers), learned, title),
         )
 
     kernel = np.asarray(params["patch_embedding"], np.float32)
@@ -123,7 +124,7 @@ def main() -> None:
         print("no filters.png: patches of one pixel")
     else:
         components, shares = inspection.principal_filters(kernel)
-        write(out / "filters.png", filters(components, shares, kernel, name))
+        write(out / "filters.png", figures.filters(components, shares, kernel, name))
 
 
 def indices(flag: str, chosen: Any, count: int) -> list[int]:
@@ -151,148 +152,6 @@ def first_images(run: Any, split: str, path: str | None, count: int) -> tuple[An
     batches = experiment.make_batches(config, split=split, class_names=run.class_names)
     read = [batches.read(step) for step in range(min(count, batches.length))]
     return np.concatenate([r["image"][0] for r in read]), np.concatenate([r["label"][0] for r in read]), split
-
-
-# ---------------------------------------------------------------------------------------------------------
-# Figures from arrays.
-
-
-def new_figure(rows: int, columns: int, size: tuple[float, float], title: str, **options: Any) -> tuple[Any, Any]:
-    """A figure that draws itself without a screen, and its axes [rows, columns] without ticks."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(max(size[0], 0.075 * len(title)), size[1]), layout="constrained")
-    figure.suptitle(title, fontsize=9)
-    axes = figure.subplots(rows, columns, squeeze=False, **options)
-    for each in axes.flat:
-        each.set(xticks=[], yticks=[])
-    return figure, axes
-
-
-def attention(pixels: Any, maps: Any, rows: list[str], columns: list[str], title: str, across: bool = False) -> Any:
-    """Images beside their maps [rows, columns, h, w], or `across` above them; one scale, on which 1 is "all alike".
-
-    A patch's colour is its weight; the image only lightens it, so that black pixels show the scale's own colours.
-    """
-    import numpy as np
-    from matplotlib import colormaps
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import PowerNorm
-
-    count, shown = maps.shape[:2]
-    shape = (shown + 1, count) if across else (count, shown + 1)
-    figure, axes = new_figure(*shape, (1.15 * shape[1] + 1, 1.2 * shape[0] + 0.6), title)
-    axes = axes.T if across else axes
-    # The root spreads what is dark: most weights are below 1, and a few far above.
-    norm = PowerNorm(0.5, vmin=0, vmax=max(float(np.quantile(maps, 0.995)), 1.0), clip=True)
-    extent = (0, pixels.shape[2], pixels.shape[1], 0)
-    patch = np.ones((pixels.shape[1] // maps.shape[2], pixels.shape[2] // maps.shape[3], 1))
-    for row in range(count):
-        image = as_rgb(pixels[row])
-        for column in range(shown + 1):
-            here, picture = axes[row, column], image
-            if column:
-                heat = colormaps["inferno"](norm(maps[row, column - 1]))[..., :3]
-                picture = 1 - (1 - np.kron(heat, patch)) * (1 - 0.3 * image)
-            here.imshow(picture, extent=extent, interpolation="nearest")
-            if across or row == 0:
-                label = rows[row] if across and column == 0 else "" if across else ["image", *columns][column]
-                here.set_title(label, fontsize=7)
-            if (row if across else column) == 0:
-                here.set_ylabel(["image", *columns][column] if across else rows[row], fontsize=7)
-    ticks = [0, *(t for t in 2.0 ** np.arange(-2, 12) if t <= norm.vmax)]
-    bar = figure.colorbar(ScalarMappable(norm, "inferno"), ax=axes, fraction=0.05, extend="max", ticks=ticks)
-    bar.ax.set_yticklabels([f"{t:g}" for t in ticks])
-    bar.set_label("weight x number of tokens", fontsize=7)
-    bar.ax.tick_params(labelsize=7)
-    return figure
-
-
-def as_rgb(pixels: Any) -> Any:
-    """uint8 [H, W, C] to [0, 1] with three channels."""
-    import numpy as np
-
-    return np.broadcast_to(pixels / 255.0, (*pixels.shape[:2], 3))
-
-
-def positions(similarity: Any, grid: tuple[int, int], title: str) -> Any:
-    """A grid of grids: tile (row, column) is that patch's similarity with all patches."""
-    height, width = grid
-    tiled = mosaic(similarity.reshape(-1, height, width), width)
-    figure, axes = new_figure(1, 1, (5.4, 4.8), title)
-    here = axes[0, 0]
-    drawn = here.imshow(tiled, "viridis", interpolation="nearest", vmin=min(float(similarity.min()), 0.0), vmax=1)
-    here.set_xticks([i * (width + 1) + (width - 1) / 2 for i in range(width)], range(width), fontsize=7)
-    here.set_yticks([i * (height + 1) + (height - 1) / 2 for i in range(height)], range(height), fontsize=7)
-    here.set_xlabel("column of the patch", fontsize=8)
-    here.set_ylabel("row of the patch", fontsize=8)
-    here.tick_params(length=0)
-    here.spines[:].set_visible(False)
-    bar = figure.colorbar(drawn, ax=here, fraction=0.05)
-    bar.set_label("cosine similarity", fontsize=8)
-    bar.ax.tick_params(labelsize=7)
-    return figure
-
-
-def mosaic(tiles: Any, columns: int) -> Any:
-    """[n, h, w] as one array, a line of NaN (drawn as nothing) between tiles."""
-    import numpy as np
-
-    count, height, width = tiles.shape
-    rows = -(-count // columns)
-    whole = np.full((rows * (height + 1) - 1, columns * (width + 1) - 1), np.nan)
-    for index, one in enumerate(tiles):
-        top, left = index // columns * (height + 1), index % columns * (width + 1)
-        whole[top : top + height, left : left + width] = one
-    return whole
-
-
-def offsets(theory: Any, measured: Any, grid: tuple[int, int], layers: list[int], learned: bool, title: str) -> Any:
-    """Above the rotation alone, below the measured mean scores; a column a layer."""
-    height, width = grid
-    figure, axes = new_figure(2, len(layers), (1.5 * len(layers) + 1.2, 4.0), title)
-    extent = (0.5 - width, width - 0.5, height - 0.5, 0.5 - height)
-    measured = measured - measured.mean(axis=(-2, -1), keepdims=True)  # a constant changes no softmax
-    for row, values in enumerate((theory, measured)):
-        limit = float(abs(values).max()) if row else 1.0
-        drawn = None
-        for column, layer in enumerate(layers):
-            here = axes[row, column]
-            if row == 0 and column and not learned:
-                here.set_visible(False)  # the same in every layer
-                continue
-            drawn = here.imshow(values[column], "RdBu_r", extent=extent, vmin=-limit, vmax=limit)
-            here.set(xticks=[1 - width, 0, width - 1], yticks=[1 - height, 0, height - 1])
-            here.tick_params(labelsize=6)
-            here.set_title(f"layer {layer}" if row or learned else "every layer", fontsize=8)
-        axes[row, 0].set_ylabel(("rotation alone", "measured")[row] + "\npatches below the query", fontsize=7)
-        bar = figure.colorbar(drawn, ax=axes[row], fraction=0.03)
-        bar.set_label(("mean cosine", "score, less its mean")[row], fontsize=7)
-        bar.ax.tick_params(labelsize=6)
-    axes[1, 0].set_xlabel("patches to the right of the query", fontsize=7)
-    return figure
-
-
-def filters(components: Any, shares: Any, kernel: Any, name: str) -> Any:
-    """Principal components on the left, the first filters on the right, each scaled by itself, mid-grey 0."""
-    import numpy as np
-
-    from gormley_vision.samples import tile, to_uint8
-
-    raw = np.moveaxis(kernel, 3, 0)[:SHOWN_FILTERS]
-    title = f"{name}: patch embedding, {kernel.shape[3]} filters of {kernel.shape[0]}x{kernel.shape[1]} pixels"
-    figure, axes = new_figure(1, 2, (8.2, 4.5), title)
-    held = f"{100 * shares.sum():.0f}% of the variance (first: {100 * shares[0]:.0f}%)"
-    said = f"{len(components)} principal components, {held}", f"the first {len(raw)} filters"
-    for here, images, above in zip(axes[0], (components, raw), said, strict=True):
-        scaled = images / np.maximum(np.abs(images).max(axis=(1, 2, 3), keepdims=True), 1e-8)
-        large = np.kron(to_uint8(scaled), np.ones((1, 8, 8, 1), np.uint8))
-        framed = np.pad(large, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=90)
-        here.imshow(as_rgb(tile(framed, math.ceil(len(images) ** 0.5))))
-        here.set_title(above, fontsize=8)
-        here.set_anchor("N")
-        here.spines[:].set_visible(False)
-    return figure
 
 
 def write(path: Path, figure: Any) -> None:

@@ -44,6 +44,7 @@ ALLOWED = {
     "training": {"data", "config", "durations", "files", "errors", "randomness", "samples", "signals"},
     "experiment": {"training", "task_modules", "data", "config", "durations", "errors"},
     "sampling": {"experiment", "training", "config", "data", "errors", "files", "samples"},
+    "figures": {"samples"},
     "inspection": {"sampling", "models", "layers", "errors"},
     "run": {"experiment", "training", "errors", "files", "logs"},
     "planning": {"experiment", "training", "data", "config", "errors"},
