@@ -74,6 +74,17 @@ def validate(config: Mapping) -> None:
 
 
 def validate_fields(config: Mapping) -> None:
+    """Refuse a config that is not as its table says (`check_values`), or has values that nothing reads.
+
+    Raises:
+        UserError: names each key at fault, and what to type.
+    """
+    check_values(config)
+    fields, flat = fields_of(config), flatten(config)
+    _refuse([f"{key}={flat[key]!r}: {why_unread(key, fields, flat)}" for key in unread_keys(config)])
+
+
+def check_values(config: Mapping) -> None:
     """Refuse a config whose keys, types, ranges or choices are not those of its table.
 
     Raises:
@@ -88,8 +99,10 @@ def validate_fields(config: Mapping) -> None:
             problems.append(f"{key}={value!r}: needs {TYPE_NAMES[type(field.default)]} ({field.meaning})")
         elif fault := fault_of(value, field):
             problems.append(f"{key}={value!r}: {fault}")
-    if not problems:
-        problems = [f"{key}={flat[key]!r}: {why_unread(key, fields, flat)}" for key in unread_keys(config)]
+    _refuse(problems)
+
+
+def _refuse(problems: list[str]) -> None:
     if problems:
         raise UserError("the config is wrong:\n  " + "\n  ".join(sorted(problems)))
 

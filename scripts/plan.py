@@ -13,14 +13,13 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from absl import app, flags
-from ml_collections import config_flags
+from absl import flags
 
-from gormley_vision.command_line import check_flags, settle
+from gormley_vision import command_line
 from gormley_vision.errors import UserError, reported
 from gormley_vision.files import user_path, write_json
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment: configs/NAME.py.")
+flags.DEFINE_string("config", None, "Experiment: configs/NAME.py; --config.KEY=VALUE sets a key.")
 _TOPOLOGY = flags.DEFINE_string("topology", "here", "'here', or a TPU: v5e:4x4, v4:4x4x4, v5p:4x4x8, tpu7x:2x2x2 ...")
 _BATCH_SIZES = flags.DEFINE_list("batch_sizes", [], "Compare these.")
 _MESHES = flags.DEFINE_list("meshes", [], "Compare these, as DATAxFSDPxTENSOR.")
@@ -34,23 +33,21 @@ _KNOWN = {"imagenet2012": (1000, 1281167), "cifar10": (10, 50000), "cifar100": (
 _ASSUMED = (10, 50000)
 
 
-def main(argv: list[str]) -> int:
-    """Parse, compile, print."""
-    with reported():
-        settle(_CONFIG.value, config_flags.get_override_values(flags.FLAGS["config"]), argv[1:])
-        config = _CONFIG.value.to_dict()
-        variants = list(variants_of(config))
-        from gormley_vision import experiment, logs  # jax and its friends: seconds, so after the checks
-        from gormley_vision.planning.plan import with_overrides
-        from gormley_vision.training.progress import console_handler
+def main(chosen: command_line.Experiment) -> int:
+    """Compile, print."""
+    config = chosen.config.to_dict()
+    variants = list(variants_of(config))
+    from gormley_vision import experiment, logs  # jax and its friends: seconds, so after the checks
+    from gormley_vision.planning.plan import with_overrides
+    from gormley_vision.training.progress import console_handler
 
-        logs.to_console(console_handler())
-        experiment.check(config)
-        report_of = reporter(config)
-        if len(variants) > 1:
-            reports = table(config, variants, report_of)
-        else:
-            reports = [one(with_overrides(config, variants[0]), report_of)]
+    logs.to_console(console_handler())
+    experiment.check(config)
+    report_of = reporter(config)
+    if len(variants) > 1:
+        reports = table(config, variants, report_of)
+    else:
+        reports = [one(with_overrides(config, variants[0]), report_of)]
     if _OUT.value:
         write_json(user_path(_OUT.value), {"topology": _TOPOLOGY.value, "config": config, "reports": reports})
         print(f"wrote {_OUT.value}")
@@ -188,5 +185,4 @@ def table(config: dict[str, Any], variants: list[dict[str, Any]], report_of: Cal
 
 if __name__ == "__main__":
     with reported():
-        words = check_flags(sys.argv[1:])
-    app.run(main, argv=[sys.argv[0], *words])
+        command_line.run(main)

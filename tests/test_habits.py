@@ -71,6 +71,12 @@ def test_flags_as_people_type_them():
         (("--config=configs/finetune_folder.py:smoke", "--config.data.path=/no/such"), "data.source='fake'"),
         (("--config=configs/dcgan_mnist.py", "--workdir=gs://bucket/x"), "mount the bucket"),
         (("--config=configs/dcgan_mnist.py", "--config.seed=9223372036854775808"), "at most 9223372036854775807"),
+        (("--config=configs/dcgan_mnist.py", "--seed=3"), "a key of the config is written --config.seed=VALUE"),
+        (("--config=configs/dcgan_mnist.py", "--batch_size=3"), "is written --config.data.batch_size=VALUE"),
+        (("--config=configs/dcgan_mnist.py", "--print_confg"), "Did you mean: print_config?"),
+        (("--config=configs/dcgan_mnist.py", "--processes=0"), "--processes=0"),
+        (("--config=configs/dcgan_mnist.py", "--coordinator=foo"), "write HOST:PORT of process 0"),
+        (("--config=configs/dcgan_mnist.py", "--coordinator=localhost:abc"), "write HOST:PORT of process 0"),
     ],
 )
 def test_what_would_have_no_effect_is_refused(words, advice):

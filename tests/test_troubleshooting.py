@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from gormley_vision import experiment
-from gormley_vision.command_line import check_flags, settle
+from gormley_vision.command_line import read, settle
 from gormley_vision.config import default_config, shrink, upgraded
 from gormley_vision.data.batches import open_batches
 from gormley_vision.data.classes import match_classes
@@ -60,11 +60,11 @@ def pictures(folder, names, size=(8, 8)):
 
 
 def no_config(_):
-    check_flags([])
+    read([])
 
 
 def misspelled_key(_):
-    check_flags(["--config=configs/dcgan_mnist.py", "--config.data.batchsize=32"])
+    read(["--config=configs/dcgan_mnist.py", "--config.data.batchsize=32"])
 
 
 def unread_key(_):
@@ -79,6 +79,12 @@ def changed_in_the_config_file(_):
     config = configured().unlock()
     config.data.batchsize = 32
     settle(config, [])
+
+
+def config_file(folder):
+    text = (ROOT / "configs" / "vit_mnist.py").read_text()
+    (folder / "mine.py").write_text(text.replace("config.vit.patch_size", "config.vit.pach_size"))
+    read([f"--config={folder}/mine.py"])
 
 
 def pieces(_):
@@ -236,6 +242,7 @@ TRIGGERS = {
         unread_key,
         value_out_of_range,
         changed_in_the_config_file,
+        config_file,
         pieces,
         patches,
         devices,

@@ -12,18 +12,19 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
-import ml_collections
-
 from gormley_vision import durations
-from gormley_vision.command_line import check_flags, load_config_file, load_python
-from gormley_vision.config import changed_keys, check_arg, fields_of, flatten, reset_unread, shrink, step_images
+from gormley_vision.command_line import load_config_file, read
+from gormley_vision.config import TYPE_NAMES, changed_keys, check_arg, flatten, reset_unread, shrink, step_images
 from gormley_vision.errors import UserError
 from gormley_vision.files import read_json
+from gormley_vision.user_code import blamed, load_python
 
+_EXAMPLE = '{"optimizer.learning_rate": 1e-3, "seed": 1}'
 _LONGEST_NAME = 100  # characters; file systems allow 255 bytes
 
 
@@ -71,9 +72,28 @@ def load_sweep(path: Path, folder: Path, arg: str = "") -> Sweep:
     module = load_python(path)
     missing = [name for name in ("BASE", "METRIC", "sweep") if not hasattr(module, name)]
     if missing:
+        if hasattr(module, "get_config"):
+            raise UserError(f"{path} is no sweep but an experiment: python train.py --config={path}")
         raise UserError(f"{path} does not define {', '.join(missing)}: see configs/sweeps/ for how it is written")
-    fixed = getattr(module, "FIXED", {})
-    runs = tuple(_make_run(module.BASE, fixed, overrides, folder, check_arg(arg)) for overrides in module.sweep())
+    fixed, better = getattr(module, "FIXED", {}), getattr(module, "HIGHER_IS_BETTER", True)
+    for name, value, kind in (
+        ("BASE", module.BASE, str),
+        ("METRIC", module.METRIC, str),
+        ("HIGHER_IS_BETTER", better, bool),
+    ):
+        if type(value) is not kind:
+            raise UserError(f"{path}: {name} = {value!r} needs {TYPE_NAMES[kind]}")
+    _refuse_other_than_overrides(fixed, f"{path}: FIXED = {fixed!r}")
+    if not callable(module.sweep):
+        raise UserError(f"{path}: sweep is a {type(module.sweep).__name__}; make it a function that yields overrides")
+    with blamed(path):
+        yielded = module.sweep()
+        if not isinstance(yielded, Iterable):
+            raise UserError(f"sweep() returns {yielded!r}: let it yield overrides, as in yield {_EXAMPLE}")
+        swept = list(yielded)
+    for overrides in swept:
+        _refuse_other_than_overrides(overrides, f"{path}: sweep() yields {overrides!r}")
+    runs = tuple(_make_run(module.BASE, fixed, overrides, folder, check_arg(arg)) for overrides in swept)
     names = [run.name for run in runs]
     if not names:
         raise UserError(f"{path}: sweep() yields nothing")
@@ -81,16 +101,23 @@ def load_sweep(path: Path, folder: Path, arg: str = "") -> Sweep:
         raise UserError(f"{path}: sweep() yields these twice: {', '.join(sorted(twice))}")
     for run in runs:
         _refuse_another_config(run)
-    return Sweep(path.stem, folder, module.METRIC, getattr(module, "HIGHER_IS_BETTER", True), runs)
+    return Sweep(path.stem, folder, module.METRIC, better, runs)
+
+
+def _refuse_other_than_overrides(found: Any, what: str) -> None:
+    if not isinstance(found, Mapping) or not all(isinstance(key, str) for key in found):
+        raise UserError(f"{what}: write keys and their values, as in {_EXAMPLE}")
+    for key, value in found.items():
+        if not isinstance(value, str | Real):
+            raise UserError(f"{what}: {key!r} needs one value, true or false, a number or text")
 
 
 def _make_run(base: str, fixed: Mapping[str, Any], overrides: Mapping[str, Any], folder: Path, smoke: bool) -> Run:
     settings = {**fixed, **overrides}
-    check_flags(list(_flags(base, settings)))
     config = _configured(base, settings)
     if smoke:  # what the sweep sets shrinks as well, its duration say: only what is left of it becomes flags
         base, shrunk = f"{base}:smoke", flatten(shrink(config))
-        usual = flatten(load_config_file(base))
+        usual = flatten(load_config_file(base))  # what the flags need not say
         settings = {key: value for key, value in shrunk.items() if value != usual[key]}
         config = _configured(base, settings)
     name = run_name({key: _word(value) for key, value in overrides.items()})
@@ -105,15 +132,11 @@ def _word(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _configured(base: str, settings: Mapping[str, Any]) -> ml_collections.ConfigDict:
-    """As train.py has it of these flags; a number of Python's may be written 1 where 1.0 is meant."""
-    config = load_config_file(base)
-    kinds = {key: type(field.default) for key, field in fields_of(config).items()}
-    config.update_from_flattened_dict(
-        {key: value if kinds[key] is bool else kinds[key](value) for key, value in settings.items()}
-    )
-    reset_unread(config, settings)
-    return config
+def _configured(base: str, settings: Mapping[str, Any]) -> Any:
+    """As train.py has it of these flags."""
+    experiment, _ = read(_flags(base, settings))
+    reset_unread(experiment.config, experiment.given)
+    return experiment.config
 
 
 def run_name(words: Mapping[str, str]) -> str:

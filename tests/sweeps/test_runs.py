@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from gormley_vision.command_line import check_flags
+from gormley_vision.command_line import read
 from gormley_vision.config import validate
 from gormley_vision.errors import UserError
 from gormley_vision.sweeps.runs import is_done, load_sweep, metrics_of, run_name, steps_of
@@ -121,5 +121,5 @@ def test_a_smoke_sweep_shrinks_what_it_sets_and_keeps_the_rest(monkeypatch):
     assert {run.config["optimizer"]["name"] for run in sweep.runs} == {"muon", "adam"}
     for run in sweep.runs:
         assert run.flags[0].endswith(":smoke")
-        check_flags(list(run.flags))
+        read(run.flags)
         validate(run.config)
