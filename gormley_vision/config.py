@@ -9,6 +9,7 @@ turns tuples into lists.
 import difflib
 import math
 from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import ml_collections
@@ -16,6 +17,7 @@ import ml_collections
 from gormley_vision import durations, task_modules
 from gormley_vision.errors import UserError, nearest_multiple
 from gormley_vision.fields import RETIRED, RUN_FIELDS, Field, Value
+from gormley_vision.files import read_json
 
 TYPE_NAMES = {bool: "true or false", int: "an integer", float: "a number", str: "a string"}
 
@@ -178,6 +180,21 @@ def reset_unread(config: Any, given: Collection[str] | None = None) -> list[str]
         (config[section] if section else config)[name] = flat[key] = fields[key].default
         changed.add(key)
     return lines
+
+
+def run_config(workdir: Path) -> dict[str, Any]:
+    """The config of the run in a folder, in today's keys.
+
+    Raises:
+        UserError: no run is there, or its config is damaged.
+    """
+    path = workdir / "config.json"
+    if not path.is_file():
+        raise UserError(f"no run in {workdir}: there is no config.json")
+    saved = read_json(path)
+    if not isinstance(saved, dict) or not isinstance(saved.get("task"), str):
+        raise UserError(f"{path} is damaged: it names no task; restore it, or move its folder away")
+    return upgraded(saved)
 
 
 def upgraded(saved: Mapping[str, Any]) -> dict[str, Any]:

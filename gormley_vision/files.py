@@ -66,5 +66,12 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Parse a JSON file."""
-    return json.loads(path.read_text())
+    """Parse a JSON file.
+
+    Raises:
+        UserError: it is none.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # of the text, or of its encoding
+        raise UserError(f"{path} is damaged: no JSON ({error}); restore it, or move its folder away") from None

@@ -20,7 +20,7 @@ ALLOWED = {
     "durations": {"errors"},
     "fields": set(),
     "task_modules": {"tasks", "fields", "errors"},
-    "config": {"task_modules", "fields", "durations", "errors"},
+    "config": {"task_modules", "fields", "durations", "errors", "files"},
     "command_line": {"config", "fields", "errors", "files", "user_code"},
     "layers": set(),
     "losses": set(),

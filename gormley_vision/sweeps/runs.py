@@ -8,6 +8,7 @@ Such a file is Python, and says:
     def sweep(): yield from grid({"optimizer.learning_rate": [1e-3, 3e-3], "seed": [0, 1]})
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -19,7 +20,16 @@ from typing import Any
 
 from gormley_vision import durations
 from gormley_vision.command_line import load_config_file, read
-from gormley_vision.config import TYPE_NAMES, changed_keys, check_arg, flatten, reset_unread, shrink, step_images
+from gormley_vision.config import (
+    TYPE_NAMES,
+    changed_keys,
+    check_arg,
+    flatten,
+    reset_unread,
+    run_config,
+    shrink,
+    step_images,
+)
 from gormley_vision.errors import UserError
 from gormley_vision.files import read_json
 from gormley_vision.user_code import blamed, load_python
@@ -101,6 +111,8 @@ def load_sweep(path: Path, folder: Path, arg: str = "") -> Sweep:
         raise UserError(f"{path}: sweep() yields these twice: {', '.join(sorted(twice))}")
     for run in runs:
         _refuse_another_config(run)
+    if module.METRIC.startswith("eval/") and not any(run.config["eval"]["split"] for run in runs):
+        raise UserError(f"{path}: METRIC = {module.METRIC!r}, and the runs evaluate nothing: set eval.split")
     return Sweep(path.stem, folder, module.METRIC, better, runs)
 
 
@@ -148,8 +160,7 @@ def run_name(words: Mapping[str, str]) -> str:
 
 def _refuse_another_config(run: Run) -> None:
     """A folder of the same name may hold a run of another base."""
-    path = run.folder / "config.json"
-    if path.exists() and (changes := changed_keys(read_json(path), run.config)):
+    if (run.folder / "config.json").exists() and (changes := changed_keys(run_config(run.folder), run.config)):
         raise UserError(
             f"{run.folder} was begun with another config:\n  "
             + "\n  ".join(changes)
@@ -159,14 +170,21 @@ def _refuse_another_config(run: Run) -> None:
 
 def steps_of(run: Run) -> tuple[int, int]:
     """Step of the newest checkpoint, and the step at which the run ends; (0, 0) where there is no checkpoint."""
-    checkpoints = run.folder / "checkpoints"
-    step = max((int(path.name) for path in checkpoints.glob("*") if path.name.isdigit()), default=0)
+    step, meta = _newest_checkpoint(run)
     if not step:
         return 0, 0
-    config, epoch = run.config, read_json(checkpoints / str(step) / "meta.json")["data"]["length"]
-    images = {"epoch_images": epoch, "step_images": step_images(config)}
-    ends = [durations.to_steps(config[key], **images) for key in ("duration", "stop_after")]
+    images = {"epoch_images": meta["data"]["length"], "step_images": step_images(run.config)}
+    ends = [durations.to_steps(run.config[key], **images) for key in ("duration", "stop_after")]
     return step, min(end for end in ends if end)
+
+
+def _newest_checkpoint(run: Run) -> tuple[int, dict[str, Any]]:
+    """Step and meta.json of the newest that says of itself what it is, as train.py goes on from; (0, {}) of none."""
+    steps = [int(path.name) for path in (run.folder / "checkpoints").glob("*") if path.name.isdigit()]
+    for step in sorted(steps, reverse=True):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, UserError):  # a damaged one
+            return step, read_json(run.folder / "checkpoints" / str(step) / "meta.json")
+    return 0, {}
 
 
 def is_done(run: Run) -> bool:
@@ -174,7 +192,7 @@ def is_done(run: Run) -> bool:
     step, end = steps_of(run)
     if not step or step < end:
         return False
-    meta = read_json(run.folder / "checkpoints" / str(step) / "meta.json")
+    _, meta = _newest_checkpoint(run)
     return not meta.get("unlogged") or any(line["step"] == step for line in metrics_of(run.folder))
 
 
