@@ -12,7 +12,7 @@ from absl import flags
 
 from gormley_vision import command_line
 from gormley_vision.config import describe
-from gormley_vision.errors import UserError, reported
+from gormley_vision.errors import UserError, protect_output, reported
 from gormley_vision.files import user_path
 
 flags.DEFINE_string(
@@ -35,6 +35,7 @@ def main(experiment: command_line.Experiment) -> int:
     if _PRINT_CONFIG.value:
         print(describe(experiment.config))
         return 0
+    protect_output(product=False)  # a run outlives a full disk for what is printed on the way
     from gormley_vision.run import run  # jax and its friends: seconds, so after the checks
     from gormley_vision.training.hosts import join
 

@@ -1,7 +1,6 @@
 """One run in its folder: what `train.py` does after its flags are checked."""
 
 import contextlib
-import errno
 import fcntl
 import os
 from collections.abc import Iterator, Mapping
@@ -11,7 +10,7 @@ from typing import Any
 import jax
 
 from gormley_vision import experiment, logs
-from gormley_vision.errors import UserError
+from gormley_vision.errors import UserError, naming
 from gormley_vision.files import home_cache
 from gormley_vision.training import checkpoints as ckpt
 from gormley_vision.training import hosts, loop, progress
@@ -52,17 +51,6 @@ def run(config: Mapping[str, Any], workdir: Path, profile: bool = False) -> int:
             evaluation = experiment.make_evaluation(config, task, batches, report)
         signal = loop.train(task, batches, config, workdir, profile, evaluation)
     return 128 + signal if signal else 0
-
-
-@contextlib.contextmanager
-def naming(workdir: Path) -> Iterator[None]:
-    """Let a full disk be named: what is flushed to a file fails without telling which."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) and error.filename is None:
-            error.filename = str(workdir)
-        raise
 
 
 @contextlib.contextmanager

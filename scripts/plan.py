@@ -17,15 +17,19 @@ from absl import flags
 
 from gormley_vision import command_line
 from gormley_vision.errors import UserError, reported
-from gormley_vision.files import user_path, write_json
+from gormley_vision.files import refuse_unwritable, user_path, write_json
 
 flags.DEFINE_string("config", None, "Experiment: configs/NAME.py; --config.KEY=VALUE sets a key.")
 _TOPOLOGY = flags.DEFINE_string("topology", "here", "'here', or a TPU: v5e:4x4, v4:4x4x4, v5p:4x4x8, tpu7x:2x2x2 ...")
 _BATCH_SIZES = flags.DEFINE_list("batch_sizes", [], "Compare these.")
 _MESHES = flags.DEFINE_list("meshes", [], "Compare these, as DATAxFSDPxTENSOR.")
-_CLASSES = flags.DEFINE_integer("classes", 0, "Classes of the data set, where it is not a known one.")
-_EPOCH_IMAGES = flags.DEFINE_integer("epoch_images", 0, "Images of its training split, where it is not a known one.")
-_PRICE = flags.DEFINE_float("price", 0.0, "Of a chip for an hour, in any currency; cloud.google.com/tpu/pricing.")
+_CLASSES = flags.DEFINE_integer("classes", 0, "Classes of the data set, where it is not a known one.", lower_bound=0)
+_EPOCH_IMAGES = flags.DEFINE_integer(
+    "epoch_images", 0, "Images of its training split, where it is not a known one.", lower_bound=0
+)
+_PRICE = flags.DEFINE_float(
+    "price", 0.0, "Of a chip for an hour, in any currency; cloud.google.com/tpu/pricing.", lower_bound=0.0
+)
 _OUT = flags.DEFINE_string("out", "", "Write the report here, as JSON.")
 
 # Classes and training images, so that no data need be at hand.
@@ -37,6 +41,8 @@ def main(chosen: command_line.Experiment) -> int:
     """Compile, print."""
     config = chosen.config.to_dict()
     variants = list(variants_of(config))
+    if _OUT.value:
+        refuse_unwritable(user_path(_OUT.value))
     from gormley_vision import experiment, logs  # jax and its friends: seconds, so after the checks
     from gormley_vision.planning.plan import with_overrides
     from gormley_vision.training.progress import console_handler
@@ -96,6 +102,8 @@ def data_of(config: dict[str, Any]) -> tuple[int, int]:
 
 def variants_of(config: dict[str, Any]):
     """Overrides to compare: each batch size on each mesh."""
+    if wrong := [text for text in _BATCH_SIZES.value if not (text.isdigit() and int(text))]:
+        raise UserError(f"--batch_sizes={','.join(wrong)}: write whole numbers above 0, as in 1024,2048")
     for text in _MESHES.value or [""]:
         sizes = text.split("x") if text else []
         if text and not (len(sizes) == 3 and all(size.isdigit() for size in sizes)):
