@@ -79,8 +79,8 @@ def reporter(config: dict[str, Any]) -> Callable[[dict[str, Any]], dict[str, Any
     from gormley_vision.experiment import make_batches
     from gormley_vision.run import start_jax
 
-    chip = topology.chip_of(jax.devices()[0])
     start_jax()  # the step that has trained here is not compiled again
+    chip = topology.chip_of(jax.devices()[0])
 
     def report_here(config: dict[str, Any]) -> dict[str, Any]:
         batches = make_batches(config)

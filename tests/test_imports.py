@@ -13,6 +13,7 @@ PACKAGE = ROOT / "gormley_vision"
 ALLOWED = {
     "errors": set(),
     "signals": set(),
+    "libtpu": set(),
     "user_code": {"errors"},
     "files": {"errors"},
     "logs": set(),
@@ -45,10 +46,10 @@ ALLOWED = {
     "experiment": {"training", "task_modules", "data", "config", "durations", "errors"},
     "sampling": {"experiment", "training", "config", "errors", "files", "samples"},
     "inspection": {"sampling", "models", "layers", "errors"},
-    "run": {"experiment", "training", "errors", "files", "logs"},
-    "planning": {"experiment", "training", "data", "config", "errors"},
+    "run": {"experiment", "training", "config", "errors", "files", "logs"},
+    "planning": {"experiment", "training", "data", "config", "errors", "libtpu"},
     "sweeps": {"command_line", "user_code", "config", "durations", "files", "errors", "signals"},
-    "__init__": {"sampling"},
+    "__init__": {"sampling", "libtpu"},
 }
 
 

@@ -23,7 +23,7 @@ from gormley_vision.data.batches import open_batches
 from gormley_vision.data.classes import match_classes
 from gormley_vision.errors import UserError
 from gormley_vision.files import read_json, user_path
-from gormley_vision.run import locked
+from gormley_vision.run import fitting, locked, start_jax
 from gormley_vision.sampling import restore, sample
 from gormley_vision.training import checkpoints as ckpt
 from gormley_vision.training import start
@@ -206,6 +206,17 @@ def another_version(_):
     upgraded(saved)
 
 
+def memory_full(_):
+    with fitting(shrink(default_config("classification")).to_dict()):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 8589934592 bytes.")
+
+
+def xla_flags(_):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_counts=8")
+        start_jax()
+
+
 def not_finite(_):
     step = SimpleNamespace(checks=["generator[0]/loss", "generator[0]/gradient/Dense_0/kernel"])
     Step.refuse_non_finite(step, 120, jnp.array([True, False]), Path("runs/dcgan_mnist"))
@@ -264,6 +275,8 @@ TRIGGERS = {
         all_damaged,
         full_disk,
         another_version,
+        memory_full,
+        xla_flags,
         not_finite,
         initial_classes,
         no_checkpoint,
