@@ -8,12 +8,14 @@ The same command continues a run that was stopped. `--config=FILE:smoke` shrinks
 import re
 from pathlib import Path
 
-from absl import flags
-
-from gormley_vision import command_line
-from gormley_vision.config import describe
 from gormley_vision.errors import UserError, protect_output, reported
-from gormley_vision.files import user_path
+
+with reported():  # what loads now takes a moment
+    from absl import flags
+
+    from gormley_vision import command_line
+    from gormley_vision.config import describe
+    from gormley_vision.files import user_path
 
 flags.DEFINE_string(
     "config", None, "Experiment: configs/NAME.py or configs/NAME.py:smoke; --config.KEY=VALUE sets a key."

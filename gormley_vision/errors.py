@@ -7,6 +7,8 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 
+from gormley_vision.signals import at_once
+
 # Of a path, a disk or a limit of the system: what a person can put right, and no fault of ours.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _MENDABLE = (
@@ -38,14 +40,15 @@ def nearest_multiple(number: int, multiple: int) -> int:
 
 @contextlib.contextmanager
 def reported() -> Iterator[None]:
-    """Turn a UserError and a full or read-only disk into one message and an exit status.
+    """Turn a UserError, a full or read-only disk, Ctrl-C and SIGTERM into one message and an exit status.
 
-    Output is made to outlive its readers first (`protect_output`).
+    Output is made to outlive its readers first (`protect_output`). What takes time to import is imported within.
     """
     protect_output()
     try:
         try:
-            yield
+            with at_once():
+                yield
         except SystemExit:
             sys.stdout.flush()  # what finds no room is told here
             raise

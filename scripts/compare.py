@@ -9,11 +9,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from gormley_vision.config import flatten, run_config
 from gormley_vision.errors import UserError, reported
-from gormley_vision.files import refuse_unwritable, user_path, write_json
-from gormley_vision.sweeps.arms import arms_of, mean_and_deviation
-from gormley_vision.sweeps.runs import metrics_of
+
+with reported():  # what loads now takes a moment
+    from gormley_vision.config import flatten, run_config
+    from gormley_vision.files import refuse_unwritable, user_path, write_json
+    from gormley_vision.sweeps.arms import arms_of, mean_and_deviation
+    from gormley_vision.sweeps.runs import metrics_of
 
 
 def main() -> None:

@@ -13,11 +13,13 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from absl import flags
-
-from gormley_vision import command_line
 from gormley_vision.errors import UserError, reported
-from gormley_vision.files import refuse_unwritable, user_path, write_json
+
+with reported():  # what loads now takes a moment
+    from absl import flags
+
+    from gormley_vision import command_line
+    from gormley_vision.files import refuse_unwritable, user_path, write_json
 
 flags.DEFINE_string("config", None, "Experiment: configs/NAME.py; --config.KEY=VALUE sets a key.")
 _TOPOLOGY = flags.DEFINE_string("topology", "here", "'here', or a TPU: v5e:4x4, v4:4x4x4, v5p:4x4x8, tpu7x:2x2x2 ...")

@@ -8,9 +8,11 @@ same step again. Every loss and gradient of it is listed; then jax's NaN check n
 
 import argparse
 
-from gormley_vision.config import run_config
 from gormley_vision.errors import UserError, reported
-from gormley_vision.files import user_path
+
+with reported():  # what loads now takes a moment
+    from gormley_vision.config import run_config
+    from gormley_vision.files import user_path
 
 
 def main() -> None:

@@ -9,9 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from gormley_vision.config import run_config
 from gormley_vision.errors import UserError, reported
-from gormley_vision.files import refuse_unwritable, user_path, write_json
+
+with reported():  # what loads now takes a moment
+    from gormley_vision.config import run_config
+    from gormley_vision.files import refuse_unwritable, user_path, write_json
 
 
 def main() -> None:

@@ -17,17 +17,19 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from rich.live import Live
-from rich.table import Column, Table
-
-from gormley_vision.command_line import split_spec
 from gormley_vision.errors import UserError, reported
-from gormley_vision.files import user_path
-from gormley_vision.sweeps.local import Job, launch, shares
-from gormley_vision.sweeps.report import find_metric, write_report
-from gormley_vision.sweeps.runs import Run, Sweep, is_done, load_sweep
-from gormley_vision.sweeps.skypilot import write_jobs
-from gormley_vision.training.progress import make_console
+
+with reported():  # what loads now takes a moment
+    from rich.live import Live
+    from rich.table import Column, Table
+
+    from gormley_vision.command_line import split_spec
+    from gormley_vision.files import user_path
+    from gormley_vision.sweeps.local import Job, launch, shares
+    from gormley_vision.sweeps.report import find_metric, write_report
+    from gormley_vision.sweeps.runs import Run, Sweep, is_done, load_sweep
+    from gormley_vision.sweeps.skypilot import write_jobs
+    from gormley_vision.training.progress import make_console
 
 _SAY_EVERY = 60.0  # seconds, where there is no terminal
 
