@@ -5,18 +5,21 @@
 The same command continues a run that was stopped. `--config=FILE:smoke` shrinks any experiment to seconds.
 """
 
-import sys
+import re
 from pathlib import Path
 
-from absl import app, flags
-from ml_collections import config_flags
+from gormley_vision.errors import UserError, protect_output, reported
 
-from gormley_vision.command_line import check_flags, settle, split_spec
-from gormley_vision.config import describe
-from gormley_vision.errors import reported
-from gormley_vision.files import user_path
+with reported():  # what loads now takes a moment
+    from absl import flags
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment: configs/NAME.py or configs/NAME.py:smoke.")
+    from gormley_vision import command_line
+    from gormley_vision.config import describe
+    from gormley_vision.files import user_path
+
+flags.DEFINE_string(
+    "config", None, "Experiment: configs/NAME.py or configs/NAME.py:smoke; --config.KEY=VALUE sets a key."
+)
 _WORKDIR = flags.DEFINE_string("workdir", "", "The run's folder; runs/<config name> if not given.")
 _PRINT_CONFIG = flags.DEFINE_bool("print_config", False, "Print the resolved config, a line on each key, and end.")
 _COORDINATOR = flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0; '' where a cluster's variables tell.")
@@ -26,26 +29,22 @@ _HEARTBEAT = flags.DEFINE_integer("heartbeat", 100, "Seconds until a silent proc
 _PROFILE = flags.DEFINE_bool("profile", False, "Write a profiler trace of this process to the run's folder.")
 
 
-def main(argv: list[str]) -> int:
-    """Parse, check, train."""
-    with reported():
-        settle(_CONFIG.value, config_flags.get_override_values(flags.FLAGS["config"]), argv[1:])
-        path, arg = split_spec(config_flags.get_config_filename(flags.FLAGS["config"]))
-        workdir = (
-            user_path(_WORKDIR.value) if _WORKDIR.value else Path("runs", f"{path.stem}_{arg}" if arg else path.stem)
-        )
+def main(experiment: command_line.Experiment) -> int:
+    """Check the other flags, train."""
+    workdir = user_path(_WORKDIR.value) if _WORKDIR.value else Path("runs", experiment.name)
+    if _COORDINATOR.value and not re.fullmatch(r"[^\s:]+:[0-9]+|\[[0-9a-fA-F:]+\]:[0-9]+", _COORDINATOR.value):
+        raise UserError(f"--coordinator={_COORDINATOR.value}: write HOST:PORT of process 0, as in 10.0.0.2:1234")
     if _PRINT_CONFIG.value:
-        print(describe(_CONFIG.value))
+        print(describe(experiment.config))
         return 0
-    with reported():
-        from gormley_vision.run import run  # jax and its friends: seconds, so after the checks
-        from gormley_vision.training.hosts import join
+    protect_output(product=False)  # a run outlives a full disk for what is printed on the way
+    from gormley_vision.run import run  # jax and its friends: seconds, so after the checks
+    from gormley_vision.training.hosts import join
 
-        join(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value, _HEARTBEAT.value)
-        return run(_CONFIG.value.to_dict(), workdir, profile=_PROFILE.value)
+    join(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value, _HEARTBEAT.value)
+    return run(experiment.config.to_dict(), workdir, profile=_PROFILE.value)
 
 
 if __name__ == "__main__":
     with reported():
-        words = check_flags(sys.argv[1:])
-    app.run(main, argv=[sys.argv[0], *words])
+        command_line.run(main)

@@ -5,7 +5,11 @@
 
 from typing import Any
 
+from gormley_vision.libtpu import quieten
+
 __all__ = ["restore"]
+
+quieten()  # whatever starts jax
 
 
 def __getattr__(name: str) -> Any:

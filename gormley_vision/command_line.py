@@ -1,25 +1,67 @@
 """The command line: `--config=FILE[:arg]` and `--config.KEY=VALUE`, checked before anything slow is imported.
 
-jax and its friends take seconds to import; a mistyped key is refused in a tenth of one.
+jax and its friends take seconds to import; a mistyped key is refused in a tenth of one. The config is read once and
+the words of the command line are parsed here alone, so that what was checked is what runs.
 """
 
+import dataclasses
+import inspect
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from types import ModuleType
 
 import ml_collections
 
-from gormley_vision.config import TYPE_NAMES, fault_of, fields_of, nearest, reset_unread, validate
+from gormley_vision.config import TYPE_NAMES, check_values, fault_of, fields_of, nearest, reset_unread, validate
 from gormley_vision.errors import UserError
 from gormley_vision.fields import Field, Value
 from gormley_vision.files import user_path
+from gormley_vision.user_code import blamed, load_python
+
+_HOW = 'def get_config(arg=""): return default_config("classification")'
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """What --config and --config.KEY=VALUE say."""
+
+    path: Path
+    arg: str
+    config: ml_collections.ConfigDict
+    given: Collection[str]  # the keys that the command line names
+
+    @property
+    def name(self) -> str:
+        """'vit_mnist', 'vit_mnist_smoke'."""
+        return f"{self.path.stem}_{self.arg}" if self.arg else self.path.stem
 
 
 def load_config_file(spec: str) -> ml_collections.ConfigDict:
-    """Run `get_config(arg)` of a config file given as `FILE` or `FILE:arg`."""
+    """Run `get_config(arg)` of a config file given as `FILE` or `FILE:arg`.
+
+    Raises:
+        UserError: what is wrong in it, with the file's line.
+    """
     path, arg = split_spec(spec)
-    return load_python(path).get_config(arg)
+    module = load_python(path)
+    get_config = getattr(module, "get_config", None)
+    if not callable(get_config):
+        if hasattr(module, "sweep"):
+            raise UserError(f"{path} is a sweep: python scripts/sweep.py --config={spec}")
+        raise UserError(f"{path} has no get_config: write {_HOW}")
+    try:
+        inspect.signature(get_config).bind(arg)
+    except TypeError:
+        line = getattr(getattr(get_config, "__code__", None), "co_firstlineno", 1)
+        raise UserError(f"{path}, line {line}: get_config must take one argument: write {_HOW}") from None
+    with blamed(path):
+        config = get_config(arg)
+    if not isinstance(config, ml_collections.ConfigDict) or not isinstance(config.get("task"), str):
+        found = "nothing: is `return config` missing?" if config is None else f"{type(config).__name__} without a task:"
+        raise UserError(f"{path}: get_config returns {found} start from default_config(task), and return that")
+    with blamed(path):
+        check_values(config)
+    return config
 
 
 def split_spec(spec: str) -> tuple[Path, str]:
@@ -28,23 +70,7 @@ def split_spec(spec: str) -> tuple[Path, str]:
     return (user_path(name), arg) if colon and not user_path(spec).is_file() else (user_path(spec), "")
 
 
-def load_python(path: Path) -> ModuleType:
-    """Run the Python file that --config names.
-
-    Raises:
-        UserError: not there; with the nearest that is.
-    """
-    if not path.is_file():
-        shipped = sorted(str(p) for p in path.parent.glob("*.py"))
-        raise UserError(f"--config={path}: no such file; {nearest(str(path), shipped)}")
-    module = ModuleType(path.stem)
-    module.__file__ = str(path)
-    # Not by importlib, whose cached bytecode is a file's of the same size and second.
-    exec(compile(path.read_text(encoding="utf-8"), path, "exec"), module.__dict__)
-    return module
-
-
-def settle(config: ml_collections.ConfigDict, given: Collection[str], words: Collection[str] = ()) -> None:
+def settle(config: ml_collections.ConfigDict, given: Collection[str]) -> None:
     """Check what the config file and the command line made together, before anything slow.
 
     Keys that the file set for a choice of its own, and that nothing reads now that the command line chose otherwise,
@@ -53,30 +79,59 @@ def settle(config: ml_collections.ConfigDict, given: Collection[str], words: Col
     Args:
         config: with the command line's values; changed in place.
         given: the keys that the command line named.
-        words: what the command line has besides flags.
 
     Raises:
-        UserError: names each key at fault; or a word that belongs to no flag.
+        UserError: names each key at fault.
     """
-    if words:
-        raise UserError(f"{' '.join(words)}: belongs to no flag; values are written --config.KEY=VALUE")
+    check_values(config)
     for line in reset_unread(config, given):
         print(line, file=sys.stderr)
     validate(config)
 
 
-def check_flags(argv: list[str]) -> list[str]:
-    """Refuse unknown config keys and values of a wrong type or choice, with the nearest valid name.
+def run(main: Callable[[Experiment], int]) -> None:
+    """Run `main(experiment)` of a program whose other flags are absl's, and end with the status that it returns.
 
-    Returns:
-        The words for absl, the config's path with its `~` expanded.
+    Raises:
+        UserError: any mistake in the command line.
     """
-    if any(word.lstrip("-") in ("help", "helpshort", "helpfull") for word in argv):
-        return argv
-    position, spec = _config_spec(argv)
-    _check_overrides(argv, fields_of(load_config_file(spec)))
-    name = argv[position].partition("=")[0]
-    return [*argv[:position], f"{name}={user_path(spec)}", *argv[position + (1 if "=" in argv[position] else 2) :]]
+    from absl import app, flags  # a tenth of a second
+
+    argv = sys.argv[1:]
+    if any(word.lstrip("-").partition("=")[0] in ("help", "helpshort", "helpfull", "helpxml") for word in argv):
+        app.run(lambda _: 0)
+    experiment, words = read(argv)
+    settle(experiment.config, experiment.given)
+
+    def parse(words: list[str]) -> list[str]:
+        try:
+            rest = flags.FLAGS(words)
+        except flags.UnrecognizedFlagError as error:
+            name, keys = error.flagname, list(fields_of(experiment.config))
+            meant = [key for key in keys if name in (key, key.rpartition(".")[2])]
+            if meant:
+                raise UserError(f"--{name}: a key of the config is written --config.{meant[0]}=VALUE") from None
+            raise UserError(f"{str(error).replace(' ?', '?')} --help shows what there is") from None
+        except flags.Error as error:
+            raise UserError(str(error)) from None
+        if rest[1:]:
+            raise UserError(f"{' '.join(rest[1:])}: belongs to no flag; values are written --config.KEY=VALUE")
+        return rest
+
+    app.run(lambda _: main(experiment), argv=[sys.argv[0], *words], flags_parser=parse)
+
+
+def read(argv: Sequence[str]) -> tuple[Experiment, list[str]]:
+    """The experiment that a command line names, with its `--config.KEY=VALUE`; and the other words.
+
+    Raises:
+        UserError: no config file or two, unknown keys, or values of a wrong type or choice, with the nearest valid one.
+    """
+    spec, words = _config_spec(argv)
+    path, arg = split_spec(spec)
+    config = load_config_file(spec)
+    given, words = _apply(config, words)
+    return Experiment(path, arg, config, given), words
 
 
 def override(config: dict, words: list[str], section: str) -> dict:
@@ -85,26 +140,21 @@ def override(config: dict, words: list[str], section: str) -> dict:
     Raises:
         UserError: another word, another section, or what `settle` refuses.
     """
-    fields = fields_of(config)
-    _check_overrides(words, fields)
-    given, others = dict(_overrides(words)), [word for word in words if not word.startswith("--config.")]
+    changed = ml_collections.ConfigDict(config).lock()
+    given, others = _apply(changed, words)
     others += [f"--config.{key}" for key in given if not key.startswith(f"{section}.")]
     if others:
         raise UserError(f"{' '.join(others)}: unknown here; of a run's config, --config.{section}.KEY=VALUE can be set")
-    changed = ml_collections.ConfigDict(config).lock()
-    changed.update_from_flattened_dict({key: _parsed(text, fields[key]) for key, text in given.items()})
     settle(changed, given)
     return changed.to_dict()
 
 
-def _parsed(text: str | None, field: Field) -> Value:
-    kind = type(field.default)
-    return text is None or text.lower() in ("true", "1") if kind is bool else kind(text or "")
-
-
-def _check_overrides(argv: list[str], fields: dict[str, Field]) -> None:
+def _apply(config: ml_collections.ConfigDict, argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Set what `--config.KEY=VALUE` words say; returns the keys, and the other words."""
+    fields = fields_of(config)
+    overrides, words = _overrides(argv, fields)
     problems = []
-    for key, text in _overrides(argv):
+    for key, text in overrides:
         if key not in fields:
             problems.append(f"--config.{key}: no such key; {nearest(key, fields)}")
         elif key == "task":
@@ -113,31 +163,57 @@ def _check_overrides(argv: list[str], fields: dict[str, Field]) -> None:
             problems.append(f"--config.{key}={text or ''}: {problem} ({fields[key].meaning})")
     if problems:
         raise UserError("\n  ".join(["the command line is wrong:", *problems]))
+    config.update_from_flattened_dict({key: _parsed(text, fields[key]) for key, text in overrides})
+    return list(dict.fromkeys(key for key, _ in overrides)), words
 
 
-def _overrides(argv: list[str]) -> Iterator[tuple[str, str | None]]:
-    """(key, text) for each `--config.KEY=TEXT`, `--config.KEY TEXT` or `--noconfig.KEY`; text None without one."""
-    for position, word in enumerate(argv):
+def _parsed(text: str | None, field: Field) -> Value:
+    kind = type(field.default)
+    return text is None or text.lower() in ("true", "1") if kind is bool else kind(text or "")
+
+
+def _overrides(argv: Sequence[str], fields: dict[str, Field]) -> tuple[list[tuple[str, str | None]], list[str]]:
+    """(key, text) for each `--config.KEY=TEXT`, `--config.KEY TEXT` or `--noconfig.KEY`; and the other words.
+
+    Text is None where there is none, as behind a bool, which is true by its name alone.
+    """
+    found: list[tuple[str, str | None]] = []
+    others, left = [], list(argv)
+    while left:
+        word = left.pop(0)
         flag, equals, text = word.lstrip("-").partition("=")
         negated, dot, key = flag.partition("config.")
         if not (word.startswith("-") and dot and negated in ("", "no")):
-            continue
-        following = argv[position + 1] if position + 1 < len(argv) else "--"
-        if negated:
-            yield key, "false"
+            others.append(word)
+        elif negated:
+            found.append((key, "false"))
+        elif equals:
+            found.append((key, text))
         else:
-            yield key, text if equals else None if following.startswith("--") else following
+            is_bool = key in fields and isinstance(fields[key].default, bool)
+            takes_next = left and not left[0].startswith("--") and not is_bool
+            found.append((key, left.pop(0) if takes_next else None))
+    return found, others
 
 
-def _config_spec(argv: list[str]) -> tuple[int, str]:
-    """Where the flag stands, and what it names."""
-    for position, word in enumerate(argv):
-        if word in ("--config", "-config") and position + 1 < len(argv):
-            return position, argv[position + 1]
-        if word.startswith(("--config=", "-config=")):
-            return position, word.partition("=")[2]
-    shipped = " ".join(sorted(str(path) for path in Path("configs").glob("*.py")))
-    raise UserError(f"name an experiment: --config=FILE, one of {shipped or 'configs/*.py'}")
+def _config_spec(argv: Sequence[str]) -> tuple[str, list[str]]:
+    """What `--config=FILE` or `--config FILE` names, and the other words."""
+    specs, others, left = [], [], list(argv)
+    while left:
+        word = left.pop(0)
+        if word in ("--config", "-config") and left:
+            specs.append(left.pop(0))
+        elif word.startswith(("--config=", "-config=")):
+            specs.append(word.partition("=")[2])
+        else:
+            others.append(word)
+    if len(specs) > 1:
+        raise UserError(f"--config is given {len(specs)} times, {' and '.join(specs)}: name one experiment")
+    if not specs or not specs[0]:
+        shipped = " ".join(sorted(str(path) for path in Path("configs").glob("*.py")))
+        here = "" if shipped else f"; there is no folder configs in {Path.cwd()}, where you are"
+        raise UserError(f"name an experiment: --config=FILE, one of {shipped or 'configs/*.py'}{here}")
+    return specs[0], others
 
 
 def _problem_with(text: str | None, field: Field) -> str:

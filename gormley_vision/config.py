@@ -9,6 +9,7 @@ turns tuples into lists.
 import difflib
 import math
 from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import ml_collections
@@ -16,6 +17,7 @@ import ml_collections
 from gormley_vision import durations, task_modules
 from gormley_vision.errors import UserError, nearest_multiple
 from gormley_vision.fields import RETIRED, RUN_FIELDS, Field, Value
+from gormley_vision.files import read_json
 
 TYPE_NAMES = {bool: "true or false", int: "an integer", float: "a number", str: "a string"}
 
@@ -74,6 +76,17 @@ def validate(config: Mapping) -> None:
 
 
 def validate_fields(config: Mapping) -> None:
+    """Refuse a config that is not as its table says (`check_values`), or has values that nothing reads.
+
+    Raises:
+        UserError: names each key at fault, and what to type.
+    """
+    check_values(config)
+    fields, flat = fields_of(config), flatten(config)
+    _refuse([f"{key}={flat[key]!r}: {why_unread(key, fields, flat)}" for key in unread_keys(config)])
+
+
+def check_values(config: Mapping) -> None:
     """Refuse a config whose keys, types, ranges or choices are not those of its table.
 
     Raises:
@@ -88,8 +101,10 @@ def validate_fields(config: Mapping) -> None:
             problems.append(f"{key}={value!r}: needs {TYPE_NAMES[type(field.default)]} ({field.meaning})")
         elif fault := fault_of(value, field):
             problems.append(f"{key}={value!r}: {fault}")
-    if not problems:
-        problems = [f"{key}={flat[key]!r}: {why_unread(key, fields, flat)}" for key in unread_keys(config)]
+    _refuse(problems)
+
+
+def _refuse(problems: list[str]) -> None:
     if problems:
         raise UserError("the config is wrong:\n  " + "\n  ".join(sorted(problems)))
 
@@ -165,6 +180,21 @@ def reset_unread(config: Any, given: Collection[str] | None = None) -> list[str]
         (config[section] if section else config)[name] = flat[key] = fields[key].default
         changed.add(key)
     return lines
+
+
+def run_config(workdir: Path) -> dict[str, Any]:
+    """The config of the run in a folder, in today's keys.
+
+    Raises:
+        UserError: no run is there, or its config is damaged.
+    """
+    path = workdir / "config.json"
+    if not path.is_file():
+        raise UserError(f"no run in {workdir}: there is no config.json")
+    saved = read_json(path)
+    if not isinstance(saved, dict) or not isinstance(saved.get("task"), str):
+        raise UserError(f"{path} is damaged: it names no task; restore it, or move its folder away")
+    return upgraded(saved)
 
 
 def upgraded(saved: Mapping[str, Any]) -> dict[str, Any]:

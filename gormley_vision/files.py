@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from gormley_vision.errors import UserError
+from gormley_vision.errors import UserError, naming
 
 STORES = ("gs:", "s3:", "az:", "hf:")
 
@@ -40,15 +40,28 @@ def home_cache() -> Path:
 def write_atomically(path: Path, content: bytes) -> None:
     """Write beside `path`, flush to the disk, then rename: a reader sees the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = _beside(path)
     try:
-        with temporary.open("wb") as file:
+        with naming(path), temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Find out before the work, rather than after it, that its result cannot be written: raises what writing would."""
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: name a file, as in {path / 'result.json'}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _beside(path).touch()
+    _beside(path).unlink()
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}")
 
 
 def sync_folder(folder: Path) -> None:
@@ -66,5 +79,12 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Parse a JSON file."""
-    return json.loads(path.read_text())
+    """Parse a JSON file.
+
+    Raises:
+        UserError: it is none.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # of the text, or of its encoding
+        raise UserError(f"{path} is damaged: no JSON ({error}); restore it, or move its folder away") from None

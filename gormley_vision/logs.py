@@ -4,12 +4,8 @@ Nothing that a library warns of is silenced: each warning becomes one line of ou
 error that it also raises, and the search for accelerators that are not there, only run.log keeps.
 """
 
-import contextlib
 import logging
-import os
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,28 +62,6 @@ class _LogFile(logging.FileHandler):
 
     def handleError(self, record: logging.LogRecord) -> None:
         raise  # called while the error is being handled
-
-
-@contextlib.contextmanager
-def native_output_kept() -> Iterator[None]:
-    """Keep for run.log what C++ prints to standard error while the block runs; print it where the block fails."""
-    with tempfile.TemporaryFile() as kept:
-        sys.stderr.flush()
-        screen = os.dup(2)
-        os.dup2(kept.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            os.dup2(screen, 2)
-            kept.seek(0)
-            sys.stderr.write(kept.read().decode(errors="replace"))
-            raise
-        finally:
-            os.dup2(screen, 2)
-            os.close(screen)
-        kept.seek(0)
-        for line in kept.read().decode(errors="replace").splitlines():
-            log.info("%s", line, extra={"for_file": True})
 
 
 def _unraisable(fault: Any) -> None:

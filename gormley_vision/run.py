@@ -1,9 +1,11 @@
 """One run in its folder: what `train.py` does after its flags are checked."""
 
 import contextlib
-import errno
 import fcntl
 import os
+import re
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,8 @@ from typing import Any
 import jax
 
 from gormley_vision import experiment, logs
-from gormley_vision.errors import UserError
+from gormley_vision.config import flatten
+from gormley_vision.errors import UserError, naming
 from gormley_vision.files import home_cache
 from gormley_vision.training import checkpoints as ckpt
 from gormley_vision.training import hosts, loop, progress
@@ -24,12 +27,33 @@ def start_jax() -> None:
     These are kept in ~/.cache/gormley_vision/xla, unless JAX_COMPILATION_CACHE_DIR says otherwise.
     """
     logs.to_console(progress.console_handler())
+    _refuse_environment()
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        if not (wanted := os.environ.get("JAX_PLATFORMS")):
+            raise
+        why = str(error).partition(" (set JAX_PLATFORMS")[0] or "jax finds no such device"
+        raise UserError(
+            f"JAX_PLATFORMS={wanted}: {why}; unset it, and jax takes the best device that is here"
+        ) from None
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(home_cache() / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    with logs.native_output_kept():
-        jax.devices()
+
+
+def _refuse_environment() -> None:
+    """Variables with which nothing can run. XLA ends the process where it reads wrong flags, so another one tries."""
+    if jax.config.jax_disable_jit:  # type: ignore[attr-defined]
+        raise UserError("JAX_DISABLE_JIT is set, and steps are compiled here: unset it")
+    if not (flags := os.environ.get("XLA_FLAGS")):
+        return
+    program = "from jaxlib import xla_client; xla_client.CompileOptions().executable_build_options.debug_options"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    faults = [line.partition("] ")[2] for line in done.stderr.splitlines() if re.match(r"[EF]\d{4} ", line)]
+    if done.returncode and faults:
+        raise UserError(f"XLA_FLAGS={flags}: {faults[0]}; mend it, or unset it")
 
 
 def run(config: Mapping[str, Any], workdir: Path, profile: bool = False) -> int:
@@ -52,19 +76,31 @@ def run(config: Mapping[str, Any], workdir: Path, profile: bool = False) -> int:
         task = experiment.make_task(config, batches.description)
         with progress.counted("decoding images to evaluate on") as report:
             evaluation = experiment.make_evaluation(config, task, batches, report)
-        signal = loop.train(task, batches, config, workdir, profile, evaluation)
+        with fitting(config):
+            signal = loop.train(task, batches, config, workdir, profile, evaluation)
     return 128 + signal if signal else 0
 
 
 @contextlib.contextmanager
-def naming(workdir: Path) -> Iterator[None]:
-    """Let a full disk be named: what is flushed to a file fails without telling which."""
+def fitting(config: Mapping[str, Any]) -> Iterator[None]:
+    """Say what would make a step fit where the memory of a device is full.
+
+    Raises:
+        UserError: it is.
+    """
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) and error.filename is None:
-            error.filename = str(workdir)
-        raise
+    except jax.errors.JaxRuntimeError as error:
+        if not re.search("RESOURCE_EXHAUSTED|out of memory", str(error), re.IGNORECASE):
+            raise
+        smaller = [f"--config.data.batch_size={max(1, config['data']['batch_size'] // 2)}"]
+        smaller += [f"--config.accumulate={2 * config['accumulate']} (the same batch, in pieces)"]
+        remat = {key: value for key, value in flatten(config).items() if key.endswith(".remat")}
+        smaller += [f"--config.{key}=true" for key, value in remat.items() if not value]
+        raise UserError(
+            f"the memory of a device is full ({' '.join(str(error).splitlines()[0].split())[:200]}). Pass "
+            f"{', or '.join(smaller)}; python scripts/plan.py says how much each config needs"
+        ) from None
 
 
 @contextlib.contextmanager

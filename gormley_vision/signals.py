@@ -1,8 +1,12 @@
-"""SIGTERM, SIGINT and SIGHUP: the first asks the loop to save and end, one that comes later ends at once."""
+"""SIGTERM, SIGINT and SIGHUP: the first asks the loop to save and end, one that comes later ends at once.
+
+Before the loop there is nothing to save, and the first one ends the process (`at_once`).
+"""
 
 import contextlib
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -25,6 +29,45 @@ def handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     finally:
         for number, before in previous.items():
             signal.signal(number, before)
+
+
+@contextlib.contextmanager
+def at_once() -> Iterator[None]:
+    """Within the block the signals end the process with a line and 128 + n, but where `handled` has taken over.
+
+    A thread does it: Python's handlers wait for native code, a compiler's for minutes, and what they raise can be
+    swallowed on its way, as by jax's callback of the garbage collector.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))  # its signals are not ours
+    threading.Thread(target=_watch, args=(reader,), daemon=True).start()
+    try:
+        with handled(_end):
+            yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(writer)  # the watcher's end
+
+
+def _watch(reader: int) -> None:
+    while number := os.read(reader, 1):
+        if signal.getsignal(number[0]) is _end:
+            _end(number[0], None)
+    os.close(reader)
+
+
+_ending = threading.Lock()
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    if not _ending.acquire(blocking=False):  # the watcher and Python's own call come together
+        return
+    cursor = "\x1b[?25h\n" if os.isatty(2) else ""  # which a progress bar hides
+    with contextlib.suppress(OSError):
+        os.write(2, f"{cursor}stopped by {signal.Signals(number).name}\n".encode())
+    os._exit(128 + number)
 
 
 class Interrupts:

@@ -6,13 +6,16 @@ Runs whose configs differ in the seed alone are one arm, named by the keys in wh
 """
 
 import argparse
+import sys
 from pathlib import Path
 
-from gormley_vision.config import flatten, upgraded
 from gormley_vision.errors import UserError, reported
-from gormley_vision.files import read_json, user_path, write_json
-from gormley_vision.sweeps.arms import arms_of, mean_and_deviation
-from gormley_vision.sweeps.runs import metrics_of
+
+with reported():  # what loads now takes a moment
+    from gormley_vision.config import flatten, run_config
+    from gormley_vision.files import refuse_unwritable, user_path, write_json
+    from gormley_vision.sweeps.arms import arms_of, mean_and_deviation
+    from gormley_vision.sweeps.runs import metrics_of
 
 
 def main() -> None:
@@ -22,30 +25,51 @@ def main() -> None:
     parser.add_argument("--metric", default="eval/accuracy")
     parser.add_argument("--out", type=user_path, help="write the figures here, too")
     options = parser.parse_args()
-    configs = [flatten(upgraded(read_json(folder / "config.json"))) for folder in options.workdirs]
+    if options.out:
+        refuse_unwritable(options.out)
+    configs = [flatten(run_config(folder)) for folder in options.workdirs]
     rows = []
     for name, members in arms_of(configs).items():
-        curves = {str(configs[i]["seed"]): curve(options.workdirs[i], options.metric) for i in members}
+        folders = by_seed([(str(configs[i]["seed"]), options.workdirs[i]) for i in members])
+        found = {seed: curve(folder, options.metric) for seed, folder in folders.items()}
+        steps, curves = {seed: step for seed, (step, _) in found.items()}, {seed: c for seed, (_, c) in found.items()}
+        if len(set(steps.values())) > 1:
+            each = ", ".join(f"seed {seed} of step {step}" for seed, step in steps.items())
+            print(f"{name}: these are not figures of one step: {each}", file=sys.stderr)
         last = [values[-1] for values in curves.values()]
         mean, deviation = mean_and_deviation(last)
         print(f"{name}: {mean:.4f} +- {deviation:.4f}, seeds " + ", ".join(f"{x:.4f}" for x in last))
-        rows.append({"arm": name, "mean": mean, "standard_deviation": deviation, "curves": curves})
+        rows.append({"arm": name, "mean": mean, "standard_deviation": deviation, "curves": curves, "steps": steps})
     if options.out:
         write_json(options.out, {"metric": options.metric, "arms": rows})
 
 
-def curve(folder: Path, metric: str) -> list[float]:
-    """The figure at each step that has it.
+def by_seed(runs: list[tuple[str, Path]]) -> dict[str, Path]:
+    """{seed: the folder of its run}.
+
+    Raises:
+        UserError: two runs of a seed, which are one run twice.
+    """
+    folders: dict[str, Path] = {}
+    for seed, folder in runs:
+        if seed in folders:
+            raise UserError(f"{folders[seed]} and {folder} are both of seed {seed}, of one config: leave out either")
+        folders[seed] = folder
+    return folders
+
+
+def curve(folder: Path, metric: str) -> tuple[int, list[float]]:
+    """The last step that has the figure, and the figure at each step that has it.
 
     Raises:
         UserError: no step has.
     """
     lines = metrics_of(folder)
-    values = [line[metric] for line in lines if metric in line]
-    if not values:
-        known = ", ".join(sorted(lines[-1])) if lines else "none yet"
-        raise UserError(f"{folder} has no {metric}: --metric is one of {known}")
-    return values
+    known = {key for line in lines for key in line} - {"step", "time"}
+    if metric not in known:
+        raise UserError(f"{folder} has no {metric}: --metric is one of {', '.join(sorted(known)) or 'none yet'}")
+    having = [line for line in lines if metric in line]
+    return having[-1]["step"], [line[metric] for line in having]
 
 
 if __name__ == "__main__":

@@ -17,8 +17,10 @@ def main() -> None:
     parser.add_argument("--workdir", required=True, type=user_path, help="the run's folder")
     parser.add_argument("--step", type=int, help="checkpoint (default: the newest whole one)")
     options = parser.parse_args()
+    from gormley_vision.run import start_jax
     from gormley_vision.training import checkpoints
 
+    start_jax()
     folder = options.workdir / "checkpoints"
     step = checkpoints.newest_whole(folder, options.step)
     if step is None or options.step not in (None, step):

@@ -9,20 +9,23 @@ import argparse
 import io
 from pathlib import Path
 
-import jax.numpy as jnp
-import matplotlib
-import numpy as np
-from PIL import Image
+from gormley_vision.errors import reported
 
-from gormley_vision.files import user_path
-from gormley_vision.layers.rope import (
-    apply_rope,
-    leave_unrotated,
-    pairing_permutation,
-    rope_angles,
-    rope_frequencies,
-    rotation_matrix,
-)
+with reported():  # what loads now takes a moment
+    import jax.numpy as jnp
+    import matplotlib
+    import numpy as np
+    from PIL import Image
+
+    from gormley_vision.files import user_path
+    from gormley_vision.layers.rope import (
+        apply_rope,
+        leave_unrotated,
+        pairing_permutation,
+        rope_angles,
+        rope_frequencies,
+        rotation_matrix,
+    )
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -127,4 +130,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with reported():
+        main()

@@ -12,9 +12,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from gormley_vision.command_line import load_config_file
 from gormley_vision.errors import reported
-from gormley_vision.files import read_json, user_path, write_json
+
+with reported():  # what loads now takes a moment
+    from gormley_vision.command_line import load_config_file
+    from gormley_vision.files import read_json, user_path, write_json
 
 TOPOLOGIES = {8: "2x2x2", 32: "2x4x4", 128: "4x4x8", 512: "8x8x8", 1024: "8x8x16"}
 CLASSES, EPOCH_IMAGES = 1000, 1281167  # ImageNet-1k

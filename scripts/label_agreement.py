@@ -21,6 +21,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="which noise")
     parser.add_argument("--raw", action="store_true", help="the generator itself, not its moving average")
     options = parser.parse_args()
+    if options.num < 1:
+        raise UserError(f"--num={options.num}: at least 1")
     import json
 
     import numpy as np

@@ -13,20 +13,25 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from absl import app, flags
-from ml_collections import config_flags
-
-from gormley_vision.command_line import check_flags, settle
 from gormley_vision.errors import UserError, reported
-from gormley_vision.files import user_path, write_json
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment: configs/NAME.py.")
+with reported():  # what loads now takes a moment
+    from absl import flags
+
+    from gormley_vision import command_line
+    from gormley_vision.files import refuse_unwritable, user_path, write_json
+
+flags.DEFINE_string("config", None, "Experiment: configs/NAME.py; --config.KEY=VALUE sets a key.")
 _TOPOLOGY = flags.DEFINE_string("topology", "here", "'here', or a TPU: v5e:4x4, v4:4x4x4, v5p:4x4x8, tpu7x:2x2x2 ...")
 _BATCH_SIZES = flags.DEFINE_list("batch_sizes", [], "Compare these.")
 _MESHES = flags.DEFINE_list("meshes", [], "Compare these, as DATAxFSDPxTENSOR.")
-_CLASSES = flags.DEFINE_integer("classes", 0, "Classes of the data set, where it is not a known one.")
-_EPOCH_IMAGES = flags.DEFINE_integer("epoch_images", 0, "Images of its training split, where it is not a known one.")
-_PRICE = flags.DEFINE_float("price", 0.0, "Of a chip for an hour, in any currency; cloud.google.com/tpu/pricing.")
+_CLASSES = flags.DEFINE_integer("classes", 0, "Classes of the data set, where it is not a known one.", lower_bound=0)
+_EPOCH_IMAGES = flags.DEFINE_integer(
+    "epoch_images", 0, "Images of its training split, where it is not a known one.", lower_bound=0
+)
+_PRICE = flags.DEFINE_float(
+    "price", 0.0, "Of a chip for an hour, in any currency; cloud.google.com/tpu/pricing.", lower_bound=0.0
+)
 _OUT = flags.DEFINE_string("out", "", "Write the report here, as JSON.")
 
 # Classes and training images, so that no data need be at hand.
@@ -34,23 +39,23 @@ _KNOWN = {"imagenet2012": (1000, 1281167), "cifar10": (10, 50000), "cifar100": (
 _ASSUMED = (10, 50000)
 
 
-def main(argv: list[str]) -> int:
-    """Parse, compile, print."""
-    with reported():
-        settle(_CONFIG.value, config_flags.get_override_values(flags.FLAGS["config"]), argv[1:])
-        config = _CONFIG.value.to_dict()
-        variants = list(variants_of(config))
-        from gormley_vision import experiment, logs  # jax and its friends: seconds, so after the checks
-        from gormley_vision.planning.plan import with_overrides
-        from gormley_vision.training.progress import console_handler
+def main(chosen: command_line.Experiment) -> int:
+    """Compile, print."""
+    config = chosen.config.to_dict()
+    variants = list(variants_of(config))
+    if _OUT.value:
+        refuse_unwritable(user_path(_OUT.value))
+    from gormley_vision import experiment, logs  # jax and its friends: seconds, so after the checks
+    from gormley_vision.planning.plan import with_overrides
+    from gormley_vision.training.progress import console_handler
 
-        logs.to_console(console_handler())
-        experiment.check(config)
-        report_of = reporter(config)
-        if len(variants) > 1:
-            reports = table(config, variants, report_of)
-        else:
-            reports = [one(with_overrides(config, variants[0]), report_of)]
+    logs.to_console(console_handler())
+    experiment.check(config)
+    report_of = reporter(config)
+    if len(variants) > 1:
+        reports = table(config, variants, report_of)
+    else:
+        reports = [one(with_overrides(config, variants[0]), report_of)]
     if _OUT.value:
         write_json(user_path(_OUT.value), {"topology": _TOPOLOGY.value, "config": config, "reports": reports})
         print(f"wrote {_OUT.value}")
@@ -76,8 +81,8 @@ def reporter(config: dict[str, Any]) -> Callable[[dict[str, Any]], dict[str, Any
     from gormley_vision.experiment import make_batches
     from gormley_vision.run import start_jax
 
-    chip = topology.chip_of(jax.devices()[0])
     start_jax()  # the step that has trained here is not compiled again
+    chip = topology.chip_of(jax.devices()[0])
 
     def report_here(config: dict[str, Any]) -> dict[str, Any]:
         batches = make_batches(config)
@@ -103,6 +108,8 @@ def data_of(config: dict[str, Any]) -> Any:
 
 def variants_of(config: dict[str, Any]):
     """Overrides to compare: each batch size on each mesh."""
+    if wrong := [text for text in _BATCH_SIZES.value if not (text.isdigit() and int(text))]:
+        raise UserError(f"--batch_sizes={','.join(wrong)}: write whole numbers above 0, as in 1024,2048")
     for text in _MESHES.value or [""]:
         sizes = text.split("x") if text else []
         if text and not (len(sizes) == 3 and all(size.isdigit() for size in sizes)):
@@ -192,5 +199,4 @@ def table(config: dict[str, Any], variants: list[dict[str, Any]], report_of: Cal
 
 if __name__ == "__main__":
     with reported():
-        words = check_flags(sys.argv[1:])
-    app.run(main, argv=[sys.argv[0], *words])
+        command_line.run(main)

@@ -16,9 +16,7 @@ import re
 import sys
 from pathlib import Path
 
-from gormley_vision.data.idx import convert_idx
-from gormley_vision.data.tfrecord import convert_to_array_record
-from gormley_vision.errors import UserError
+from gormley_vision.errors import UserError, reported
 from gormley_vision.files import user_path
 
 
@@ -35,6 +33,8 @@ def prepare_tfds(name: str, data_dir: str) -> Path:
     import requests
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core import read_only_builder
+
+    from gormley_vision.data.tfrecord import convert_to_array_record
 
     directory = data_dir or str(tfds.core.constants.DATA_DIR)
     directory = str(user_path(directory))
@@ -79,7 +79,7 @@ def prepare_tfds(name: str, data_dir: str) -> Path:
     return Path(builder.data_dir)
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str]) -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
@@ -89,24 +89,22 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--idx", default="", help="folder of IDX files to convert, in place of a TFDS set")
     parser.add_argument("--out", default="", help="with --idx: folder for train.npz and test.npz")
     args = parser.parse_args(arguments)
-    try:
-        if bool(args.idx) != bool(args.out) or (args.idx and args.data_dir):
-            raise UserError("--idx and --out go together, and without --data_dir")
-        if args.out.endswith(".npz"):
-            raise UserError(f"--out is a folder, for train.npz and test.npz: --out={args.out.removesuffix('.npz')}")
-        if args.idx:
-            for file in convert_idx(args.name, user_path(args.idx), user_path(args.out)):
-                print(f"wrote {file}")
-            print(f"train on it: --config.data.source=npz --config.data.path={args.out}")
-        else:
-            print(f"prepared: {prepare_tfds(args.name, args.data_dir)}")
-            override = f" --config.data.path={args.data_dir}" if args.data_dir else ""
-            print(f"train on it: --config.data.source=tfds --config.data.name={args.name}{override}")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    if bool(args.idx) != bool(args.out) or (args.idx and args.data_dir):
+        raise UserError("--idx and --out go together, and without --data_dir")
+    if args.out.endswith(".npz"):
+        raise UserError(f"--out is a folder, for train.npz and test.npz: --out={args.out.removesuffix('.npz')}")
+    if args.idx:
+        from gormley_vision.data.idx import convert_idx
+
+        for file in convert_idx(args.name, user_path(args.idx), user_path(args.out)):
+            print(f"wrote {file}")
+        print(f"train on it: --config.data.source=npz --config.data.path={args.out}")
+        return
+    print(f"prepared: {prepare_tfds(args.name, args.data_dir)}")
+    override = f" --config.data.path={args.data_dir}" if args.data_dir else ""
+    print(f"train on it: --config.data.source=tfds --config.data.name={args.name}{override}")
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    with reported():
+        main(sys.argv[1:])

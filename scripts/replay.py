@@ -9,7 +9,10 @@ same step again. Every loss and gradient of it is listed; then jax's NaN check n
 import argparse
 
 from gormley_vision.errors import UserError, reported
-from gormley_vision.files import user_path
+
+with reported():  # what loads now takes a moment
+    from gormley_vision.config import run_config
+    from gormley_vision.files import user_path
 
 
 def main() -> None:
@@ -18,24 +21,22 @@ def main() -> None:
     parser.add_argument("--workdir", required=True, type=user_path, help="the run's folder")
     parser.add_argument("--step", required=True, type=int, help="the step that failed")
     options = parser.parse_args()
-    if not (options.workdir / "config.json").exists():
-        raise UserError(f"no run in {options.workdir}: there is no config.json")
+    config = run_config(options.workdir)
     if options.step < 1:
         raise UserError(f"--step={options.step}: the first step is 1")
     import jax
     import numpy as np
 
     from gormley_vision import experiment
-    from gormley_vision.config import upgraded
-    from gormley_vision.files import read_json
     from gormley_vision.run import start_jax
     from gormley_vision.training.start import prepare
 
     start_jax()
-    config = upgraded(read_json(options.workdir / "config.json"))
     batches = experiment.make_batches(config)
     task = experiment.make_task(config, batches.description)
     run = prepare(task, batches, config, options.workdir, at=options.step - 1)
+    if options.step > run.plan.total:
+        raise UserError(f"--step={options.step} is none of this run: its last is {run.plan.total}")
     state, start = run.state, int(run.state.step)
     print(f"replaying steps {start + 1} to {options.step}")
     for step in range(start, options.step):

@@ -9,8 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from gormley_vision.errors import reported
-from gormley_vision.files import user_path, write_json
+from gormley_vision.errors import UserError, reported
+
+with reported():  # what loads now takes a moment
+    from gormley_vision.config import run_config
+    from gormley_vision.files import refuse_unwritable, user_path, write_json
 
 
 def main() -> None:
@@ -20,9 +23,15 @@ def main() -> None:
     parser.add_argument("--sizes", required=True, nargs="+", type=int, help="pixels")
     parser.add_argument("--out", type=user_path, help="write the table here, too")
     options = parser.parse_args()
+    if options.out:
+        refuse_unwritable(options.out)
+    configs = {workdir: run_config(workdir) for workdir in options.workdirs}
+    for workdir, config in configs.items():
+        if "vit" not in config:
+            raise UserError(f"{workdir} is a {config['task']} run: pass runs of a Vision Transformer")
     rows = []
     for workdir in options.workdirs:
-        config = json.loads((workdir / "config.json").read_text())
+        config = configs[workdir]
         vit, trained = config["vit"], config["data"]["image_size"]
         for size in options.sizes:
             scaled = vit["rope"] != "none" and size != trained

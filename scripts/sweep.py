@@ -17,17 +17,19 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from rich.live import Live
-from rich.table import Column, Table
-
-from gormley_vision.command_line import split_spec
 from gormley_vision.errors import UserError, reported
-from gormley_vision.files import user_path
-from gormley_vision.sweeps.local import Job, launch, shares
-from gormley_vision.sweeps.report import write_report
-from gormley_vision.sweeps.runs import Run, Sweep, is_done, load_sweep
-from gormley_vision.sweeps.skypilot import write_jobs
-from gormley_vision.training.progress import make_console
+
+with reported():  # what loads now takes a moment
+    from rich.live import Live
+    from rich.table import Column, Table
+
+    from gormley_vision.command_line import split_spec
+    from gormley_vision.files import user_path
+    from gormley_vision.sweeps.local import Job, launch, shares
+    from gormley_vision.sweeps.report import find_metric, write_report
+    from gormley_vision.sweeps.runs import Run, Sweep, is_done, load_sweep
+    from gormley_vision.sweeps.skypilot import write_jobs
+    from gormley_vision.training.progress import make_console
 
 _SAY_EVERY = 60.0  # seconds, where there is no terminal
 
@@ -98,10 +100,12 @@ class Watch:
         self.live = Live(console=self.console, auto_refresh=False) if self.console.is_terminal else None
         self.states: list[str] = []
         self.said = 0.0
+        self.found = False  # the sweep's metric: a misspelled one must not cost a sweep
 
     def __call__(self, jobs: list[Job]) -> None:
         """Called about twice a second."""
         states = [job.state for job in jobs]
+        self.found = self.found or find_metric(self.sweep, states)
         if [state in ("done", "failed") for state in states] != [old in ("done", "failed") for old in self.states]:
             write_report(self.sweep, states)
         if self.live is not None:

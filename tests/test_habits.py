@@ -72,6 +72,12 @@ def test_flags_as_people_type_them():
         (("--config=configs/finetune_folder.py:smoke", "--config.data.path=/no/such"), "data.source='fake'"),
         (("--config=configs/dcgan_mnist.py", "--workdir=gs://bucket/x"), "mount the bucket"),
         (("--config=configs/dcgan_mnist.py", "--config.seed=9223372036854775808"), "at most 9223372036854775807"),
+        (("--config=configs/dcgan_mnist.py", "--seed=3"), "a key of the config is written --config.seed=VALUE"),
+        (("--config=configs/dcgan_mnist.py", "--batch_size=3"), "is written --config.data.batch_size=VALUE"),
+        (("--config=configs/dcgan_mnist.py", "--print_confg"), "Did you mean: print_config?"),
+        (("--config=configs/dcgan_mnist.py", "--processes=0"), "--processes=0"),
+        (("--config=configs/dcgan_mnist.py", "--coordinator=foo"), "write HOST:PORT of process 0"),
+        (("--config=configs/dcgan_mnist.py", "--coordinator=localhost:abc"), "write HOST:PORT of process 0"),
     ],
 )
 def test_what_would_have_no_effect_is_refused(words, advice):
@@ -97,4 +103,28 @@ def test_a_home_that_is_nowhere_is_one_line(tmp_path):
     done = train_py(*words, f"--workdir={tmp_path}", HOME="/proc/nowhere", XDG_CACHE_HOME="")
     assert done.returncode == 2
     assert "Choose another folder: --config.data.cache_dir=FOLDER" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("plan.py --config=configs/vit_mnist.py --batch_sizes=a,b", "--batch_sizes=a,b: write whole numbers above 0"),
+        ("plan.py --config=configs/vit_mnist.py --classes=-3", "--classes=-3"),
+        ("plan.py --config=configs/vit_mnist.py --price=-3", "--price=-3"),
+        ("plan.py --config=configs/vit_mnist.py --out=README.md/x.json", "(a file is where a folder should be)"),
+        ("label_agreement.py --workdir=nope --num=0", "--num=0: at least 1"),
+        ("resolution_table.py --sizes 28 --workdirs nope", "no run in nope: there is no config.json"),
+        ("resolution_table.py --sizes 28 --workdirs tests/golden/run_gan", "pass runs of a Vision Transformer"),
+        ("replay.py --step=1 --workdir=nope", "no run in nope: there is no config.json"),
+        pytest.param(
+            "replay.py --step=9 --workdir=tests/golden/run_gan", "--step=9 is none of this run", marks=pytest.mark.slow
+        ),
+    ],
+)
+def test_what_a_script_cannot_do_is_refused_in_a_line_before_the_work(words, message):
+    name, *flags = words.split()
+    done = subprocess.run([sys.executable, f"scripts/{name}", *flags], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert message in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr

@@ -17,13 +17,13 @@ import pytest
 from PIL import Image
 
 from gormley_vision import experiment
-from gormley_vision.command_line import check_flags, settle
+from gormley_vision.command_line import read, settle
 from gormley_vision.config import default_config, shrink, upgraded
 from gormley_vision.data.batches import open_batches
 from gormley_vision.data.classes import match_classes
 from gormley_vision.errors import UserError
 from gormley_vision.files import read_json, user_path
-from gormley_vision.run import locked
+from gormley_vision.run import fitting, locked, start_jax
 from gormley_vision.sampling import restore, sample
 from gormley_vision.training import checkpoints as ckpt
 from gormley_vision.training import start, trackers
@@ -63,11 +63,11 @@ def pictures(folder, names, size=(8, 8)):
 
 
 def no_config(_):
-    check_flags([])
+    read([])
 
 
 def misspelled_key(_):
-    check_flags(["--config=configs/dcgan_mnist.py", "--config.data.batchsize=32"])
+    read(["--config=configs/dcgan_mnist.py", "--config.data.batchsize=32"])
 
 
 def unread_key(_):
@@ -82,6 +82,12 @@ def changed_in_the_config_file(_):
     config = configured().unlock()
     config.data.batchsize = 32
     settle(config, [])
+
+
+def config_file(folder):
+    text = (ROOT / "configs" / "vit_mnist.py").read_text()
+    (folder / "mine.py").write_text(text.replace("config.vit.patch_size", "config.vit.pach_size"))
+    read([f"--config={folder}/mine.py"])
 
 
 def pieces(_):
@@ -209,6 +215,17 @@ def another_version(_):
     upgraded(saved)
 
 
+def memory_full(_):
+    with fitting(shrink(default_config("classification")).to_dict()):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 8589934592 bytes.")
+
+
+def xla_flags(_):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_counts=8")
+        start_jax()
+
+
 def not_finite(_):
     step = SimpleNamespace(checks=["generator[0]/loss", "generator[0]/gradient/Dense_0/kernel"])
     Step.refuse_non_finite(step, 120, jnp.array([True, False]), Path("runs/dcgan_mnist"))
@@ -245,6 +262,7 @@ TRIGGERS = {
         unread_key,
         value_out_of_range,
         changed_in_the_config_file,
+        config_file,
         pieces,
         patches,
         devices,
@@ -267,6 +285,8 @@ TRIGGERS = {
         all_damaged,
         full_disk,
         another_version,
+        memory_full,
+        xla_flags,
         not_finite,
         initial_classes,
         no_checkpoint,

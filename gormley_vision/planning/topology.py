@@ -8,17 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from gormley_vision.errors import UserError
+from gormley_vision.libtpu import QUIET
 from gormley_vision.planning.chips import CHIPS, Chip
-
-# libtpu is loaded for its compiler: it must not look for chips or a metadata server, nor tell that it found none.
-_QUIET = {
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-    "TPU_SKIP_MDS_QUERY": "1",
-    "TPU_ACCELERATOR_TYPE": "v5litepod-1",
-    "TPU_WORKER_HOSTNAMES": "localhost",
-    "TPU_MIN_LOG_LEVEL": "4",
-    "TPU_STDERR_LOG_LEVEL": "4",
-}
 
 
 def devices_of(topology: str) -> list[jax.Device]:
@@ -31,7 +22,7 @@ def devices_of(topology: str) -> list[jax.Device]:
 
     if importlib.util.find_spec("libtpu") is None:
         raise UserError('planning for a TPU needs its compiler: pip install -e ".[plan]"')
-    os.environ.update(_QUIET)
+    os.environ.update(QUIET)  # it is loaded for its compiler alone
     jax.config.update("jax_platforms", "cpu")
     # A v4 chip's two cores are one device only in this mode, which is how Cloud TPU runs it.
     options = {"chip_config_name": "megacore"} if topology.startswith("v4:") else {}

@@ -83,7 +83,7 @@ def launch(runs: Sequence[Run], parts: Sequence[Share], watch: Callable[[list[Jo
     """
     jobs = [Job(run, "done" if is_done(run) else "waiting") for run in runs]
     passed_on = 0
-    with _received() as signals:
+    with _received() as signals, _saved_if_this_fails(jobs):
         while True:
             for job in jobs:
                 _look(job)
@@ -105,6 +105,20 @@ def _received() -> Iterator[list[int]]:
     numbers: list[int] = []
     with handled(lambda number, _: None if numbers and number == signal.SIGHUP else numbers.append(number)):
         yield numbers
+
+
+@contextlib.contextmanager
+def _saved_if_this_fails(jobs: list[Job]) -> Iterator[None]:
+    """Let no run outlive, unwatched, an error of the block: all save and end."""
+    try:
+        yield
+    except BaseException:
+        busy = [job.process for job in jobs if job.process is not None]
+        for process in busy:
+            process.send_signal(signal.SIGTERM)
+        for process in busy:
+            process.wait()
+        raise
 
 
 def _look(job: Job) -> None:

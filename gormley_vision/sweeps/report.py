@@ -6,13 +6,19 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gormley_vision.errors import UserError
 from gormley_vision.files import write_atomically
 from gormley_vision.sweeps.page import write_page
 from gormley_vision.sweeps.runs import Row, Sweep, metrics_of
 
 
 def write_report(sweep: Sweep, states: Sequence[str]) -> list[Row]:
-    """Write all of it into the sweep's folder; returns its rows, best first, and those without a figure last."""
+    """Write all of it into the sweep's folder; returns its rows, best first, and those without a figure last.
+
+    Raises:
+        UserError: runs have figures, and none of them is the sweep's metric.
+    """
+    find_metric(sweep, states)
     rows = [_row(sweep, i, state) for i, state in enumerate(states)]
     sign = -1 if sweep.higher_is_better else 1
     rows.sort(key=lambda row: sign * row.final[sweep.metric] if row.final else float("inf"))
@@ -22,6 +28,23 @@ def write_report(sweep: Sweep, states: Sequence[str]) -> list[Row]:
             _write_hparams(row, sweep.metric)
     write_page(sweep, rows)
     return rows
+
+
+def find_metric(sweep: Sweep, states: Sequence[str]) -> bool:
+    """Whether a run has logged the sweep's metric yet.
+
+    Raises:
+        UserError: none ever will, by what they have logged; names the figures that there are.
+    """
+    logged = [{key for line in metrics_of(run.folder) for key in line} for run in sweep.runs]
+    figures = set().union(*logged) - {"step", "time"}
+    if sweep.metric in figures or not figures:
+        return sweep.metric in figures
+    awaited = sweep.metric.startswith("eval/")  # evaluation comes now and then, and at the end
+    ended = any(keys for keys, state in zip(logged, states, strict=True) if state == "done")
+    if awaited and not ended and not any(name.startswith("eval/") for name in figures):
+        return False
+    raise UserError(f"METRIC = {sweep.metric!r} is no figure of these runs: one of {', '.join(sorted(figures))}")
 
 
 def _row(sweep: Sweep, index: int, state: str) -> Row:

@@ -8,22 +8,33 @@ Such a file is Python, and says:
     def sweep(): yield from grid({"optimizer.learning_rate": [1e-3, 3e-3], "seed": [0, 1]})
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
-import ml_collections
-
 from gormley_vision import durations
-from gormley_vision.command_line import check_flags, load_config_file, load_python
-from gormley_vision.config import changed_keys, check_arg, fields_of, flatten, reset_unread, shrink, step_images
+from gormley_vision.command_line import load_config_file, read
+from gormley_vision.config import (
+    TYPE_NAMES,
+    changed_keys,
+    check_arg,
+    flatten,
+    reset_unread,
+    run_config,
+    shrink,
+    step_images,
+)
 from gormley_vision.errors import UserError
 from gormley_vision.files import read_json
+from gormley_vision.user_code import blamed, load_python
 
+_EXAMPLE = '{"optimizer.learning_rate": 1e-3, "seed": 1}'
 _LONGEST_NAME = 100  # characters; file systems allow 255 bytes
 
 
@@ -71,9 +82,28 @@ def load_sweep(path: Path, folder: Path, arg: str = "") -> Sweep:
     module = load_python(path)
     missing = [name for name in ("BASE", "METRIC", "sweep") if not hasattr(module, name)]
     if missing:
+        if hasattr(module, "get_config"):
+            raise UserError(f"{path} is no sweep but an experiment: python train.py --config={path}")
         raise UserError(f"{path} does not define {', '.join(missing)}: see configs/sweeps/ for how it is written")
-    fixed = getattr(module, "FIXED", {})
-    runs = tuple(_make_run(module.BASE, fixed, overrides, folder, check_arg(arg)) for overrides in module.sweep())
+    fixed, better = getattr(module, "FIXED", {}), getattr(module, "HIGHER_IS_BETTER", True)
+    for name, value, kind in (
+        ("BASE", module.BASE, str),
+        ("METRIC", module.METRIC, str),
+        ("HIGHER_IS_BETTER", better, bool),
+    ):
+        if type(value) is not kind:
+            raise UserError(f"{path}: {name} = {value!r} needs {TYPE_NAMES[kind]}")
+    _refuse_other_than_overrides(fixed, f"{path}: FIXED = {fixed!r}")
+    if not callable(module.sweep):
+        raise UserError(f"{path}: sweep is a {type(module.sweep).__name__}; make it a function that yields overrides")
+    with blamed(path):
+        yielded = module.sweep()
+        if not isinstance(yielded, Iterable):
+            raise UserError(f"sweep() returns {yielded!r}: let it yield overrides, as in yield {_EXAMPLE}")
+        swept = list(yielded)
+    for overrides in swept:
+        _refuse_other_than_overrides(overrides, f"{path}: sweep() yields {overrides!r}")
+    runs = tuple(_make_run(module.BASE, fixed, overrides, folder, check_arg(arg)) for overrides in swept)
     names = [run.name for run in runs]
     if not names:
         raise UserError(f"{path}: sweep() yields nothing")
@@ -81,16 +111,25 @@ def load_sweep(path: Path, folder: Path, arg: str = "") -> Sweep:
         raise UserError(f"{path}: sweep() yields these twice: {', '.join(sorted(twice))}")
     for run in runs:
         _refuse_another_config(run)
-    return Sweep(path.stem, folder, module.METRIC, getattr(module, "HIGHER_IS_BETTER", True), runs)
+    if module.METRIC.startswith("eval/") and not any(run.config["eval"]["split"] for run in runs):
+        raise UserError(f"{path}: METRIC = {module.METRIC!r}, and the runs evaluate nothing: set eval.split")
+    return Sweep(path.stem, folder, module.METRIC, better, runs)
+
+
+def _refuse_other_than_overrides(found: Any, what: str) -> None:
+    if not isinstance(found, Mapping) or not all(isinstance(key, str) for key in found):
+        raise UserError(f"{what}: write keys and their values, as in {_EXAMPLE}")
+    for key, value in found.items():
+        if not isinstance(value, str | Real):
+            raise UserError(f"{what}: {key!r} needs one value, true or false, a number or text")
 
 
 def _make_run(base: str, fixed: Mapping[str, Any], overrides: Mapping[str, Any], folder: Path, smoke: bool) -> Run:
     settings = {**fixed, **overrides}
-    check_flags(list(_flags(base, settings)))
     config = _configured(base, settings)
     if smoke:  # what the sweep sets shrinks as well, its duration say: only what is left of it becomes flags
         base, shrunk = f"{base}:smoke", flatten(shrink(config))
-        usual = flatten(load_config_file(base))
+        usual = flatten(load_config_file(base))  # what the flags need not say
         settings = {key: value for key, value in shrunk.items() if value != usual[key]}
         config = _configured(base, settings)
     name = run_name({key: _word(value) for key, value in overrides.items()})
@@ -105,15 +144,11 @@ def _word(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _configured(base: str, settings: Mapping[str, Any]) -> ml_collections.ConfigDict:
-    """As train.py has it of these flags; a number of Python's may be written 1 where 1.0 is meant."""
-    config = load_config_file(base)
-    kinds = {key: type(field.default) for key, field in fields_of(config).items()}
-    config.update_from_flattened_dict(
-        {key: value if kinds[key] is bool else kinds[key](value) for key, value in settings.items()}
-    )
-    reset_unread(config, settings)
-    return config
+def _configured(base: str, settings: Mapping[str, Any]) -> Any:
+    """As train.py has it of these flags."""
+    experiment, _ = read(_flags(base, settings))
+    reset_unread(experiment.config, experiment.given)
+    return experiment.config
 
 
 def run_name(words: Mapping[str, str]) -> str:
@@ -125,8 +160,7 @@ def run_name(words: Mapping[str, str]) -> str:
 
 def _refuse_another_config(run: Run) -> None:
     """A folder of the same name may hold a run of another base."""
-    path = run.folder / "config.json"
-    if path.exists() and (changes := changed_keys(read_json(path), run.config)):
+    if (run.folder / "config.json").exists() and (changes := changed_keys(run_config(run.folder), run.config)):
         raise UserError(
             f"{run.folder} was begun with another config:\n  "
             + "\n  ".join(changes)
@@ -136,14 +170,21 @@ def _refuse_another_config(run: Run) -> None:
 
 def steps_of(run: Run) -> tuple[int, int]:
     """Step of the newest checkpoint, and the step at which the run ends; (0, 0) where there is no checkpoint."""
-    checkpoints = run.folder / "checkpoints"
-    step = max((int(path.name) for path in checkpoints.glob("*") if path.name.isdigit()), default=0)
+    step, meta = _newest_checkpoint(run)
     if not step:
         return 0, 0
-    config, epoch = run.config, read_json(checkpoints / str(step) / "meta.json")["data"]["length"]
-    images = {"epoch_images": epoch, "step_images": step_images(config)}
-    ends = [durations.to_steps(config[key], **images) for key in ("duration", "stop_after")]
+    images = {"epoch_images": meta["data"]["length"], "step_images": step_images(run.config)}
+    ends = [durations.to_steps(run.config[key], **images) for key in ("duration", "stop_after")]
     return step, min(end for end in ends if end)
+
+
+def _newest_checkpoint(run: Run) -> tuple[int, dict[str, Any]]:
+    """Step and meta.json of the newest that says of itself what it is, as train.py goes on from; (0, {}) of none."""
+    steps = [int(path.name) for path in (run.folder / "checkpoints").glob("*") if path.name.isdigit()]
+    for step in sorted(steps, reverse=True):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, UserError):  # a damaged one
+            return step, read_json(run.folder / "checkpoints" / str(step) / "meta.json")
+    return 0, {}
 
 
 def is_done(run: Run) -> bool:
@@ -151,7 +192,7 @@ def is_done(run: Run) -> bool:
     step, end = steps_of(run)
     if not step or step < end:
         return False
-    meta = read_json(run.folder / "checkpoints" / str(step) / "meta.json")
+    _, meta = _newest_checkpoint(run)
     return not meta.get("unlogged") or any(line["step"] == step for line in metrics_of(run.folder))
 
 

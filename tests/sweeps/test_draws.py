@@ -2,6 +2,7 @@ import statistics
 
 import pytest
 
+from gormley_vision.errors import UserError
 from gormley_vision.sweeps.draws import drawn, grid, log_uniform, one_of, uniform, zipped
 
 
@@ -13,8 +14,20 @@ def test_a_grid_is_every_combination_and_zipped_goes_in_step():
         {"a": 2, "b": "y"},
     ]
     assert list(zipped({"a": [1, 2], "b": "xy"})) == [{"a": 1, "b": "x"}, {"a": 2, "b": "y"}]
-    with pytest.raises(ValueError, match="shorter"):
-        list(zipped({"a": [1, 2], "b": "x"}))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda: list(zipped({"a": [1, 2], "b": "x"})), "{'a': 2, 'b': 1}"),
+        (lambda: list(grid({"seed": 3})), r"'seed' needs a list of values, as in \[3\]"),
+        (lambda: list(zipped({"seed": 3})), r"'seed' needs a list of values, as in \[3\]"),
+        (lambda: log_uniform(0, 1), "both must be above 0"),
+    ],
+)
+def test_choices_that_cannot_be_are_refused(wrong, message):
+    with pytest.raises(UserError, match=message):
+        wrong()
 
 
 def test_asking_for_more_draws_keeps_the_first_and_another_seed_draws_others():

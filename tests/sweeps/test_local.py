@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -91,6 +92,28 @@ def test_sigterm_saves_the_run_under_way(tmp_path):
     assert "the same command goes on" in err
     assert len(whole_checkpoints(run)) == 1
     assert not (tmp_path / "runs" / "seed=1").exists()
+
+
+def test_runs_under_way_are_ended_when_the_sweep_is_refused(tmp_path, monkeypatch):
+    child = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); print(1, flush=True);"
+    started = []
+
+    def start(job, share):
+        job.process = subprocess.Popen([sys.executable, "-c", f"{child} time.sleep(60)"], stdout=subprocess.PIPE)
+        assert job.process.stdout.readline() == b"1\n"
+        started.append(job.process)
+
+    def refuse(jobs):
+        raise UserError("no such metric")
+
+    monkeypatch.setattr(local, "_start", start)
+    monkeypatch.setattr(local, "is_done", lambda run: False)
+    run = SimpleNamespace(folder=tmp_path)
+    with pytest.raises(UserError, match="no such metric"):
+        local.launch([run], local.shares("cpu", 1), refuse)
+    (process,) = started
+    process.stdout.close()
+    assert process.returncode == 0
 
 
 def test_a_machine_is_divided_and_no_part_has_anothers_share(monkeypatch):

@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import json
 from html.parser import HTMLParser
 from pathlib import Path
@@ -7,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gormley_vision.sweeps.report import write_report
+from gormley_vision.errors import UserError
+from gormley_vision.sweeps.report import find_metric, write_report
 from gormley_vision.sweeps.runs import load_sweep
 from gormley_vision.sweeps.skypilot import write_jobs
 
@@ -15,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 FILE = f"""
 BASE = "{ROOT}/configs/vit_mnist.py"
 METRIC = "eval/accuracy"
+FIXED = {{"eval.split": "train"}}
 def sweep():
     for rate in (0.001, 0.002):
         for seed in (0, 1):
@@ -77,6 +80,24 @@ def test_the_leaderboard_has_the_best_first_and_those_without_a_figure_last(swee
         ("", "", "", "", "waiting"),
     ]
     assert rows[0]["optimizer.learning_rate"] == "0.002"
+
+
+def test_a_metric_that_no_run_will_log_is_refused_as_soon_as_that_shows(sweep):
+    states = ["running", "waiting", "waiting", "waiting"]
+    assert find_metric(sweep, states)
+    for metric in ("eval/acuracy", "los"):
+        wrong = dataclasses.replace(sweep, metric=metric)
+        for complain in (find_metric, write_report):
+            with pytest.raises(UserError, match=rf"METRIC = '{metric}' .*: one of eval/accuracy, loss$"):
+                complain(wrong, states)
+    for run in sweep.runs:  # before the first evaluation
+        if run.folder.exists():
+            (run.folder / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
+    assert not find_metric(sweep, states)
+    with pytest.raises(UserError, match="one of loss"):
+        find_metric(dataclasses.replace(sweep, metric="los"), states)
+    with pytest.raises(UserError, match="one of loss"):
+        find_metric(sweep, ["done", "waiting", "waiting", "waiting"])
 
 
 def test_the_page_is_well_formed_and_asks_for_nothing_outside_itself(sweep):

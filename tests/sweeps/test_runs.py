@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from gormley_vision.command_line import check_flags
+from gormley_vision.command_line import read
 from gormley_vision.config import validate
 from gormley_vision.errors import UserError
 from gormley_vision.sweeps.runs import is_done, load_sweep, metrics_of, run_name, steps_of
@@ -94,6 +94,25 @@ def test_how_far_a_run_has_come_is_told_by_its_newest_checkpoint(sweep_of):
     assert steps_of(sweep_of(body % "5 steps").runs[0]) == (20, 5)
 
 
+def test_damaged_files_of_a_run_are_no_trace(sweep_of):
+    (run,) = sweep_of('FIXED = {"duration": "20 steps"}\ndef sweep(): yield {"seed": 1}').runs
+    for step in (10, 20):
+        (run.folder / "checkpoints" / str(step)).mkdir(parents=True)
+    (run.folder / "checkpoints" / "10" / "meta.json").write_text(json.dumps({"data": {"length": 100}}))
+    assert steps_of(run) == (10, 20)  # as train.py, which goes on from the newest whole one
+    (run.folder / "checkpoints" / "20" / "meta.json").write_text("{")
+    assert not is_done(run)
+    for text in ("{", "[]", '{"seed": 3}', "\xff"):
+        (run.folder / "config.json").write_text(text, encoding="latin-1")
+        with pytest.raises(UserError, match=r"config\.json is damaged: "):
+            sweep_of('FIXED = {"duration": "20 steps"}\ndef sweep(): yield {"seed": 1}')
+
+
+def test_a_metric_of_evaluation_needs_one(sweep_of):
+    with pytest.raises(UserError, match=r"METRIC = 'eval/accuracy', and the runs evaluate nothing: set eval\.split"):
+        sweep_of('METRIC = "eval/accuracy"\ndef sweep(): yield {"seed": 1}')
+
+
 def test_a_line_of_metrics_that_a_kill_cut_short_is_left_out(tmp_path):
     assert metrics_of(tmp_path) == []
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"st')
@@ -121,5 +140,5 @@ def test_a_smoke_sweep_shrinks_what_it_sets_and_keeps_the_rest(monkeypatch):
     assert {run.config["optimizer"]["name"] for run in sweep.runs} == {"muon", "adam"}
     for run in sweep.runs:
         assert run.flags[0].endswith(":smoke")
-        check_flags(list(run.flags))
+        read(run.flags)
         validate(run.config)

@@ -43,6 +43,88 @@ def test_a_signal_asks_for_an_orderly_end(number):
     assert process.returncode == 0
 
 
+# Before the loop: ours, native code that hears no handler of Python's, and a callback that swallows what is raised.
+BEFORE = """
+import gc, sys, time, zlib
+from gormley_vision.errors import reported
+with reported():
+    def swallow(phase, info):
+        if phase == 'start':
+            print('ready', flush=True)
+            time.sleep(30)
+    {work}
+print('went on', flush=True)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "work",
+    [
+        "print('ready', flush=True); time.sleep(30)",
+        "print('ready', flush=True); zlib.compress(bytes(1 << 31), 9)",
+        "gc.callbacks.append(swallow); gc.collect()",
+    ],
+    ids=["python", "native", "callback"],
+)
+def test_before_the_loop_a_signal_ends_the_process_at_once_with_a_line(number, work):
+    command = [sys.executable, "-c", BEFORE.format(work=work)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout.readline() == b"ready\n"
+    time.sleep(0.05)
+    began = time.monotonic()
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=20)
+    assert (process.returncode, output, errors.decode()) == (128 + number, b"", f"stopped by {number.name}\n")
+    assert time.monotonic() - began < 1
+
+
+def test_the_loop_gives_the_signals_back():
+    program = (
+        "import time; from gormley_vision.errors import reported\n"
+        "from gormley_vision.signals import Interrupts, handled\n"
+        "interrupts = Interrupts()\n"
+        "with reported():\n"
+        "    with handled(interrupts.receive):\n"
+        "        print('in the loop', flush=True)\n"
+        "        while not interrupts.signal: time.sleep(0.01)\n"
+        "    print('after it', flush=True); time.sleep(30)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    for line in (b"in the loop\n", b"after it\n"):
+        assert process.stdout.readline() == line
+        process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert errors.endswith(b"stopped by SIGINT\n")
+
+
+def test_a_forked_child_is_not_the_program():
+    program = (
+        "import os, signal, time; from gormley_vision.errors import reported\n"
+        "with reported():\n"
+        "    child = os.fork()\n"
+        "    if not child: print('ready', flush=True); time.sleep(30)\n"
+        "    time.sleep(0.2); os.kill(child, signal.SIGTERM)\n"
+        "    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=20, check=True)
+    assert done.stdout == "ready\n143\n"
+
+
+@pytest.mark.slow
+def test_training_is_stopped_by_one_signal_wherever_it_comes(programs, tmp_path):
+    """From the first import to the first step: always one line, no trace, and no run that goes on."""
+    for i in range(12):
+        process = programs.start(programs.command(tmp_path / f"{i}", duration="100000 steps"))
+        time.sleep(0.15 + 0.35 * i)
+        process.send_signal(signal.SIGINT)
+        status, errors = programs.finish(process)
+        assert status == 130, errors
+        assert "Traceback" not in errors
+        assert "stopped by SIGINT" in errors or "saved at step" in errors
+
+
 def test_the_same_signal_twice_within_milliseconds_is_one_request():
     process = looping(saving=0.3)
     for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT, signal.SIGTERM):

@@ -1,0 +1,86 @@
+"""Python that a person wrote, a config or a sweep: what goes wrong in it is one line, which names the file's own."""
+
+import contextlib
+import difflib
+import re
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+from gormley_vision.errors import UserError, listed
+
+_OURS = str(Path(__file__).parent)
+
+
+def load_python(path: Path) -> ModuleType:
+    """Run the Python file that --config names.
+
+    Raises:
+        UserError: it is not there (with the nearest that is), is no Python, or fails (with its line).
+    """
+    _refuse_missing(path)
+    module = ModuleType(path.stem)
+    module.__file__ = str(path)
+    code = _compiled(path)  # not by importlib, whose cached bytecode is a file's of the same size and second
+    with blamed(path):
+        exec(code, module.__dict__)
+    return module
+
+
+@contextlib.contextmanager
+def blamed(path: Path) -> Iterator[None]:
+    """Turn what goes wrong in a person's file into `FILE, line N: what`.
+
+    What goes wrong in our code that the file calls is a fault of ours, and keeps its trace.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, SyntaxError) and error.filename:  # of a module that the file imports
+            raise UserError(f"{error.filename}, line {error.lineno}: {error.msg}") from None
+        places = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+        theirs = [index for index, (file, _) in enumerate(places) if file == str(path)]
+        refused = isinstance(error, UserError)
+        if not theirs and not refused:
+            raise
+        if not refused and any(file.startswith(_OURS) for file, _ in places[theirs[-1] + 1 :]):
+            raise
+        where = f"{path}, line {places[theirs[-1]][1]}" if theirs else f"{path}"
+        what = str(error) if refused else f"{type(error).__name__}: {_in_a_line(str(error))}"
+        raise UserError(f"{where}: {what}") from None
+
+
+def _in_a_line(text: str) -> str:
+    if text[:1] == text[-1:] == "'":  # as a KeyError quotes its own
+        text = text[1:-1].replace("\\n", " ").replace("\\'", "'")
+    return " ".join(re.sub(r" Other fields present: .* (?=Did you mean)", " ", text).split())
+
+
+def _compiled(path: Path):
+    """The file's code object."""
+    kind = "" if path.suffix == ".py" else "; a config is a Python file, as configs/vit_mnist.py is"
+    try:
+        return compile(path.read_text(encoding="utf-8"), path, "exec")
+    except SyntaxError as error:
+        where = f"{path}, line {error.lineno}" if error.lineno else f"{path}"  # none of a null byte
+        raise UserError(f"{where}: {error.msg}{kind}") from None
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}, line {line}: not UTF-8 text{kind or '; save it as UTF-8'}") from None
+    except ValueError as error:  # a null byte, before Python 3.12
+        raise UserError(f"{path}: {error}{kind}") from None
+
+
+def _refuse_missing(path: Path) -> None:
+    if path.is_file():
+        return
+    folder = path if path.is_dir() else path.parent
+    files = sorted(str(file) for file in folder.glob("*.py"))
+    what = "is a folder" if path.is_dir() else "no such file"
+    if folder != path and (near := difflib.get_close_matches(str(path), files, n=1, cutoff=0.8)):
+        instead = f"did you mean {near[0]!r}?"
+    else:
+        instead = f"one of {listed(files)}" if files else f"there are no .py files in {folder}"
+    here = "" if path.is_absolute() else f"; you are in {Path.cwd()}"  # which may be what is wrong
+    raise UserError(f"--config={path}: {what}; {instead}{here}")
