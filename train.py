@@ -16,6 +16,7 @@ with reported():  # what loads now takes a moment
     from gormley_vision import command_line
     from gormley_vision.config import describe
     from gormley_vision.files import user_path
+    from gormley_vision.signals import at_once
 
 flags.DEFINE_string(
     "config", None, "Experiment: configs/NAME.py or configs/NAME.py:smoke; --config.KEY=VALUE sets a key."
@@ -42,7 +43,8 @@ def main(experiment: command_line.Experiment) -> int:
     from gormley_vision.training.hosts import join
 
     join(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value, _HEARTBEAT.value)
-    return run(experiment.config.to_dict(), workdir, profile=_PROFILE.value)
+    with at_once():  # again: jax takes SIGTERM for itself as it joins others
+        return run(experiment.config.to_dict(), workdir, profile=_PROFILE.value)
 
 
 if __name__ == "__main__":

@@ -12,10 +12,22 @@ QUIET = {
     "TPU_MIN_LOG_LEVEL": "4",
     "TPU_STDERR_LOG_LEVEL": "4",
 }
+_GOOGLE, _NETWORK_CARD = "0x1ae0", "0x0042"
 
 
-def quieten(devices: Path = Path("/dev")) -> None:
-    """Set what it reads of the environment, unless a chip may be here: what C++ prints then is about it."""
-    if not any(devices.glob("accel*")) and not any(devices.glob("vfio/[0-9]*")):
+def quieten(root: Path = Path("/")) -> None:
+    """Set what it reads of the environment, unless a chip may be here: what it prints then is about that."""
+    if not _may_have_chips(root):
         for name, value in QUIET.items():
             os.environ.setdefault(name, value)
+
+
+def _may_have_chips(root: Path) -> bool:
+    if any(root.glob("dev/accel*")) or any(root.glob("dev/vfio/[0-9]*")):
+        return True
+    cards = root.glob("sys/bus/pci/devices/*")
+    return any(_read(card / "vendor") == _GOOGLE and _read(card / "device") != _NETWORK_CARD for card in cards)
+
+
+def _read(path: Path) -> str:
+    return path.read_text().strip() if path.is_file() else ""

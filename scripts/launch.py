@@ -9,6 +9,7 @@ start `train.py` on each host (docs/scaling.md), or this script with --processes
 
 import argparse
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -19,7 +20,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TextIO
 
-from gormley_vision.errors import reported
+from gormley_vision.errors import UserError, reported
 from gormley_vision.signals import handled
 
 # Of the runtime's own lines, with their C++ traces: they tell a developer of jax what the message below tells a user.
@@ -29,14 +30,28 @@ _INTERRUPTED = tuple(128 + number for number in (signal.SIGINT, signal.SIGTERM, 
 
 def main() -> int:
     """Start, show, watch, tell."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--processes", required=True, type=int)
     parser.add_argument("command", nargs="+", help="after --: train.py and its flags")
-    options = parser.parse_args()
+    options, others = parser.parse_known_args()
     if options.processes < 1:
         parser.error(f"--processes={options.processes}: at least 1")
+    refuse_other_forms(options.processes, options.command, others)
     with tempfile.TemporaryDirectory() as folder:
         return watch(*start(options.command, options.processes, Path(folder)))
+
+
+def refuse_other_forms(processes: int, command: list[str], others: list[str]) -> None:
+    """A command as it would be typed without this script, which is told where it goes."""
+    python = re.fullmatch(r"python[0-9.]*", Path(command[0]).name)
+    words = [*command[1 if python else 0 :], *others]
+    if python or others:
+        what = f"{command[0]} is not part of the command" if python else "the command and its flags come after --"
+        raise UserError(f"{what}: python scripts/launch.py --processes={processes} -- {shlex.join(words)}")
+    if not Path(command[0]).is_file():
+        raise UserError(f"{command[0]}: no such file in {Path.cwd()}, where you are; write -- train.py --config=FILE")
 
 
 def start(command: list[str], count: int, folder: Path) -> tuple[list[subprocess.Popen], list[Path]]:

@@ -76,12 +76,15 @@ def test_a_full_memory_says_what_would_fit(text):
 def test_tpus_library_is_quiet_where_there_is_no_tpu_alone(tmp_path, monkeypatch):
     for name in libtpu.QUIET:
         monkeypatch.delenv(name, raising=False)
-    for chip in ("a/accel0", "b/vfio/0"):
+    for chip in ("a/dev/accel0", "b/dev/vfio/0", "c/sys/bus/pci/devices/0000:00:05.0"):
         (tmp_path / chip).mkdir(parents=True)
-        libtpu.quieten(tmp_path / chip[0])
+    (tmp_path / chip / "vendor").write_text("0x1ae0\n")
+    for machine in "abc":
+        libtpu.quieten(tmp_path / machine)
     assert not any(name in os.environ for name in libtpu.QUIET)
+    (tmp_path / chip / "device").write_text("0x0042\n")  # Google's too, and no TPU
     monkeypatch.setenv("TPU_WORKER_HOSTNAMES", "mine")
-    libtpu.quieten(tmp_path / "none")
+    libtpu.quieten(tmp_path / "c")
     assert {name: os.environ[name] for name in libtpu.QUIET} == libtpu.QUIET | {"TPU_WORKER_HOSTNAMES": "mine"}
     for name in libtpu.QUIET:
         monkeypatch.delenv(name)

@@ -113,6 +113,16 @@ def test_a_home_that_is_nowhere_is_one_line(tmp_path):
         ("plan.py --config=configs/vit_mnist.py --classes=-3", "--classes=-3"),
         ("plan.py --config=configs/vit_mnist.py --price=-3", "--price=-3"),
         ("plan.py --config=configs/vit_mnist.py --out=README.md/x.json", "(a file is where a folder should be)"),
+        (
+            "launch.py --processes=2 train.py --config=x.py",
+            "come after --: python scripts/launch.py --processes=2 -- train.py --config=x.py",
+        ),
+        (
+            "launch.py --processes=2 -- python3 train.py --config=x.py",
+            "python3 is not part of the command: python scripts/launch.py --processes=2 -- train.py --config=x.py",
+        ),
+        ("launch.py --processes=2 python train.py --config=x.py", "--processes=2 -- train.py --config=x.py"),
+        ("launch.py --processes=2 -- trian.py", "trian.py: no such file in "),
         ("label_agreement.py --workdir=nope --num=0", "--num=0: at least 1"),
         ("resolution_table.py --sizes 28 --workdirs nope", "no run in nope: there is no config.json"),
         ("resolution_table.py --sizes 28 --workdirs tests/golden/run_gan", "pass runs of a Vision Transformer"),

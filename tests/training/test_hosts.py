@@ -159,7 +159,7 @@ METADATA = {"GCE_METADATA_IP": "{metadata}"}
 KUBERNETES = METADATA | {"TPU_WORKER_HOSTNAMES": "localhost,localhost", "TPU_WORKER_ID": "{i}"}
 # What jax finds out about the machine: that it has TPU chips, and whether to ask the metadata server who it is.
 HAS_CHIPS = "from jax._src.clusters import cloud_tpu_cluster; cloud_tpu_cluster.running_in_cloud_tpu_vm = True\n"
-ASKS = f"import os\n{HAS_CHIPS}del os.environ['TPU_SKIP_MDS_QUERY']\n"
+ASKS = f"import os\n{HAS_CHIPS}from gormley_vision.libtpu import QUIET\nfor name in QUIET: del os.environ[name]\n"
 
 
 @pytest.fixture

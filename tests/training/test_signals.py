@@ -3,6 +3,7 @@
 import os
 import pty
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -110,6 +111,24 @@ def test_a_forked_child_is_not_the_program():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=20, check=True)
     assert done.stdout == "ready\n143\n"
+
+
+@pytest.mark.slow
+def test_one_of_several_processes_is_stopped_before_the_loop_too(programs, tmp_path):
+    """The handler that jax sets as it joins others only takes a note of SIGTERM."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    program = (
+        "import jax, os, signal, time; from gormley_vision.errors import reported\n"
+        "from gormley_vision.signals import at_once\n"
+        "with reported():\n"
+        f"    jax.distributed.initialize({address!r}, 1, 0)\n"
+        "    with at_once(): os.kill(os.getpid(), signal.SIGTERM); time.sleep(20); print('went on')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=programs.environment)
+    assert (done.returncode, done.stdout) == (143, "")
+    assert "stopped by SIGTERM" in done.stderr
 
 
 @pytest.mark.slow
