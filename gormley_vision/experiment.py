@@ -13,6 +13,7 @@ from gormley_vision.config import fields_of, flatten, step_images, validate
 from gormley_vision.data.batches import Batches, open_batches
 from gormley_vision.errors import UserError, listed
 from gormley_vision.losses.adversarial import GENERATOR_LOSSES
+from gormley_vision.mesh_rules import parse_rules
 from gormley_vision.models.dcgan import Discriminator, Generator, halvings
 from gormley_vision.models.patchgan import PatchDiscriminator
 from gormley_vision.models.vit import ViT
@@ -21,7 +22,7 @@ from gormley_vision.tasks.gan import GAN, step_phases
 from gormley_vision.tasks.optimizers import make_classifier_optimizer, make_optimizer
 from gormley_vision.training import hosts
 from gormley_vision.training.evaluation import Evaluation
-from gormley_vision.training.sharding import Shardings, make_mesh, nearest_multiple, parse_rules
+from gormley_vision.training.sharding import Shardings, make_mesh, nearest_multiple
 from gormley_vision.training.task import Task
 
 log = logging.getLogger(__name__)
@@ -198,15 +199,18 @@ def _make_classification(config: Config, class_names: tuple[str, ...], epoch_ima
     data, options, optimizer = config["data"], dict(config["classification"]), dict(config["optimizer"])
     images = {"epoch_images": epoch_images, "step_images": data["batch_size"]}
     warmup = durations.to_steps(optimizer.pop("warmup"), **images)
+    classifier = ViT(classes=classes, dtype=jnp.dtype(config["compute_dtype"]), **config["vit"])
+    shape = (data["image_size"], data["image_size"], data["channels"])
     return Classification(
-        classifier=ViT(classes=classes, dtype=jnp.dtype(config["compute_dtype"]), **config["vit"]),
+        classifier=classifier,
         optimizer=make_classifier_optimizer(
+            params=jax.eval_shape(classifier.init, jax.random.key(0), jnp.zeros((1, *shape)))["params"],
             warmup_steps=warmup,
             total_steps=durations.to_steps(config["duration"], **images),
             only_head=options.pop("only_head"),
             **optimizer,
         ),
-        image_shape=(data["image_size"], data["image_size"], data["channels"]),
+        image_shape=shape,
         batch_size=data["batch_size"],
         accumulate=config["accumulate"],
         ema_half_life=durations.to_images(options.pop("ema_half_life"), **images),

@@ -40,6 +40,8 @@ def _count(default: int, meaning: str, at_most: int, at_least: int = 1, may_chan
     return Field(default, meaning, at_least=at_least, at_most=at_most, may_change=may_change)
 
 
+# Which named axes of parameters `tensor` splits (mesh_rules.py): for every model, since a name means the same in each.
+MESH_RULES = "heads: tensor; mlp: tensor; vocab: tensor; conv_in: tensor; conv_out: tensor"
 _FILES = {"data.source": ("tfds", "folder", "npz")}
 _PICTURES = {"data.source": ("tfds", "folder", "npz", "mnist_5k")}
 
@@ -106,6 +108,7 @@ SHARED_FIELDS: dict[str, Field] = {
     "mesh.data": _count(0, "devices that share a batch; 0 is what the others leave", 2**20, 0, may_change=True),
     "mesh.fsdp": _count(1, "devices that share a batch and the state", 2**20, may_change=True),
     "mesh.tensor": _count(1, "devices that share each layer's matrices, by mesh.rules", 2**20, may_change=True),
+    "mesh.rules": Field(MESH_RULES, "'NAME: MESH_AXIS; ...' for parameters' axes so named", may_change=True),
     "checkpoint.every": _duration("5 epochs", "between checkpoints", may_change=True),
     "checkpoint.keep_last": _count(2, "newest checkpoints kept", 10**6, may_change=True),
     "checkpoint.keep_every": _duration(
@@ -141,16 +144,8 @@ def _optimizer_fields(player: str, learning_rate: float) -> dict[str, Field]:
 
 
 _LARGEST_WIDTH = 2**16
-# How matrices split over `tensor`: 'PATTERN: AXIS ...' for the last axes of arrays so named (training/sharding.py).
-RULES_MEANING = "'PATTERN: AXIS AXIS; ...' for the last axes of arrays so named, - for none"
-GAN_RULES = "Transposed|Convolution_0/kernel: tensor; Convolution.*kernel: tensor -"
-TRANSFORMER_RULES = (
-    "attention/qkv: tensor - -; rope_frequencies: tensor -; attention/out/kernel: tensor - -; "
-    "mlp/in: tensor; mlp/out/kernel: tensor -"
-)
 
 GAN_FIELDS: dict[str, Field] = {
-    "mesh.rules": Field(GAN_RULES, RULES_MEANING, may_change=True),
     "log.samples": _count(64, "images in a sample grid", 10**4, may_change=True),
     "gan.conditional": Field(False, "the class label is an input of both players"),
     "gan.generator_loss": Field(
@@ -213,7 +208,6 @@ VIT_FIELDS: dict[str, Field] = {
 }
 
 CLASSIFICATION_FIELDS: dict[str, Field] = {
-    "mesh.rules": Field(TRANSFORMER_RULES, RULES_MEANING, may_change=True),
     **VIT_FIELDS,
     "classification.label_smoothing": Field(0.0, "share of a target spread over all classes", at_least=0, at_most=1),
     "classification.shift": _count(0, "move each image by up to so many pixels", 8192, at_least=0),
@@ -245,7 +239,7 @@ CLASSIFICATION_FIELDS: dict[str, Field] = {
         when={"init_from": ON, "vit.position": ("learned",)},
     ),
     **_average_fields("classification", "0 images", of="weights"),
-    "optimizer.name": Field("adam", "AdamW, Muon for the layers' matrices, or SGD", ("adam", "muon", "momentum_sgd")),
+    "optimizer.name": Field("adam", "AdamW, Muon for hidden matrices, or SGD", ("adam", "muon", "momentum_sgd")),
     "optimizer.learning_rate": Field(1e-3, "highest step size", at_least=0, at_most=_LARGE),
     "optimizer.schedule": Field("cosine", "after the warm-up: half a cosine to 0, or constant", ("cosine", "constant")),
     "optimizer.warmup": _duration("0 steps", "linear warm-up"),

@@ -17,7 +17,7 @@ from gormley_vision.files import user_path
 from gormley_vision.randomness import run_key
 from gormley_vision.tasks.gan import GAN
 from gormley_vision.training import checkpoints as ckpt
-from gormley_vision.training.task import Task
+from gormley_vision.training.task import Task, first_state
 
 BATCH = 64  # every call runs this many, so that an image's bits do not depend on how many are asked for
 
@@ -82,7 +82,7 @@ def restore(workdir: str | Path, step: int | None = None) -> Restored:
     meta = ckpt.read_meta(checkpoint)
     names, config = tuple(meta["data"]["class_names"]), upgraded(meta["config"])
     task = experiment.make_task(config, class_names=names, epoch_images=meta["data"]["length"])
-    shapes = jax.eval_shape(task.init, jax.random.key(0))
+    shapes = jax.eval_shape(partial(first_state, task), jax.random.key(0))
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return Restored(config, found, names, task, ckpt.restore(checkpoint, shapes, lambda *_: sharding))
 

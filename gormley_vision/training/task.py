@@ -2,6 +2,7 @@
 
 from typing import Any, Protocol
 
+import flax.linen as nn
 import jax
 
 Batch = dict[str, jax.Array]
@@ -16,7 +17,7 @@ class Task(Protocol):
         """k: minibatches of one step."""
 
     def init(self, key: jax.Array) -> Any:
-        """A fresh state; a function of the key alone."""
+        """A fresh state; a function of the key alone. Parameters may be in flax's boxes, which name their axes."""
 
     def train_step(self, state: Any, batch: Batch, key: jax.Array) -> tuple[Any, Scalars, Scalars]:
         """New state, scalars to log, and named finiteness checks in the order computed.
@@ -45,3 +46,8 @@ class Evaluated(Protocol):
 
     def eval_step(self, state: Any, batch: Batch) -> Scalars:
         """Sums over the examples whose 'mask' is set, and their 'count'."""
+
+
+def first_state(task: Task, key: jax.Array) -> Any:
+    """`task.init` without boxes: the state as it is trained, saved and restored."""
+    return nn.unbox(task.init(key))
