@@ -16,6 +16,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import jax
 
@@ -25,6 +26,7 @@ from gormley_vision.models.dcgan import halvings
 from gormley_vision.planning.topology import measured
 from gormley_vision.training.sharding import Shardings, make_mesh
 from gormley_vision.training.step import Step
+from gormley_vision.training.task import first_state
 
 WIDTH, LATENT = 64, 100
 
@@ -49,7 +51,7 @@ def ours(batch: int, size: int) -> tuple[Callable[[], float], Callable[[], None]
     shardings = Shardings(make_mesh(config.mesh, batch), ())
     step = Step(task, batches.fetch, shardings.replicated, shardings)
     key = jax.device_put(jax.random.key(0), shardings.replicated)
-    state = jax.jit(task.init, out_shardings=shardings.replicated)(key)
+    state = jax.jit(partial(first_state, task), out_shardings=shardings.replicated)(key)
     resident = jax.device_put(batches.resident, shardings.replicated)
     ahead = batches.from_step(0)
     holder = [state]

@@ -18,6 +18,7 @@ from gormley_vision import durations, task_modules
 from gormley_vision.errors import UserError, nearest_multiple
 from gormley_vision.fields import RETIRED, RUN_FIELDS, Field, Value
 from gormley_vision.files import read_json
+from gormley_vision.mesh_rules import are_rules
 
 TYPE_NAMES = {bool: "true or false", int: "an integer", float: "a number", str: "a string"}
 
@@ -208,6 +209,8 @@ def upgraded(saved: Mapping[str, Any]) -> dict[str, Any]:
     flat.pop("", None)
     if unknown := sorted(flat.keys() - fields.keys()):
         raise UserError(f"this run was made by another version, whose keys are unknown here: {', '.join(unknown)}")
+    if not are_rules(str(flat.get("mesh.rules", ""))):  # patterns of parameters' names, as they once were
+        flat["mesh.rules"] = fields["mesh.rules"].default
     config = default_config(saved["task"])
     config.update_from_flattened_dict(flat)
     reset_unread(config)

@@ -12,9 +12,10 @@ from gormley_vision.config import validate
 from gormley_vision.data.batches import Batches, open_batches
 from gormley_vision.data.features import Description, Feature, label_feature
 from gormley_vision.errors import UserError, listed
+from gormley_vision.mesh_rules import parse_rules
 from gormley_vision.training import hosts
 from gormley_vision.training.evaluation import Evaluation
-from gormley_vision.training.sharding import Shardings, make_mesh, parse_rules
+from gormley_vision.training.sharding import Shardings, make_mesh
 from gormley_vision.training.task import Evaluated, Task
 
 log = logging.getLogger(__name__)

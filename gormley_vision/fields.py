@@ -49,6 +49,8 @@ def count(default: int, meaning: str, at_most: int, at_least: int = 1, may_chang
     return Field(default, meaning, at_least=at_least, at_most=at_most, may_change=may_change)
 
 
+# Which named axes of parameters `tensor` splits (mesh_rules.py): for every model, since a name means the same in each.
+MESH_RULES = "heads: tensor; mlp: tensor; vocab: tensor; conv_in: tensor; conv_out: tensor"
 _FILES = {"data.source": ("tfds", "folder", "npz")}
 _PICTURES = {"data.source": ("tfds", "folder", "npz", "mnist_5k")}
 
@@ -102,6 +104,7 @@ RUN_FIELDS: dict[str, Field] = {
     "mesh.data": count(0, "devices that share a batch; 0 is what the others leave", 2**20, 0, may_change=True),
     "mesh.fsdp": count(1, "devices that share a batch and the state", 2**20, may_change=True),
     "mesh.tensor": count(1, "devices that share each layer's matrices, by mesh.rules", 2**20, may_change=True),
+    "mesh.rules": Field(MESH_RULES, "'NAME: MESH_AXIS; ...' for parameters' axes so named", may_change=True),
     "checkpoint.every": duration("5 epochs", "between checkpoints", may_change=True),
     "checkpoint.keep_last": count(2, "newest checkpoints kept", 10**6, may_change=True),
     "checkpoint.keep_every": duration(
@@ -164,12 +167,6 @@ def average_fields(section: str, half_life: str, of: str) -> dict[str, Field]:
 
 
 LARGEST_WIDTH = 2**16
-# How matrices split over `tensor`: 'PATTERN: AXIS ...' for the last axes of arrays so named (training/sharding.py).
-RULES_MEANING = "'PATTERN: AXIS AXIS; ...' for the last axes of arrays so named, - for none"
-TRANSFORMER_RULES = (
-    "attention/qkv: tensor - -; rope_frequencies: tensor -; attention/out/kernel: tensor - -; "
-    "mlp/in: tensor; mlp/out/kernel: tensor -"
-)
 
 PRESET_NAMES = ("roformer", "llama", "naver_axial", "naver_mixed", "timm", "dinov3")  # layers.rope.PRESETS
 
@@ -207,7 +204,7 @@ VIT_FIELDS: dict[str, Field] = {
 }
 
 OPTIMIZER_FIELDS: dict[str, Field] = {
-    "optimizer.name": Field("adam", "AdamW, Muon for the layers' matrices, or SGD", ("adam", "muon", "momentum_sgd")),
+    "optimizer.name": Field("adam", "AdamW, Muon for hidden matrices, or SGD", ("adam", "muon", "momentum_sgd")),
     "optimizer.learning_rate": Field(1e-3, "highest step size", at_least=0, at_most=LARGE),
     "optimizer.schedule": Field("cosine", "after the warm-up: half a cosine to 0, or constant", ("cosine", "constant")),
     "optimizer.warmup": duration("0 steps", "linear warm-up"),

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from gormley_vision.files import user_path
 from gormley_vision.samples import Samples
 from gormley_vision.training import checkpoints as ckpt
 from gormley_vision.training.start import WEIGHTS
-from gormley_vision.training.task import Evaluated, Sampled, Task, Transferred
+from gormley_vision.training.task import Evaluated, Sampled, Task, Transferred, first_state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +55,7 @@ def restore(workdir: str | Path, step: int | None = None) -> Restored:
     # Runs of earlier versions noted none: theirs were images, with labels or without.
     of_images = experiment.images_described(config, names, length) if features is None else None
     task = experiment.make_task(config, of_images or Description(from_json(features), length))
-    shapes = jax.eval_shape(task.init, jax.random.key(0))
+    shapes = jax.eval_shape(partial(first_state, task), jax.random.key(0))
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return Restored(config, found, names, task, ckpt.restore(checkpoint, shapes, lambda *_: sharding))
 
@@ -81,7 +82,7 @@ def adapted(run: Restored, config: Mapping[str, Any], data: Description) -> tupl
         UserError: they do not fit.
     """
     task = experiment.make_task(config, data)
-    shapes = jax.eval_shape(task.init, jax.random.key(0))
+    shapes = jax.eval_shape(partial(first_state, task), jax.random.key(0))
     assert isinstance(task, Evaluated)
     if not isinstance(task, Transferred):
         return task, run.state

@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -20,7 +21,7 @@ from gormley_vision.errors import UserError
 from gormley_vision.files import read_json
 from gormley_vision.run import run
 from gormley_vision.training import checkpoints
-from gormley_vision.training.task import Sampled
+from gormley_vision.training.task import Sampled, first_state
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "configs").glob("*.py"))
@@ -80,7 +81,7 @@ def test_the_full_size_step_traces(path):
         "image": jax.ShapeDtypeStruct((k, m, size, size, channels), jnp.uint8),
         "label": jax.ShapeDtypeStruct((k, m), jnp.int32),
     }
-    state = jax.eval_shape(task.init, key)
+    state = jax.eval_shape(partial(first_state, task), key)
     after, metrics, checks = jax.eval_shape(task.train_step, state, batch, key)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
     assert all(value.shape == () for value in [*metrics.values(), *checks.values()])

@@ -9,9 +9,11 @@ import dataclasses
 import hashlib
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import grain
 import jax
 import numpy as np
@@ -21,9 +23,11 @@ from PIL import Image
 from gormley_vision import experiment, task_modules
 from gormley_vision.config import default_config, fields_of, flatten, shrink
 from gormley_vision.errors import UserError
+from gormley_vision.mesh_rules import parse_rules
 from gormley_vision.training import checkpoints as ckpt
-from gormley_vision.training.sharding import Shardings, make_mesh, parse_rules
+from gormley_vision.training.sharding import Shardings, make_mesh
 from gormley_vision.training.start import WEIGHTS, Plan
+from gormley_vision.training.task import first_state
 
 pytestmark = pytest.mark.slow
 
@@ -44,7 +48,7 @@ CONDITIONAL = [(task, key) for task, key in KEYS if TABLES[task][key].when and k
 SMALL = {"data.source": "folder", "data.path": "photos", "data.image_size": 16, "data.channels": 3}
 # Values that a rule does not find.
 OTHERS: dict[str, Any] = {
-    "mesh.rules": "-",
+    "mesh.rules": "conv_out: tensor",
     "data.max_megapixels": 1,
     "eval.split": "test",
     "data.path": "paintings",
@@ -141,16 +145,17 @@ def _effects(config: dict[str, Any], root: Path) -> Iterator[Any]:
     evaluation = experiment.make_evaluation(config, task, batches)
     yield None if evaluation is None else (evaluation.every, evaluation.batches.length)
     key = jax.random.key(0)
-    state = jax.eval_shape(task.init, key)
-    yield str(Shardings(mesh, parse_rules(config["mesh"]["rules"])).tree(state))
-    yield program(task.init, key)
+    named = jax.eval_shape(task.init, key)
+    yield str(Shardings(mesh, parse_rules(config["mesh"]["rules"])).tree(named))
+    state = nn.unbox(named)
+    yield program(partial(first_state, task), key)
     batch = jax.eval_shape(batches.fetch, batches.resident, batches.read(0))
     yield program(task.train_step, state, batch, key)
     yield program(task.preview, state, key)
     if not config["init_from"]:
         return
     larger = {**config, "data": {**config["data"], "image_size": 2 * config["data"]["image_size"]}}
-    weights = ckpt.flat(jax.eval_shape(experiment.make_task(larger, batches.description).init, key))
+    weights = ckpt.flat(jax.eval_shape(partial(first_state, experiment.make_task(larger, batches.description)), key))
     weights = {name: x for name, x in weights.items() if WEIGHTS & set(name.split("/"))}
     moved = {"config": larger, "class_names": batches.class_names}
     yield program(lambda weights, state: task.transfer(weights, state, **moved), weights, state)

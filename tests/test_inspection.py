@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ def tiny(options):
     """A network with parameters of no special values, and two images of 3 x 4 patches."""
     model = ViT(**TINY, **options)
     images = jax.random.uniform(jax.random.key(1), (2, 6, 8, 3), minval=-1)
-    params = jax.jit(model.init)(jax.random.key(0), images)["params"]
+    params = nn.unbox(jax.jit(model.init)(jax.random.key(0), images))["params"]
     leaves, tree = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(2), len(leaves))
     leaves = [x + 0.2 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]

@@ -15,6 +15,7 @@ import pytest
 from gormley_vision import experiment
 from gormley_vision.config import upgraded
 from gormley_vision.errors import UserError
+from gormley_vision.fields import MESH_RULES
 from gormley_vision.files import read_json
 from gormley_vision.sampling import restore, sample
 from gormley_vision.training import checkpoints, loop
@@ -41,6 +42,24 @@ def test_an_older_run_is_sampled():
     assert pictures.images.shape == (3, 16, 16, 1)
     assert np.abs(pictures.images).max() > 0
     assert pictures.labels is None
+
+
+@pytest.mark.parametrize(
+    ("old", "now"),
+    [
+        ("attention/qkv: tensor - -; mlp/in: tensor", MESH_RULES),  # patterns of parameters' names
+        ("Transposed|Convolution_0/kernel: tensor", MESH_RULES),
+        ("mlp: - fsdp", MESH_RULES),
+        ("mlp: fsdp", "mlp: fsdp"),
+        ("", ""),
+    ],
+)
+def test_rules_by_patterns_become_the_default_by_names(old, now):
+    saved = read_json(GOLDEN / "run_vit" / "config.json")
+    assert ": tensor -" in saved["mesh"]["rules"]
+    assert upgraded(saved)["mesh"]["rules"] == MESH_RULES
+    saved["mesh"]["rules"] = old
+    assert upgraded(saved)["mesh"]["rules"] == now
 
 
 def test_absent_keys_are_at_their_defaults_and_retired_ones_are_dropped():

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from gormley_vision.layers import rope
 from gormley_vision.layers.attention import attend, attention_weights
+from gormley_vision.layers.naming import named
 from gormley_vision.layers.partition import split_by_image
 
 xavier = nn.initializers.xavier_uniform()
@@ -33,11 +34,13 @@ class MixedRope(NamedTuple):
     ntk_scale: tuple[float, float] = (1.0, 1.0)
 
 
-def make_norm(kind: str, dtype: Any, name: str | None = None) -> nn.Module:
-    """LayerNorm, or 'rms': ViT-22B's, without bias and centering; eps 1e-6, statistics in float32."""
+def make_norm(kind: str, dtype: Any, name: str | None = None, axis: str = "embed") -> nn.Module:
+    """LayerNorm, or 'rms': ViT-22B's, without bias and centering; eps 1e-6, statistics in float32; over `axis`."""
+    scale = named(nn.initializers.ones, axis)
     if kind == "rms":
-        return nn.RMSNorm(epsilon=1e-6, dtype=dtype, name=name)
-    return nn.LayerNorm(epsilon=1e-6, dtype=dtype, name=name)
+        return nn.RMSNorm(epsilon=1e-6, dtype=dtype, scale_init=scale, name=name)
+    bias = named(nn.initializers.zeros, axis)
+    return nn.LayerNorm(epsilon=1e-6, dtype=dtype, scale_init=scale, bias_init=bias, name=name)
 
 
 class Attention(nn.Module):
@@ -63,15 +66,17 @@ class Attention(nn.Module):
         """Attend; with `mutable=['maps']` also records A as 'maps/weights' [B, K, N, N]."""
         width = x.shape[-1]
         head_dim = width // self.heads
-        qkv = Projection((self.heads, 3, head_dim), _xavier_qkv, self.qkv_bias, self.dtype, name="qkv")(x)
+        shape, names = (self.heads, 3, head_dim), ("embed", "heads", "qkv", "head_dim")
+        qkv = Projection(shape, names, _xavier_qkv, self.qkv_bias, self.dtype, name="qkv")(x)
         query, key, value = qkv[..., 0, :], qkv[..., 1, :], qkv[..., 2, :]
         if self.qk_norm:
-            query = make_norm(self.norm, self.dtype, "query_norm")(query)
-            key = make_norm(self.norm, self.dtype, "key_norm")(key)
+            query = make_norm(self.norm, self.dtype, "query_norm", axis="head_dim")(query)
+            key = make_norm(self.norm, self.dtype, "key_norm", axis="head_dim")(key)
         if where is not None:
             angles = where[..., None, :]
             if self.mixed_rope is not None:
                 initial = partial(rope.mixed_frequencies, base=self.mixed_rope.base)
+                initial = named(initial, "coordinates", "heads", "frequencies")
                 frequencies = self.param("rope_frequencies", initial, self.heads, head_dim)
                 if self.mixed_rope.ntk_scale != (1.0, 1.0):
                     frequencies = rope.ntk_mixed_frequencies(frequencies, self.mixed_rope.ntk_scale)
@@ -80,13 +85,18 @@ class Attention(nn.Module):
         if self.is_mutable_collection("maps") and not self.is_initializing():
             self.sow("maps", "weights", attention_weights(query, key, mask=mask, causal=self.causal))
         mixed = attend(query, key, value, mask=mask, causal=self.causal)
-        return Projection((width,), _xavier_out, True, self.dtype, contracts=2, name="out")(mixed)
+        back = ("heads", "head_dim", "embed")
+        return Projection((width,), back, _xavier_out, True, self.dtype, contracts=2, name="out")(mixed)
 
 
 class Projection(nn.Module):
-    """x [B, N, (last `contracts` axes)] -> [B, N, *shape] as one matrix product; kernel [*contracted, *shape]."""
+    """x [B, N, (last `contracts` axes)] -> [B, N, *shape] as one matrix product; kernel [*contracted, *shape].
+
+    `axes` name the kernel's, and so the bias'.
+    """
 
     shape: tuple[int, ...]
+    axes: tuple[str, ...]
     kernel_init: Callable
     use_bias: bool
     dtype: Any
@@ -96,13 +106,15 @@ class Projection(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Project."""
         lead, inner = x.shape[: -self.contracts], x.shape[-self.contracts :]
-        kernel = self.param("kernel", self.kernel_init, (*inner, *self.shape)).astype(self.dtype)
+        kernel_init = named(self.kernel_init, *self.axes)
+        kernel = self.param("kernel", kernel_init, (*inner, *self.shape)).astype(self.dtype)
         rows = 1
         for n in inner:
             rows *= n
         y = split_by_image(x.astype(self.dtype).reshape(*lead, rows) @ kernel.reshape(rows, -1))
         if self.use_bias:
-            bias = self.param("bias", nn.initializers.zeros, self.shape).astype(self.dtype)
+            bias_init = named(nn.initializers.zeros, *self.axes[self.contracts :])
+            bias = self.param("bias", bias_init, self.shape).astype(self.dtype)
             y = y + bias.reshape((1,) * len(lead) + (-1,))
         return y.reshape(*lead, *self.shape)
 
@@ -119,10 +131,15 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, N, D] -> [B, N, D]."""
-        dense = partial(nn.Dense, dtype=self.dtype, kernel_init=xavier, bias_init=nn.initializers.normal(1e-6))
-        hidden = GELU[self.gelu](split_by_image(dense(self.mlp, name="in")(x)))
+
+        def dense(x: jax.Array, features: int, name: str, axes: tuple[str, str]) -> jax.Array:
+            kernel, bias = named(xavier, *axes), named(nn.initializers.normal(1e-6), axes[1])
+            layer = nn.Dense(features, dtype=self.dtype, kernel_init=kernel, bias_init=bias, name=name)
+            return split_by_image(layer(x))
+
+        hidden = GELU[self.gelu](dense(x, self.mlp, "in", ("embed", "mlp")))
         hidden = nn.Dropout(self.dropout, deterministic=not self.train)(hidden)
-        return split_by_image(dense(x.shape[-1], name="out")(hidden))
+        return dense(hidden, x.shape[-1], "out", ("mlp", "embed"))
 
 
 class Block(nn.Module):
@@ -176,7 +193,8 @@ class Block(nn.Module):
     def _branch(self, name: str, y: jax.Array, drop_rate: jax.Array) -> jax.Array:
         y = nn.Dropout(self.dropout, deterministic=not self.train)(y)
         if self.layer_scale:
-            scale = self.param(f"layer_scale_{name}", nn.initializers.constant(self.layer_scale), y.shape[-1:])
+            initial = named(nn.initializers.constant(self.layer_scale), "embed")
+            scale = self.param(f"layer_scale_{name}", initial, y.shape[-1:])
             y = y * scale.astype(y.dtype)[None, None]
         if self.stochastic_depth and self.train:
             keep = 1 - drop_rate

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from gormley_vision.layers.convolution import convolve, convolve_transposed
+from gormley_vision.layers.naming import named
 
 normal_weights = nn.initializers.normal(0.02)
 BATCH_NORM_MOMENTUM = 0.9  # of the running statistics
@@ -19,39 +20,50 @@ def _one_plus_normal(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) 
 
 
 class Convolution(nn.Module):
-    """Square kernel, `stride`, `padding` (low, high): [B, H, W, C] -> [B, h, w, features]."""
+    """Square kernel, `stride`, `padding` (low, high): [B, H, W, C] -> [B, h, w, features].
+
+    `inputs` and `outputs` name the kernel's channels, where they are an image's or the answer.
+    """
 
     features: int
     kernel_size: int
     stride: int
     padding: tuple[int, int]
     use_bias: bool = False
+    inputs: str = "conv_in"
+    outputs: str = "conv_out"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Convolve."""
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
-        kernel = self.param("kernel", normal_weights, shape).astype(x.dtype)
+        names = ("conv_height", "conv_width", self.inputs, self.outputs)
+        kernel = self.param("kernel", named(normal_weights, *names), shape).astype(x.dtype)
         y = convolve(x, kernel, stride=self.stride, padding=self.padding)
         if not self.use_bias:
             return y
-        bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(x.dtype)
+        bias = self.param("bias", named(nn.initializers.zeros, "features"), (self.features,)).astype(x.dtype)
         return y + bias[None, None, None, :]
 
 
 class TransposedConvolution(nn.Module):
-    """Fractionally-strided, no bias: [B, h, w, C] -> [B, h*stride, w*stride, features]."""
+    """Fractionally-strided, no bias: [B, h, w, C] -> [B, h*stride, w*stride, features].
+
+    The kernel is that of the convolution of which this is the transpose, [k, k, features, C].
+    """
 
     features: int
     kernel_size: int
     stride: int
     padding: tuple[int, int]
+    outputs: str = "conv_out"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Enlarge."""
         shape = (self.kernel_size, self.kernel_size, self.features, x.shape[-1])
-        kernel = self.param("kernel", normal_weights, shape).astype(x.dtype)
+        names = ("conv_height", "conv_width", self.outputs, "conv_in")
+        kernel = self.param("kernel", named(normal_weights, *names), shape).astype(x.dtype)
         return convolve_transposed(x, kernel, stride=self.stride, padding=self.padding)
 
 
@@ -61,7 +73,8 @@ def batch_norm(train: bool, dtype: jnp.dtype) -> nn.BatchNorm:
         use_running_average=not train,
         momentum=BATCH_NORM_MOMENTUM,
         epsilon=1e-5,
-        scale_init=_one_plus_normal,
+        scale_init=named(_one_plus_normal, "features"),
+        bias_init=named(nn.initializers.zeros, "features"),
         dtype=dtype,
     )
 

@@ -24,6 +24,7 @@ from gormley_vision.layers.gan import (
     normal_weights,
     with_label_maps,
 )
+from gormley_vision.layers.naming import named
 from gormley_vision.models.sizes import halvings
 
 PADDING = {4: (1, 1), 5: (2, 1)}  # kernel size -> padding that halves an even size at stride 2
@@ -52,13 +53,14 @@ class Generator(nn.Module):
         x = noise.astype(self.dtype)
         if self.classes:
             x = jnp.concatenate([x, jax.nn.one_hot(labels, self.classes, dtype=self.dtype)], axis=-1)
-        x = nn.Dense(base * base * features, use_bias=False, kernel_init=normal_weights, dtype=self.dtype)(x)
+        kernel = named(normal_weights, "latent", "map")
+        x = nn.Dense(base * base * features, use_bias=False, kernel_init=kernel, dtype=self.dtype)(x)
         x = nn.relu(batch_norm(train, self.dtype)(x.reshape(-1, base, base, features)))
         for _ in range(doublings - 1):
             features //= 2
             x = TransposedConvolution(features, self.kernel_size, 2, padding)(x)
             x = nn.relu(batch_norm(train, self.dtype)(x))
-        x = TransposedConvolution(self.channels, self.kernel_size, 2, padding)(x)
+        x = TransposedConvolution(self.channels, self.kernel_size, 2, padding, outputs="channels")(x)
         return jnp.tanh(at_least_float32(x))
 
 
@@ -82,8 +84,10 @@ class Discriminator(nn.Module):
         padding = PADDING[self.kernel_size]
         x = with_label_maps(images, labels, self.classes).astype(self.dtype)
         for layer in range(depth):
-            x = Convolution(self.width * 2**layer, self.kernel_size, 2, padding)(x)
+            inputs = "channels" if layer == 0 else "conv_in"
+            x = Convolution(self.width * 2**layer, self.kernel_size, 2, padding, inputs=inputs)(x)
             x = leaky_relu(x if layer == 0 else batch_norm(train, self.dtype)(x))
         x = x.reshape(x.shape[0], -1)
-        x = nn.Dense(max(1, self.outputs), use_bias=False, kernel_init=normal_weights, dtype=self.dtype)(x)
+        kernel = named(normal_weights, "map", "classes" if self.outputs else "logits")
+        x = nn.Dense(max(1, self.outputs), use_bias=False, kernel_init=kernel, dtype=self.dtype)(x)
         return at_least_float32(x if self.outputs else x[:, 0])

@@ -31,7 +31,8 @@ class PatchDiscriminator(nn.Module):
         x = with_label_maps(images, labels, self.classes).astype(self.dtype)
         for layer, stride in enumerate(strides):
             first = layer == 0
-            x = Convolution(self.width * 2**layer, kernel_size, stride, padding, use_bias=first)(x)
+            inputs = "channels" if first else "conv_in"
+            x = Convolution(self.width * 2**layer, kernel_size, stride, padding, use_bias=first, inputs=inputs)(x)
             x = leaky_relu(x if first else batch_norm(train, self.dtype)(x))
-        logits = Convolution(1, kernel_size, 1, padding, use_bias=True)(x)[..., 0]
+        logits = Convolution(1, kernel_size, 1, padding, use_bias=True, outputs="logits")(x)[..., 0]
         return at_least_float32(logits)

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from gormley_vision.layers import rope
 from gormley_vision.layers.attention import attend
 from gormley_vision.layers.blocks import MLP, Block, MixedRope, Projection, make_norm, xavier
+from gormley_vision.layers.naming import named
 from gormley_vision.layers.positions import sincos_2d
 
 
@@ -100,14 +101,18 @@ class ViT(nn.Module):
         rates = jnp.linspace(0, self.stochastic_depth, self.depth)
         tokens, _ = self._encoder(grid, train)(tokens, rates, self._where(grid), None)
         tokens = make_norm(self.norm, self.dtype, "norm")(tokens)
-        x = self._pool(tokens)
+        x, axis = self._pool(tokens), "embed"
         if self.representation:
-            x = nn.tanh(nn.Dense(self.representation, dtype=self.dtype, name="representation")(x))
+            kernel = named(nn.initializers.lecun_normal(), "embed", "representation")
+            axis, bias = "representation", named(nn.initializers.zeros, "representation")
+            layer = nn.Dense(self.representation, dtype=self.dtype, kernel_init=kernel, bias_init=bias, name=axis)
+            x = nn.tanh(layer(x))
         x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         if not self.classes:
             return x
-        bias = nn.initializers.constant(self.head_bias)
-        return nn.Dense(self.classes, kernel_init=nn.initializers.zeros, bias_init=bias, name="head")(x)
+        kernel = named(nn.initializers.zeros, axis, "classes")
+        bias = named(nn.initializers.constant(self.head_bias), "classes")
+        return nn.Dense(self.classes, kernel_init=kernel, bias_init=bias, name="head")(x)
 
     def _embed(self, images: jax.Array) -> tuple[jax.Array, tuple[int, int]]:
         """Tokens [B, N, D] with what is added to them, and the grid (height, width) in patches."""
@@ -117,12 +122,15 @@ class ViT(nn.Module):
             raise ValueError(f"images of {height}x{width} pixels are not a whole number of {size}x{size} patches")
         grid = height // size, width // size
         patches = to_patches(images.astype(self.dtype), size)
-        kernel = self.param("patch_embedding", _patch_kernel, (size, size, channels, self.width)).astype(self.dtype)
-        bias = self.param("patch_bias", nn.initializers.zeros, (self.width,)).astype(self.dtype)
+        kernel_init = named(_patch_kernel, "patch_height", "patch_width", "patch_in", "patch_out")
+        bias_init = named(nn.initializers.zeros, "patch_out")
+        kernel = self.param("patch_embedding", kernel_init, (size, size, channels, self.width)).astype(self.dtype)
+        bias = self.param("patch_bias", bias_init, (self.width,)).astype(self.dtype)
         tokens = patches @ kernel.reshape(-1, self.width) + bias[None, None]
         if self.position == "sincos2d":
             tokens = tokens + sincos_2d(*grid, self.width).astype(self.dtype)[None]
-        token_inits = nn.initializers.zeros, nn.initializers.normal(0.02)
+        inits = nn.initializers.zeros, nn.initializers.normal(0.02)
+        token_inits = [named(initial, "one", "tokens", "embed") for initial in inits]
         if self.pooling == "cls":
             cls = self.param("class_token", token_inits[0], (1, 1, self.width)).astype(self.dtype)
             tokens = jnp.concatenate([jnp.broadcast_to(cls, (batch, 1, self.width)), tokens], axis=1)
@@ -165,6 +173,7 @@ class ViT(nn.Module):
         layers = nn.scan(
             body,
             variable_axes={"params": 0, "maps": 0},
+            metadata_params={nn.PARTITION_NAME: "layers"},
             split_rngs={"params": True, "dropout": True},
             in_axes=(0, nn.broadcast, nn.broadcast),
             length=self.depth,
@@ -210,14 +219,15 @@ class AttentionPooling(nn.Module):
         """[B, N, D] -> [B, D]."""
         batch, _, width = tokens.shape
         head = (self.heads, width // self.heads)
-        probe = self.param("probe", xavier, (1, 1, width)).astype(self.dtype)
+        probe = self.param("probe", named(xavier, "one", "one", "embed"), (1, 1, width)).astype(self.dtype)
         probe = jnp.broadcast_to(probe, (batch, 1, width))
+        axes, kernel_init = ("embed", "heads", "head_dim"), nn.initializers.xavier_uniform(in_axis=0, out_axis=(1, 2))
         query, key, value = (
-            Projection(head, nn.initializers.xavier_uniform(in_axis=0, out_axis=(1, 2)), True, self.dtype, name=name)(x)
+            Projection(head, axes, kernel_init, True, self.dtype, name=name)(x)
             for name, x in (("query", probe), ("key", tokens), ("value", tokens))
         )
-        out_init = nn.initializers.xavier_uniform(in_axis=(0, 1), out_axis=2)
-        x = Projection((width,), out_init, True, self.dtype, contracts=2, name="out")(attend(query, key, value))
+        axes, out_init = ("heads", "head_dim", "embed"), nn.initializers.xavier_uniform(in_axis=(0, 1), out_axis=2)
+        x = Projection((width,), axes, out_init, True, self.dtype, contracts=2, name="out")(attend(query, key, value))
         y = make_norm(self.norm, self.dtype, "norm")(x)
         return (x + MLP(self.mlp, self.dtype, self.gelu, name="mlp")(y))[:, 0]
 

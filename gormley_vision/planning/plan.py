@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import flax.linen as nn
 import jax
 import ml_collections
 import numpy as np
@@ -13,10 +14,11 @@ from gormley_vision.config import flatten, step_images
 from gormley_vision.data.batches import Batches
 from gormley_vision.data.features import Description
 from gormley_vision.experiment import make_task, mesh_of
+from gormley_vision.mesh_rules import parse_rules
 from gormley_vision.planning.chips import Chip
 from gormley_vision.planning.cost import Cost, cost_of
 from gormley_vision.training import checkpoints as ckpt
-from gormley_vision.training.sharding import Shardings, parse_rules
+from gormley_vision.training.sharding import Shardings
 from gormley_vision.training.step import Step
 
 Config = Mapping[str, Any]
@@ -85,9 +87,9 @@ def lower(
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
     key = placed(jax.eval_shape(lambda: jax.random.key(0)), shardings.replicated)
-    shapes = jax.eval_shape(task.init, key)
-    places = shardings.tree(shapes)
-    state = jax.tree.map(placed, shapes, places)
+    named = jax.eval_shape(task.init, key)
+    places = shardings.tree(named)
+    state = jax.tree.map(placed, nn.unbox(named), places)
     fetch: Callable
     resident: Any
     batch: Any

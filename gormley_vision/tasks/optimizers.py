@@ -1,4 +1,8 @@
-"""Update rules with their schedules: GAN players have constant ones, classifiers warm up and decay."""
+"""Update rules with their schedules: GAN players have constant ones, classifiers warm up and decay.
+
+What differs from parameter to parameter follows from the names of its axes (axes.py). Where they do not tell, an option
+that asks is refused: Adam and SGD without decay ask nothing.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,6 +11,9 @@ import jax
 import jax.numpy as jnp
 import optax
 import optax.contrib
+
+from gormley_vision.axes import Parameter, is_embedding, is_end, map_parameters, sides
+from gormley_vision.errors import UserError
 
 
 def make_optimizer(*, name: str, learning_rate: float, momentum: float, beta2: float) -> optax.GradientTransformation:
@@ -18,6 +25,7 @@ def make_optimizer(*, name: str, learning_rate: float, momentum: float, beta2: f
 
 def make_classifier_optimizer(
     *,
+    params: Any,
     name: str,
     learning_rate: float,
     schedule: str,
@@ -30,22 +38,30 @@ def make_classifier_optimizer(
     layer_decay: float,
     only_head: bool,
 ) -> optax.GradientTransformation:
-    """Clipping by the global norm; AdamW (Loshchilov & Hutter 2017), Muon or momentum SGD; decoupled decay of kernels.
+    """Clipping by the global norm; AdamW (Loshchilov & Hutter 2017), Muon or momentum SGD; decoupled decay of matrices.
 
     The rate warms up linearly and then falls along half a cosine to 0, or stays. `layer_decay` multiplies the update of
     block l by layer_decay^(L - l), of the embeddings by layer_decay^(L + 1) (BEiT, arXiv:2106.08254, appendix), with
     blocks counted from 0. `only_head` freezes everything else: a linear probe.
+
+    Args:
+        params: what is to be trained, abstract and in flax's boxes, as `jax.eval_shape` of a module's `init` gives it.
+
+    Raises:
+        UserError: Muon, weight decay or layer-wise decay of parameters whose axes do not say what they are.
     """
     rate = make_schedule(schedule, learning_rate, warmup_steps, total_steps)
     rules = {
         "adam": lambda: optax.scale_by_adam(b1=momentum, b2=beta2),
-        "muon": lambda: scale_by_muon(momentum, beta2),
+        "muon": lambda: scale_by_muon(params, momentum, beta2),
         "momentum_sgd": lambda: optax.trace(decay=momentum),
     }
     chain = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
-    chain += [rules[name](), optax.add_decayed_weights(weight_decay, mask=_kernels)]
+    chain += [rules[name](), optax.add_decayed_weights(weight_decay, mask=_decayed(params, weight_decay))]
     if layer_decay != 1:
-        chain.append(optax.stateless(lambda updates, _: _by_depth(updates, layer_decay)))
+        scales = _scales_by_depth(params, layer_decay)
+        # What is frozen is an empty part of the updates' tree, hence the inner map.
+        chain.append(optax.stateless(lambda updates, _: jax.tree.map(jax.tree.map, scales, updates)))
     chain.append(optax.scale_by_learning_rate(rate))
     optimizer = optax.chain(*chain)
     if not only_head:
@@ -56,11 +72,13 @@ def make_classifier_optimizer(
     )
 
 
-def scale_by_muon(momentum: float, beta2: float) -> optax.GradientTransformation:
-    """Muon (Jordan et al. 2024) for the matrices of the layers, Adam with Nesterov momentum for all else.
+def scale_by_muon(params: Any, momentum: float, beta2: float) -> optax.GradientTransformation:
+    """Muon (Jordan et al. 2024) for hidden matrices, Adam with Nesterov momentum for all else.
 
     A matrix' momentum is replaced by the nearest orthogonal matrix, and scaled as in Liu et al. 2025 (arXiv:2502.16982)
-    to the root mean square 0.2 that Adam's updates have, so that Adam's rates and decay serve.
+    to the root mean square 0.2 that Adam's updates have, so that Adam's rates and decay serve. As the authors say
+    (github.com/KellerJordan/Muon), embeddings, heads and a net's first convolution are Adam's, and a kernel of another
+    convolution is a matrix with its window on one side: [k*k*in, out], or of a transposed one [k*k*out, in].
     """
     rule = optax.contrib.muon(
         1.0,
@@ -68,21 +86,28 @@ def scale_by_muon(momentum: float, beta2: float) -> optax.GradientTransformation
         adam_b1=momentum,
         adam_b2=beta2,
         consistent_rms=0.2,
-        muon_weight_dimension_numbers=_matrix_axes,
+        muon_weight_dimension_numbers=matrix_axes(params),
     )
     return optax.chain(rule, optax.scale(-1.0))  # a direction, as scale_by_adam gives it: decay and rate come later
 
 
-def _matrix_axes(params: Any) -> Any:
-    """The input and output axes of each stacked matrix of the layers; None for what is no matrix."""
-    axes = {
-        5: optax.contrib.MuonDimensionNumbers(1, (2, 4)),  # qkv [L, D, K, 3, Dh]: of Q, K and V each
-        4: optax.contrib.MuonDimensionNumbers((1, 2), 3),  # out [L, K, Dh, D]
-        3: optax.contrib.MuonDimensionNumbers(1, 2),  # of the MLP
-    }
-    return jax.tree_util.tree_map_with_path(
-        lambda path, x: axes[x.ndim] if path[0].key == "encoder" and path[-1].key == "kernel" else None, params
-    )
+def matrix_axes(params: Any) -> Any:
+    """The axes of each hidden matrix' two sides, as optax takes them; None for a parameter that is none.
+
+    Raises:
+        UserError: the names of a parameter's axes do not say.
+    """
+
+    def axes(parameter: Parameter) -> optax.contrib.MuonDimensionNumbers | None:
+        found = _sides(parameter, "optimizer.name=muon", "optimizer.name=adam")
+        if len(found) < 2 or (parameter.names is not None and is_end(parameter.names)):
+            return None
+        if len(found) > 2:
+            question = f"which of its axes ({', '.join(parameter.names or ())}) make two sides of a matrix"
+            raise _untold(parameter, "optimizer.name=muon", question, "optimizer.name=adam")
+        return optax.contrib.MuonDimensionNumbers(*found)
+
+    return map_parameters(axes, params)
 
 
 def make_schedule(schedule: str, peak: float, warmup_steps: int, total_steps: int) -> Callable[[Any], Any]:
@@ -103,20 +128,52 @@ def _group(path: Any) -> str:
     return "head" if path[0].key == "head" else "frozen"
 
 
-def _kernels(params: Any) -> Any:
-    """Which leaves decay: matrices. Layers are stacked, so that a bias has two axes as well: names tell."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key in ("kernel", "patch_embedding"), params)
+def _decayed(params: Any, weight_decay: float) -> Any:
+    """Which parameters decay: matrices. Layers are stacked, so that a bias has two axes as well: names tell."""
+
+    def decays(parameter: Parameter) -> bool:
+        what = f"optimizer.weight_decay={weight_decay}"
+        return bool(weight_decay) and len(_sides(parameter, what, "optimizer.weight_decay=0")) > 1
+
+    return map_parameters(decays, params)
 
 
-def _by_depth(updates: Any, decay: float) -> Any:
-    depth = next(iter(jax.tree.leaves(updates["encoder"]))).shape[0]
+def _sides(parameter: Parameter, what: str, instead: str) -> list[tuple[int, ...]]:
+    """A parameter's sides; one axis is one side, whatever its name."""
+    if parameter.names is not None:
+        return sides(parameter.names)
+    if len(parameter.shape) < 2:
+        return [(axis,) for axis in range(len(parameter.shape))]
+    raise _untold(parameter, what, "whether it is a matrix", instead)
 
-    def scaled(path, update):
-        top = path[0].key
-        if top == "encoder":
-            factors = decay ** (depth - jnp.arange(depth, dtype=update.dtype))
-            return update * factors.reshape(-1, *(1,) * (update.ndim - 1))
-        embeds = top in ("patch_embedding", "patch_bias", "class_token", "position_embedding", "registers")
-        return update * decay ** (depth + 1) if embeds else update
 
-    return jax.tree_util.tree_map_with_path(scaled, updates)
+def _untold(parameter: Parameter, what: str, question: str, instead: str) -> UserError:
+    return UserError(
+        f"{what}: {parameter} does not say {question}: name its axes as in gormley_vision/axes.py, or pass "
+        f"--config.{instead}"
+    )
+
+
+def _scales_by_depth(params: Any, decay: float) -> Any:
+    """For each parameter, a function that scales its update: the less, the nearer to the data it is."""
+    what, instead, depths = f"optimizer.layer_decay={decay}", "optimizer.layer_decay=1", set[int]()
+
+    def note_depth(parameter: Parameter) -> None:
+        if parameter.names is None:
+            raise _untold(parameter, what, "whether it belongs to the layers or to an embedding", instead)
+        depths.update(size for name, size in zip(parameter.names, parameter.shape, strict=True) if name == "layers")
+
+    map_parameters(note_depth, params)
+    if len(depths) != 1:
+        found = f"stacks of {', '.join(map(str, sorted(depths)))} layers" if depths else "no axis 'layers'"
+        raise UserError(f"{what} needs one stack of layers, and the parameters have {found}: pass --config.{instead}")
+    (depth,) = depths
+
+    def scale(parameter: Parameter) -> Callable[[jax.Array], jax.Array]:
+        names = parameter.names or ()
+        if "layers" in names:
+            shape = [-1 if name == "layers" else 1 for name in names]
+            return lambda x: x * (decay ** (depth - jnp.arange(depth, dtype=x.dtype))).reshape(shape)
+        return (lambda x: x * decay ** (depth + 1)) if is_embedding(names) else (lambda x: x)
+
+    return map_parameters(scale, params)

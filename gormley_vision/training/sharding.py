@@ -2,54 +2,23 @@
 
 Three axes. `data` and `fsdp` split a batch by images. `fsdp` also splits the state (ZeRO stage 3, Rajbhandari et al.
 2019, arXiv:1910.02054): a parameter is gathered where the step uses it, and no device keeps it whole. `tensor` splits
-the matrices inside a layer (Megatron-LM, Shoeybi et al. 2019, arXiv:1909.08053), by rules from the config. XLA's
-partitioner puts in the communication: models know nothing of all this.
+the matrices inside a layer (Megatron-LM, Shoeybi et al. 2019, arXiv:1909.08053), by rules from the config that read
+the names of parameters' axes (axes.py). XLA's partitioner puts in the communication: models know nothing of all this.
 """
 
 import dataclasses
-import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
-from flax import serialization, traverse_util
+from flax.core.meta import is_axis_metadata
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from gormley_vision.axes import NAMES
 from gormley_vision.errors import UserError, nearest_multiple
-
-AXES = ("data", "fsdp", "tensor")
-
-
-class Rule(NamedTuple):
-    """Arrays whose name `pattern` is found in (`re.search`) have `axes` ('' for none) on their last axes."""
-
-    pattern: str
-    axes: tuple[str, ...]
-
-
-def parse_rules(text: str) -> tuple[Rule, ...]:
-    """'attention/qkv: tensor - -; mlp/in: tensor' -> rules.
-
-    Raises:
-        UserError: not of that form, naming the part at fault.
-    """
-    rules = []
-    for part in filter(None, map(str.strip, text.split(";"))):
-        pattern, colon, axes = part.rpartition(":")
-        words = tuple("" if word == "-" else word for word in axes.split())
-        problem = "" if colon and words else "write 'PATTERN: AXIS AXIS ...', with - for an axis that is not split"
-        problem = problem or next(
-            (f"{w!r} is none of {', '.join(AXES)} or -" for w in words if w not in ("", *AXES)), ""
-        )
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            problem = f"{pattern!r} is no regular expression: {error}"
-        if problem:
-            raise UserError(f"mesh.rules, in {part!r}: {problem}")
-        rules.append(Rule(pattern.strip(), words))
-    return tuple(rules)
+from gormley_vision.mesh_rules import MESH_AXES, Rule
 
 
 def make_mesh(
@@ -63,7 +32,7 @@ def make_mesh(
         UserError: too few devices, or a batch that does not divide over them; with the nearest that would.
     """
     devices = jax.devices() if devices is None else devices
-    data, fsdp, tensor = (sizes[axis] for axis in AXES)
+    data, fsdp, tensor = (sizes[axis] for axis in MESH_AXES)
     if not data:
         data = len(devices) // (fsdp * tensor)
         if data * fsdp * tensor != len(devices):
@@ -89,8 +58,8 @@ def make_mesh(
             f"{jax.process_count()} processes have {len(devices)} devices, and the mesh {count}: every process must "
             "take part; pass --config.mesh.data=0"
         )
-    types = (AxisType.Auto,) * len(AXES)
-    return jax.make_mesh((data, fsdp, tensor), AXES, axis_types=types, devices=devices[:count])
+    types = (AxisType.Auto,) * len(MESH_AXES)
+    return jax.make_mesh((data, fsdp, tensor), MESH_AXES, axis_types=types, devices=devices[:count])
 
 
 def describe_mesh(mesh: Mesh) -> str:
@@ -138,45 +107,57 @@ class Shardings:
         slices = self.examples.addressable_devices_indices_map((batch_size,)).values()
         return np.unique(np.concatenate([np.arange(batch_size)[part] for part in slices if part is not None]))
 
-    def of(self, name: str, shape: tuple[int, ...]) -> NamedSharding:
-        """Of an array of the state: the first rule that fits its name; then `fsdp` on its largest axis that divides.
-
-        An optimizer's moments and an average are named and shaped like their parameter, and so lie as it does.
+    def of(self, shape: tuple[int, ...], axes: tuple[str | None, ...] = (), name: str = "") -> NamedSharding:
+        """Of an array whose axes have these names: by the rules; then `fsdp` on its largest axis that divides.
 
         Raises:
-            UserError: an axis that a rule splits is not there, or does not divide.
+            UserError: of the array of this name; an axis that a rule splits does not divide, or not all have a name.
         """
+        if axes and len(axes) != len(shape):
+            raise UserError(f"{name} {list(shape)}: {len(axes)} names of axes ({', '.join(map(str, axes))})")
         spec = [""] * len(shape)
-        rule = next((rule for rule in self.rules if re.search(rule.pattern, name)), None)
-        if rule and len(rule.axes) > len(shape):
-            raise UserError(f"mesh.rules: {rule.pattern!r} names {len(rule.axes)} axes, and {name} is {list(shape)}")
-        if rule:
-            spec[len(shape) - len(rule.axes) :] = rule.axes
-        for i, axis in enumerate(spec):
-            parts = self.mesh.shape[axis] if axis else 1
+        for rule in self.rules:
+            found = next((i for i, axis in enumerate(axes) if axis == rule.name and not spec[i]), None)
+            if found is not None and rule.mesh_axis not in spec:
+                spec[found] = rule.mesh_axis
+        for i, mesh_axis in enumerate(spec):
+            parts = self.mesh.shape[mesh_axis] if mesh_axis else 1
             if shape[i] % parts:
                 raise UserError(
-                    f"{name} {list(shape)}: axis {i}, of {shape[i]}, does not divide over mesh.{axis}={parts}; the "
-                    f"nearest that does is {nearest_multiple(shape[i], parts)}"
+                    f"{name} {list(shape)}: {axes[i]}, of {shape[i]}, does not divide over mesh.{mesh_axis}={parts}; "
+                    f"the nearest that does is {nearest_multiple(shape[i], parts)}"
                 )
         parts = self.mesh.shape["fsdp"]
-        free = [i for i, axis in enumerate(spec) if not axis and shape[i] and shape[i] % parts == 0]
+        free = [i for i, mesh_axis in enumerate(spec) if not mesh_axis and shape[i] and shape[i] % parts == 0]
         if parts > 1 and free and "fsdp" not in spec:
             spec[max(free, key=lambda i: shape[i])] = "fsdp"
-        return NamedSharding(self.mesh, PartitionSpec(*(axis or None for axis in spec)))
+        return NamedSharding(self.mesh, PartitionSpec(*(mesh_axis or None for mesh_axis in spec)))
 
     def tree(self, state: Any) -> Any:
-        """`of` for every array of a state, or of its shapes, in the same structure.
+        """`of` for every array of an abstract state, boxes and all, in the structure that it has without boxes.
+
+        An optimizer's moments and an average are in boxes like their parameter's, and so lie as it does.
 
         Raises:
-            UserError: as `of`; or a tensor axis that no rule uses, so that its devices would repeat each other's work.
+            UserError: as `of`; a rule for a name that nobody uses; or a tensor axis that no rule uses, so that its
+                devices would repeat each other's work.
         """
-        leaves = traverse_util.flatten_dict(serialization.to_state_dict(state), keep_empty_nodes=True, sep="/")
-        places = {name: self.of(name, leaf.shape) if hasattr(leaf, "shape") else leaf for name, leaf in leaves.items()}
-        used = {axis for place in places.values() if isinstance(place, NamedSharding) for axis in place.spec}
+        names: set[str | None] = set()
+
+        def places(path: Any, leaf: Any) -> Any:
+            axes = leaf.names if isinstance(leaf, nn.Partitioned) else ()
+            names.update(axes)
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            return jax.tree.map(lambda x: self.of(x.shape, axes, name), nn.unbox(leaf))  # an optimizer's may be empty
+
+        tree = jax.tree_util.tree_map_with_path(places, state, is_leaf=is_axis_metadata)
+        if unknown := next((rule.name for rule in self.rules if rule.name not in names | NAMES.keys()), None):
+            there = ", ".join(sorted(filter(None, names))) or "no names at all"
+            raise UserError(f"mesh.rules: no parameter has an axis {unknown!r}; they have {there}")
+        used = {mesh_axis for place in jax.tree.leaves(tree) for mesh_axis in place.spec}
         if self.mesh.shape["tensor"] > 1 and "tensor" not in used:
             raise UserError(
                 f"mesh.tensor={self.mesh.shape['tensor']}, but mesh.rules split nothing over it: "
                 "pass --config.mesh.tensor=1"
             )
-        return serialization.from_state_dict(state, traverse_util.unflatten_dict(places, sep="/"))
+        return tree

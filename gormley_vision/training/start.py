@@ -3,9 +3,11 @@
 import dataclasses
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 
 from gormley_vision import durations
@@ -15,14 +17,15 @@ from gormley_vision.data.features import to_json
 from gormley_vision.data.sources import changed_files
 from gormley_vision.errors import UserError
 from gormley_vision.files import read_json, user_path
+from gormley_vision.mesh_rules import parse_rules
 from gormley_vision.randomness import run_key
 from gormley_vision.training import checkpoints as ckpt
 from gormley_vision.training.environment import describe_environment, source_commit
 from gormley_vision.training.hosts import is_first, of_first, put, wait_for_all
 from gormley_vision.training.records import RECORDS, unlogged_figures
-from gormley_vision.training.sharding import Shardings, make_mesh, parse_rules
+from gormley_vision.training.sharding import Shardings, make_mesh
 from gormley_vision.training.step import Step
-from gormley_vision.training.task import Task, Transferred
+from gormley_vision.training.task import Task, Transferred, first_state
 
 log = logging.getLogger(__name__)
 WEIGHTS = frozenset({"variables", "ema"})  # nodes of a state that `init_from` takes over
@@ -104,8 +107,8 @@ def prepare(task: Task, batches: Batches, config: Mapping[str, Any], workdir: Pa
         "commit": source_commit(),
     }
     key = jax.jit(run_key, static_argnums=0, out_shardings=shardings.replicated)(config["seed"])
-    shapes = jax.eval_shape(task.init, key)
-    places = shardings.tree(shapes)
+    named = jax.eval_shape(task.init, key)
+    shapes, places = nn.unbox(named), shardings.tree(named)
     folder = workdir / "checkpoints"
     wait_for_all("data")
     newest = ckpt.newest_whole(folder, at) if is_first() else None
@@ -122,9 +125,10 @@ def prepare(task: Task, batches: Batches, config: Mapping[str, Any], workdir: Pa
         saved = ckpt.read_meta(folder / str(step))
         refuse_changes(saved, meta, lambda: _changed_files(workdir, batches))
         unlogged = unlogged_figures(workdir, step, saved) if at is None else {}
-        state = ckpt.restore(folder / str(step), shapes, shardings.of)
+        place_of = ckpt.flat(places)
+        state = ckpt.restore(folder / str(step), shapes, lambda name, _: place_of[name])
     else:
-        state = jax.jit(task.init, out_shardings=places)(key)  # no device ever holds it whole
+        state = jax.jit(partial(first_state, task), out_shardings=places)(key)  # no device ever holds it whole
         if config["init_from"]:
             state = jax.device_put(adopt_weights(task, state, user_path(config["init_from"]), shardings), places)
     compiled = Step(task, batches.fetch, places, shardings)
@@ -210,7 +214,7 @@ def adopt_weights(task: Task, state: Any, source: Path, shardings: Shardings) ->
     checkpoint = folder / str(step)
     meta = ckpt.read_meta(checkpoint)
     # Other shapes than here may not fit the rules; `fsdp` alone splits whatever divides.
-    weights = ckpt.read_parts(checkpoint, WEIGHTS, Shardings(shardings.mesh, ()).of)
+    weights = ckpt.read_parts(checkpoint, WEIGHTS, lambda _, shape: shardings.of(shape))
     classes = tuple(meta["data"]["class_names"])
     weights = task.transfer(weights, state, config=upgraded(meta["config"]), class_names=classes)
     return ckpt.merge(state, weights, WEIGHTS, checkpoint)

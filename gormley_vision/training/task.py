@@ -7,6 +7,7 @@ What a task says before jax is loaded, its config keys above all, is in task_mod
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
+import flax.linen as nn
 import jax
 
 from gormley_vision.samples import Samples
@@ -23,7 +24,7 @@ class Task(Protocol):
         """k: minibatches of one step."""
 
     def init(self, key: jax.Array) -> Any:
-        """A fresh state; a function of the key alone."""
+        """A fresh state; a function of the key alone. Parameters may be in flax's boxes, which name their axes."""
 
     def train_step(self, state: Any, batch: Batch, key: jax.Array) -> tuple[Any, Scalars, Scalars]:
         """New state, scalars to log, and named finiteness checks in the order computed.
@@ -78,3 +79,8 @@ class Transferred(Protocol):
         Raises:
             UserError: they cannot; says what to type.
         """
+
+
+def first_state(task: Task, key: jax.Array) -> Any:
+    """`task.init` without boxes: the state as it is trained, saved and restored."""
+    return nn.unbox(task.init(key))

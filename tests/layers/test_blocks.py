@@ -3,6 +3,7 @@
 import math
 from functools import partial
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,7 +22,7 @@ def tokens(seed, batch=B):
 
 def weights(module, seed, *inputs):
     """Every parameter random, so that none is hidden by a zero or a one that it starts from."""
-    shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs)
+    shapes = nn.unbox(jax.eval_shape(module.init, jax.random.key(0), *inputs))
     rng = np.random.default_rng(seed)
     return jax.tree.map(lambda leaf: jnp.asarray(0.5 * rng.normal(size=leaf.shape), leaf.dtype), shapes)
 
@@ -179,7 +180,7 @@ def test_padding_changes_nothing_for_those_who_are_there():
 def test_parameters_and_their_initial_values():
     options = {"qk_norm": True, "layer_scale": 1e-5, "mixed_rope": MixedRope(10.0)}
     module, x, where = Block(8, 512, **options), jnp.zeros((1, 4, 256)), jnp.zeros((4, 2))
-    params = jax.jit(module.init)(jax.random.key(0), x, jnp.zeros(()), where)["params"]
+    params = nn.unbox(jax.jit(module.init)(jax.random.key(0), x, jnp.zeros(()), where))["params"]
     shapes = {"/".join(key.key for key in path): leaf.shape for path, leaf in jax.tree.leaves_with_path(params)}
     of_norm = {"scale": (256,), "bias": (256,)}
     assert shapes == {
@@ -222,7 +223,7 @@ def test_parameters_and_their_initial_values():
 def test_bfloat16_computes_in_bfloat16_with_parameters_in_float32(kind):
     options = {"norm": kind, "qk_norm": True, "layer_scale": 0.1}
     module, x, rate = Block(K, F, dtype=jnp.bfloat16, **options), tokens(8).astype(jnp.bfloat16), jnp.zeros(())
-    variables = jax.jit(module.init)(jax.random.key(1), x, rate)
+    variables = nn.unbox(jax.jit(module.init)(jax.random.key(1), x, rate))
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
     half, _ = run(module, variables, x, rate)
     full, _ = run(Block(K, F, **options), variables, x.astype(jnp.float32), rate)

@@ -13,11 +13,12 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from gormley_vision.layers.convolution import convolve, convolve_transposed
 from gormley_vision.layers.partition import gathered, split_by_image
-from gormley_vision.training.sharding import AXES, make_mesh
+from gormley_vision.mesh_rules import MESH_AXES
+from gormley_vision.training.sharding import make_mesh
 
 
 def mesh_of(*sizes):
-    return make_mesh(dict(zip(AXES, sizes, strict=True)), batch_size=16, devices=jax.devices()[: math.prod(sizes)])
+    return make_mesh(dict(zip(MESH_AXES, sizes, strict=True)), batch_size=16, devices=jax.devices()[: math.prod(sizes)])
 
 
 def pulled(function, arguments, weights, mesh=None):

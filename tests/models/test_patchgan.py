@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,7 +19,7 @@ def test_a_logit_sees_exactly_its_receptive_field(field):
     model = PatchDiscriminator(receptive_field=field, width=2)
     size = 2 * field + 40
     images = jax.random.normal(jax.random.key(0), (1, size, size, 1))
-    variables = jax.jit(partial(model.init, train=False))(jax.random.key(1), images)
+    variables = nn.unbox(jax.jit(partial(model.init, train=False))(jax.random.key(1), images))
 
     def logit(images):
         logits = model.apply(variables, images, train=False)  # running statistics: BatchNorm mixes no pixels

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,7 +26,7 @@ def images(seed, batch=2):
 
 def weights(module, seed=0):
     """Every parameter random, the head's and LayerScale's too."""
-    given = jax.eval_shape(module.init, jax.random.key(0), images(0))
+    given = nn.unbox(jax.eval_shape(module.init, jax.random.key(0), images(0)))
     rng = np.random.default_rng(seed)
     return jax.tree.map(lambda leaf: jnp.asarray(0.4 * rng.normal(size=leaf.shape), leaf.dtype), given)
 
@@ -40,8 +41,8 @@ def run(module, variables, x, **options):
 
 def test_initial_values():
     module = tiny(width=64, classes=7, head_bias=-6.9, scan=True, remat=True)
-    logits, variables = jax.jit(module.init_with_output)(jax.random.key(1), images(1))
-    unrolled = jax.jit(module.clone(scan=False, remat=False).init)(jax.random.key(1), images(1))
+    logits, variables = nn.unbox(jax.jit(module.init_with_output)(jax.random.key(1), images(1)))
+    unrolled = nn.unbox(jax.jit(module.clone(scan=False, remat=False).init)(jax.random.key(1), images(1)))
     jax.tree.map(partial(np.testing.assert_allclose, atol=1e-6), variables, unrolled)
     params = variables["params"]
     assert set(variables) == {"params"}

@@ -5,6 +5,7 @@ import warnings
 from functools import partial
 from unittest import mock
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -117,7 +118,7 @@ def converted(network):
 def agree(network, module):
     params = jax.tree.map(jnp.asarray, converted(randomised(network)))
     images = np.random.default_rng(0).uniform(-1, 1, (BATCH, *IMAGE, 3)).astype(np.float32)
-    shapes = jax.eval_shape(module.init, jax.random.key(0), images)["params"]
+    shapes = nn.unbox(jax.eval_shape(module.init, jax.random.key(0), images))["params"]
     assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, shapes)  # nothing left over, nothing missing
 
     @jax.jit

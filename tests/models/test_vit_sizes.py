@@ -1,5 +1,6 @@
 """Exact parameter counts, from the papers and their code."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import pytest
@@ -8,7 +9,7 @@ from gormley_vision.models.vit import SIZES, ViT
 
 
 def shapes(module, side=224):
-    return jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, side, side, 3)))["params"]
+    return nn.unbox(jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, side, side, 3))))["params"]
 
 
 def count(params):

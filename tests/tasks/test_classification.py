@@ -1,6 +1,7 @@
 """Evaluation sums, augmentation's keys, averaging, and what another run's weights become."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import pytest
 from gormley_vision.config import default_config
 from gormley_vision.errors import UserError
 from gormley_vision.experiment import images_described, make_task
+from gormley_vision.training.task import first_state
 
 TINY = {
     "data.image_size": 16,
@@ -36,7 +38,7 @@ def task_of(classes=3, **overrides):
 def trained():
     """(task, state, later state): the head of a fresh net is zero, and says little."""
     task = task_of(classification__ema_half_life="8 images", classification__ema_ramp=1e9)
-    state = jax.jit(task.init)(jax.random.key(0))
+    state = jax.jit(partial(first_state, task))(jax.random.key(0))
     batch = {"image": IMAGES[None, :4], "label": LABELS[None, :4]}
     step = jax.jit(task.train_step)
     states = [state]
@@ -120,8 +122,8 @@ def test_fine_tuning_takes_the_average_a_fresh_head_and_resized_positions(traine
     old_task, states = trained
     old = flat(states[-1])
     task = task_of(5, classification__fresh_head=True, data__image_size=24)
-    new = flat(jax.eval_shape(task.init, jax.random.key(2)))
-    state = jax.jit(task.init)(jax.random.key(2))
+    new = flat(jax.eval_shape(partial(first_state, task), jax.random.key(2)))
+    state = jax.jit(partial(first_state, task))(jax.random.key(2))
     weights = task.transfer(old, state, config=AT_16, class_names=("0", "1", "2"))
     assert {k: v.shape for k, v in weights.items()} == {k: v.shape for k, v in new.items()}
     for part in ("classifier/variables", "ema"):
@@ -139,10 +141,9 @@ def test_fine_tuning_takes_the_average_a_fresh_head_and_resized_positions(traine
 def test_other_classes_without_a_fresh_head_are_refused(trained):
     _, states = trained
     task = task_of(5)
+    state = jax.eval_shape(partial(first_state, task), jax.random.key(2))
     with pytest.raises(UserError, match="fresh_head=true"):
-        task.transfer(
-            flat(states[-1]), jax.jit(task.init)(jax.random.key(2)), config=AT_16, class_names=("0", "1", "2")
-        )
+        task.transfer(flat(states[-1]), state, config=AT_16, class_names=("0", "1", "2"))
 
 
 def test_a_head_goes_to_the_classes_of_its_names(trained):
@@ -169,7 +170,7 @@ def test_it_learns():
     images = rng.integers(0, 100, (64, 16, 16, 1), np.uint8)
     images[labels == 1, :, 8:] += 100
     images[labels == 0, :, :8] += 100
-    state, step = jax.jit(task.init)(jax.random.key(0)), jax.jit(task.train_step)
+    state, step = jax.jit(partial(first_state, task))(jax.random.key(0)), jax.jit(task.train_step)
     for _ in range(60):
         state, metrics, _ = step(state, {"image": images[None], "label": labels[None]}, jax.random.key(1))
     assert metrics["accuracy/train"] == 1

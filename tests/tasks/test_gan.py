@@ -14,6 +14,7 @@ from gormley_vision.config import default_config
 from gormley_vision.experiment import images_described, make_task
 from gormley_vision.randomness import named_key
 from gormley_vision.tasks.players import ema_decay, moving_average
+from gormley_vision.training.task import first_state
 
 KEY = jax.random.key(7)
 M = 4  # images of a minibatch
@@ -60,7 +61,7 @@ def close(a, b):
 def game():
     """A GAN, a state after two steps (so that momenta are not zero), and its jitted halves."""
     gan = make_gan()
-    state = jax.jit(gan.init)(KEY)
+    state = jax.jit(partial(first_state, gan))(KEY)
     step = jax.jit(gan.train_step)
     for seed in range(2):
         state, _, _ = step(state, make_batch(1, seed), KEY)
@@ -88,7 +89,7 @@ def test_each_phase_moves_its_own_player_alone(game):
 @pytest.mark.parametrize(("player", "rule"), [("generator", "adam"), ("discriminator", "momentum_sgd")])
 def test_learning_rate_zero_freezes_a_player(player, rule):
     gan = make_gan(**{f"{player}_optimizer.learning_rate": 0.0, f"{player}_optimizer.name": rule})
-    state = jax.jit(gan.init)(KEY)
+    state = jax.jit(partial(first_state, gan))(KEY)
     after, _, _ = jax.jit(gan.train_step)(state, make_batch(1), KEY)
     other = {"generator": "discriminator", "discriminator": "generator"}[player]
     assert identical(getattr(after, player).variables["params"], getattr(state, player).variables["params"])
@@ -169,7 +170,7 @@ def test_a_step_equals_the_slow_reference(options):
             "gan.conditional": chosen["conditional"],
         },
     )
-    state, step = jax.jit(gan.init)(KEY), jax.jit(gan.train_step)
+    state, step = jax.jit(partial(first_state, gan))(KEY), jax.jit(gan.train_step)
     slow = jax.jit(partial(reference_step, gan, **chosen))
     for seed in range(2):  # the second step has momentum and moved statistics
         batch = make_batch(chosen["k"], seed)

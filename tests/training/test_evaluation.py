@@ -2,6 +2,7 @@
 
 import json
 import signal
+from functools import partial
 
 import jax
 import numpy as np
@@ -10,12 +11,14 @@ import pytest
 from gormley_vision.data.batches import Batches, open_batches
 from gormley_vision.errors import UserError
 from gormley_vision.experiment import make_evaluation
-from gormley_vision.fields import TRANSFORMER_RULES
+from gormley_vision.fields import MESH_RULES
+from gormley_vision.mesh_rules import MESH_AXES, parse_rules
 from gormley_vision.planning.cost import cost_of
 from gormley_vision.training import checkpoints as ckpt
 from gormley_vision.training.evaluation import Evaluation
 from gormley_vision.training.hosts import put
-from gormley_vision.training.sharding import AXES, Shardings, make_mesh, parse_rules
+from gormley_vision.training.sharding import Shardings, make_mesh
+from gormley_vision.training.task import first_state
 
 
 @pytest.fixture(scope="module")
@@ -110,10 +113,11 @@ def test_eight_devices_find_what_one_finds(lab, split, tmp_path, sizes):
     run, _ = lab.prepare(config, tmp_path)
     task, _ = lab.open(config)
     state = jax.device_get(run.state.replace(ema=jax.tree.map(lambda x: x + 0.05, run.state.ema)))
+    named = jax.eval_shape(task.init, jax.random.key(0))
     one, eight = (
-        Evaluation(task, opened(split, lab, batch_size=8), 0)(jax.device_put(state, place.tree(state)), place)
+        Evaluation(task, opened(split, lab, batch_size=8), 0)(jax.device_put(state, place.tree(named)), place)
         for place in (
-            Shardings(make_mesh(dict(zip(AXES, mesh, strict=True)), 8), parse_rules(TRANSFORMER_RULES))
+            Shardings(make_mesh(dict(zip(MESH_AXES, mesh, strict=True)), 8), parse_rules(MESH_RULES))
             for mesh in ((1, 1, 1), sizes)
         )
     )
@@ -124,10 +128,10 @@ def test_eight_devices_find_what_one_finds(lab, split, tmp_path, sizes):
 def test_what_fsdp_exchanges_to_evaluate_does_not_grow_with_the_batch(lab, split):
     """Parameters are gathered; images stay with their device."""
     task, _ = lab.open(lab.config(data__source="npz", data__path=str(split), vit__scan=True))
-    place = Shardings(make_mesh(dict(zip(AXES, (1, 8, 1), strict=True)), 8), ())
-    state = jax.jit(task.init, out_shardings=place.tree(jax.eval_shape(task.init, jax.random.key(0))))(
-        jax.random.key(0)
-    )
+    place = Shardings(make_mesh(dict(zip(MESH_AXES, (1, 8, 1), strict=True)), 8), ())
+    key = jax.random.key(0)
+    places = place.tree(jax.eval_shape(task.init, key))
+    state = jax.jit(partial(first_state, task), out_shardings=places)(key)
     sent = []
     for batch in (8, 16):
         evaluation = Evaluation(task, opened(split, lab, batch_size=batch), 0)

@@ -1,6 +1,7 @@
 """One device, eight, 4x2 and 2x2x2: the same step, the same checkpoints, and no device that holds it all."""
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -8,11 +9,12 @@ import numpy as np
 import pytest
 
 from gormley_vision.errors import UserError, nearest_multiple
-from gormley_vision.fields import TRANSFORMER_RULES
+from gormley_vision.fields import MESH_RULES
+from gormley_vision.mesh_rules import MESH_AXES, Rule, parse_rules
 from gormley_vision.tasks.accumulation import accumulated
-from gormley_vision.tasks.gan.fields import GAN_RULES
 from gormley_vision.training import checkpoints as ckpt
-from gormley_vision.training.sharding import AXES, Rule, Shardings, make_mesh, parse_rules
+from gormley_vision.training.sharding import Shardings, make_mesh
+from gormley_vision.training.task import first_state
 
 # A conditional game of k = 2 as well: its first layers have other channels, and partitioners choose by them.
 GAMES = {
@@ -27,11 +29,11 @@ def slow(*values):
 
 
 def mesh_of(data, fsdp=1, tensor=1, batch_size=64):
-    return make_mesh(dict(zip(AXES, (data, fsdp, tensor), strict=True)), batch_size)
+    return make_mesh(dict(zip(MESH_AXES, (data, fsdp, tensor), strict=True)), batch_size)
 
 
 def keys(sizes):
-    return {f"mesh__{axis}": size for axis, size in zip(AXES, sizes, strict=True)}
+    return {f"mesh__{axis}": size for axis, size in zip(MESH_AXES, sizes, strict=True)}
 
 
 # The same step.
@@ -108,31 +110,39 @@ def test_pieces_are_strides_and_know_their_number():
 def test_initialised_already_sharded(lab, tmp_path):
     """The program that makes the state needs, on each device, its share and no copy of the whole."""
     task, _ = lab.open(lab.config(vit__width=128, vit__mlp=512, vit__depth=4))
-    places = Shardings(mesh_of(1, 8), ()).tree(jax.eval_shape(task.init, jax.random.key(0)))
+    named = jax.eval_shape(task.init, jax.random.key(0))
+    places = Shardings(mesh_of(1, 8), ()).tree(named)
     key = jax.ShapeDtypeStruct((), jax.random.key(0).dtype)
-    memory = jax.jit(task.init, out_shardings=places).lower(key).compile().memory_analysis()
-    whole = sum(math.prod(x.shape) * 4 for x in jax.tree.leaves(jax.eval_shape(task.init, jax.random.key(0))))
+    memory = jax.jit(partial(first_state, task), out_shardings=places).lower(key).compile().memory_analysis()
+    whole = sum(math.prod(x.shape) * 4 for x in jax.tree.leaves(named))
     assert memory.output_size_in_bytes < 1.1 * whole / 8
     assert memory.temp_size_in_bytes < 0.5 * whole
 
 
 def test_the_largest_axis_that_divides_goes_over_fsdp():
     place = Shardings(mesh_of(2, 4), ())
-    assert tuple(place.of("a/kernel", (3, 8, 12)).spec) == (None, None, "fsdp")
-    assert tuple(place.of("a/kernel", (3, 8, 13)).spec) == (None, "fsdp", None)
-    assert tuple(place.of("a/bias", (7,)).spec) == (None,)
-    assert tuple(place.of("step", ()).spec) == ()
-    assert tuple(Shardings(mesh_of(8), ()).of("a/kernel", (8, 8)).spec) == (None, None)
+    assert tuple(place.of((3, 8, 12)).spec) == (None, None, "fsdp")
+    assert tuple(place.of((3, 8, 13), ("layers", "embed", "mlp")).spec) == (None, "fsdp", None)
+    assert tuple(place.of((7,)).spec) == (None,)
+    assert tuple(place.of(()).spec) == ()
+    assert tuple(Shardings(mesh_of(8), ()).of((8, 8)).spec) == (None, None)
 
 
-def test_the_first_rule_names_the_last_axes_and_fsdp_takes_another():
-    rules = parse_rules("mlp/in/kernel: tensor; mlp: - fsdp; ^a/(b|c)$ : tensor -")
-    assert rules == (Rule("mlp/in/kernel", ("tensor",)), Rule("mlp", ("", "fsdp")), Rule("^a/(b|c)$", ("tensor", "")))
+def test_rules_go_by_names_and_fsdp_takes_another_axis():
+    rules = parse_rules("heads: tensor; mlp:tensor ; embed : fsdp;")
+    assert rules == (Rule("heads", "tensor"), Rule("mlp", "tensor"), Rule("embed", "fsdp"))
     place = Shardings(mesh_of(2, 2, 2), rules)
-    assert tuple(place.of("x/mlp/in/kernel", (3, 4, 8)).spec) == (None, "fsdp", "tensor")
-    assert tuple(place.of("x/mlp/in/kernel", (4, 3, 8)).spec) == ("fsdp", None, "tensor")
-    assert tuple(place.of("x/mlp/out/kernel", (8, 2, 4)).spec) == (None, None, "fsdp")
-    assert tuple(place.of("a/c", (2, 2)).spec) == ("tensor", "fsdp")
+
+    def spec(**sizes):
+        return tuple(place.of(tuple(sizes.values()), tuple(sizes)).spec)
+
+    assert spec(mlp=4, heads=2, layers=8) == (None, "tensor", "fsdp"), "a mesh axis is used once: by the first rule"
+    assert spec(embed=2, mlp=8) == ("fsdp", "tensor")
+    assert spec(mlp=2, other=8) == ("tensor", "fsdp")
+    assert tuple(place.of((2, 2), ("embed", "embed")).spec) == ("fsdp", None)
+    assert tuple(place.of((4, 2), (None, "mlp")).spec) == ("fsdp", "tensor")
+    both = Shardings(mesh_of(2, 2, 2), parse_rules("embed: fsdp; embed: tensor"))
+    assert tuple(both.of((2, 2), ("embed", "embed")).spec) == ("fsdp", "tensor")
 
 
 @pytest.mark.parametrize(
@@ -158,10 +168,13 @@ def test_a_checkpoint_of_one_mesh_is_restored_on_another(lab, tmp_path, said, st
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("mlp/in tensor", "'mlp/in tensor': write 'PATTERN: AXIS"),
-        ("mlp/in:", "write 'PATTERN: AXIS"),
-        ("a: -; mlp/in: model", "in 'mlp/in: model': 'model' is none of data, fsdp, tensor"),
-        ("a(: tensor", "no regular expression"),
+        ("mlp tensor", "'mlp tensor': write 'NAME: MESH_AXIS"),
+        ("mlp:", "write 'NAME: MESH_AXIS"),
+        ("embed: fsdp; mlp: model", "in 'mlp: model': 'model' is none of data, fsdp, tensor"),
+        # Those of earlier versions.
+        ("attention/qkv: tensor - -", "'attention/qkv: tensor - -': write 'NAME: MESH_AXIS"),
+        ("mlp/in: tensor", "as in --config.mesh.rules='heads: tensor; mlp: tensor'"),
+        ("rope_frequencies: tensor -", "write 'NAME: MESH_AXIS"),
     ],
 )
 def test_rules_that_are_none_are_refused(text, message):
@@ -202,12 +215,12 @@ def test_meshes_that_cannot_be_are_refused(sizes, message):
         ),
         ({"mesh__tensor": 2, "mesh__rules": ""}, "mesh.tensor=2, but mesh.rules split nothing over it"),
         (
-            {"mesh__tensor": 2, "mesh__rules": "head/kernel: - - tensor"},
-            "mesh.rules: 'head/kernel' names 3 axes, and",
+            {"mesh__tensor": 2, "mesh__rules": "head: tensor"},
+            "mesh.rules: no parameter has an axis 'head'; they have classes, embed, head_dim, heads, layers, mlp, one,",
         ),
         (
-            {"mesh__tensor": 4, "mesh__rules": "head/kernel: tensor"},
-            "/head/kernel [16, 10]: axis 1, of 10, does not divide over mesh.tensor=4; the nearest that does is 8",
+            {"mesh__tensor": 4, "mesh__rules": "classes: tensor"},
+            "/head/bias [10]: classes, of 10, does not divide over mesh.tensor=4; the nearest that does is 8",
         ),
     ],
 )
@@ -217,16 +230,16 @@ def test_what_does_not_divide_is_refused_with_the_nearest_that_would(lab, tmp_pa
     assert message in str(refusal.value)
 
 
-def split_over_tensor(task, rules):
-    """{name: places} of what rules split."""
-    place = Shardings(mesh_of(1, 1, 2), parse_rules(rules))
+def split_over_tensor(task):
+    """{name: places} of what the default rules split."""
+    place = Shardings(mesh_of(1, 1, 2), parse_rules(MESH_RULES))
     tree = ckpt.flat(place.tree(jax.eval_shape(task.init, jax.random.key(0))))
     return {name: tuple(x.spec) for name, x in tree.items() if "tensor" in x.spec}
 
 
 def test_the_default_rules_of_a_gan_split_every_convolution_over_channels(lab):
     task, _ = lab.open(lab.config("gan", data__image_size=32))
-    split = split_over_tensor(task, GAN_RULES)
+    split = split_over_tensor(task)
     assert {name.partition("/params/")[2]: axes for name, axes in split.items() if "/params/" in name} == {
         "TransposedConvolution_0/kernel": (None, None, None, "tensor"),  # [k, k, out, in]
         "TransposedConvolution_1/kernel": (None, None, None, "tensor"),
@@ -239,7 +252,7 @@ def test_the_default_rules_of_a_gan_split_every_convolution_over_channels(lab):
 
 def test_the_default_rules_of_a_vit_split_what_they_name(lab):
     task, _ = lab.open(lab.config(vit__rope="naver_mixed"))
-    split = split_over_tensor(task, TRANSFORMER_RULES)
+    split = split_over_tensor(task)
     assert {name.split("/encoder/")[-1]: axes for name, axes in split.items()} == {
         "attention/qkv/kernel": (None, None, "tensor", None, None),  # [L, D, K, 3, Dh]
         "attention/qkv/bias": (None, "tensor", None, None),

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from gormley_vision import durations
@@ -29,15 +30,18 @@ def make_classification(config: Mapping[str, Any], description: Description) -> 
     data, options, optimizer = config["data"], dict(config["classification"]), dict(config["optimizer"])
     images = {"epoch_images": description.length, "step_images": data["batch_size"]}
     warmup = durations.to_steps(optimizer.pop("warmup"), **images)
+    classifier = ViT(classes=classes, dtype=jnp.dtype(config["compute_dtype"]), **config["vit"])
+    shape = (data["image_size"], data["image_size"], data["channels"])
     return Classification(
-        classifier=ViT(classes=classes, dtype=jnp.dtype(config["compute_dtype"]), **config["vit"]),
+        classifier=classifier,
         optimizer=make_classifier_optimizer(
+            params=jax.eval_shape(classifier.init, jax.random.key(0), jnp.zeros((1, *shape)))["params"],
             warmup_steps=warmup,
             total_steps=durations.to_steps(config["duration"], **images),
             only_head=options.pop("only_head"),
             **optimizer,
         ),
-        image_shape=(data["image_size"], data["image_size"], data["channels"]),
+        image_shape=shape,
         batch_size=data["batch_size"],
         accumulate=config["accumulate"],
         ema_half_life=durations.to_images(options.pop("ema_half_life"), **images),

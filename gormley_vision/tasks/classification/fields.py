@@ -10,8 +10,6 @@ from gormley_vision.fields import (
     IMAGE_FIELDS,
     ON,
     OPTIMIZER_FIELDS,
-    RULES_MEANING,
-    TRANSFORMER_RULES,
     VIT_FIELDS,
     Field,
     Value,
@@ -20,7 +18,6 @@ from gormley_vision.fields import (
 )
 
 FIELDS: dict[str, Field] = {
-    "mesh.rules": Field(TRANSFORMER_RULES, RULES_MEANING, may_change=True),
     **IMAGE_FIELDS,
     **VIT_FIELDS,
     "classification.label_smoothing": Field(0.0, "share of a target spread over all classes", at_least=0, at_most=1),

@@ -4,10 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from gormley_vision.errors import UserError
-from gormley_vision.fields import IMAGE_FIELDS, LARGE, LARGEST_WIDTH, RULES_MEANING, Field, Value, average_fields, count
+from gormley_vision.fields import IMAGE_FIELDS, LARGE, LARGEST_WIDTH, Field, Value, average_fields, count
 from gormley_vision.models.sizes import halvings
-
-GAN_RULES = "Transposed|Convolution_0/kernel: tensor; Convolution.*kernel: tensor -"
 
 
 def _player_fields(player: str, learning_rate: float) -> dict[str, Field]:
@@ -22,7 +20,6 @@ def _player_fields(player: str, learning_rate: float) -> dict[str, Field]:
 
 
 FIELDS: dict[str, Field] = {
-    "mesh.rules": Field(GAN_RULES, RULES_MEANING, may_change=True),
     "log.samples": count(64, "images in a sample grid", 10**4, may_change=True),
     **IMAGE_FIELDS,
     "gan.conditional": Field(False, "the class label is an input of both players"),

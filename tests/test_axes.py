@@ -1,0 +1,100 @@
+"""Every parameter of every model names all its axes, in words of the table; and what the words say."""
+
+import importlib
+import pkgutil
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import pytest
+
+from gormley_vision import models
+from gormley_vision.axes import NAMES, is_embedding, is_end, map_parameters, sides
+from gormley_vision.fields import MESH_RULES
+from gormley_vision.mesh_rules import are_rules, parse_rules
+from gormley_vision.models.dcgan import Discriminator, Generator
+from gormley_vision.models.patchgan import STRIDED_LAYERS, PatchDiscriminator
+from gormley_vision.models.vit import AttentionPooling, ViT
+
+SMALL = {"width": 8, "depth": 2, "mlp": 12, "heads": 2, "patch_size": 4, "classes": 3}
+IMAGES, LABELS = jnp.zeros((2, 32, 32, 3)), jnp.zeros(2, jnp.int32)
+EVERYTHING = {"registers": 2, "representation": 6, "layer_scale": 0.1, "qk_norm": True, "rope": "naver_mixed"}
+MODELS = {
+    "dcgan's generator": (Generator(32, 3, width=4), jnp.zeros((2, 8)), None),
+    "dcgan's conditional generator": (Generator(32, 3, width=4, classes=3), jnp.zeros((2, 8)), LABELS),
+    "dcgan's discriminator": (Discriminator(width=4), IMAGES, None),
+    "dcgan's conditional discriminator": (Discriminator(width=4, classes=3), IMAGES, LABELS),
+    "dcgan's body as a classifier": (Discriminator(width=4, outputs=3), IMAGES, None),
+    "vit": (ViT(**SMALL), IMAGES),
+    "vit with everything": (ViT(**SMALL, **EVERYTHING, pooling="map", scan=True, remat=True), IMAGES),
+    "vit of rms norms": (ViT(**SMALL, norm="rms", parallel=True, qk_norm=True, pooling="gap", scan=True), IMAGES),
+}
+MODELS |= {f"patchgan of {field} pixels": (PatchDiscriminator(field, 4), IMAGES) for field in STRIDED_LAYERS}
+
+
+def parameters(module, *inputs):
+    params = jax.eval_shape(lambda key: module.init(key, *inputs, train=True), jax.random.key(0))["params"]
+    found = []
+    map_parameters(found.append, params)
+    return found
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_parameter_names_each_of_its_axes(name):
+    found = parameters(*MODELS[name])
+    assert len(found) > 2
+    for path, shape, names in found:
+        assert names is not None, f"{path} has an axis without a name, or one that NAMES lack"
+        assert len(names) == len(shape), path
+        is_kernel = path.endswith(("kernel", "patch_embedding"))
+        assert len(sides(names)) == (2 if is_kernel else 1), f"{path}: {names}"
+        assert ("layers" in names) == path.startswith("encoder/"), path
+
+
+def test_every_model_is_among_them():
+    """A module that is added to `models` is added to `MODELS`."""
+    names = [room.name for room in pkgutil.iter_modules(models.__path__)]
+    rooms = [importlib.import_module(f"gormley_vision.models.{name}") for name in names]
+    there = {
+        thing
+        for room in rooms
+        for thing in vars(room).values()
+        if isinstance(thing, type) and issubclass(thing, nn.Module) and thing.__module__ == room.__name__
+    }
+    assert there - {AttentionPooling} == {type(module) for module, *_ in MODELS.values()}
+
+
+def test_every_name_is_somebodys():
+    used = {name for model in MODELS.values() for parameter in parameters(*model) for name in parameter.names}
+    assert NAMES.keys() - used == {"vocab"}, "no decoder yet"
+
+
+def test_sides_by_hand():
+    assert sides(("layers", "embed", "heads", "qkv", "head_dim")) == [(1,), (2, 4)]
+    assert sides(("heads", "head_dim", "embed")) == [(0, 1), (2,)]
+    assert sides(("conv_height", "conv_width", "conv_in", "conv_out")) == [(0, 1, 2), (3,)]
+    assert sides(("conv_height", "conv_width", "conv_out", "conv_in")) == [(0, 1, 2), (3,)]
+    assert sides(("embed", "embed")) == [(0,), (1,)]
+    assert sides(("one", "tokens", "embed")) == [(2,)]
+    assert sides(("layers", "heads", "qkv", "head_dim")) == [(1, 3)]
+    assert sides(("in", "out")) == [(0,), (1,)]
+    assert sides(()) == []
+
+
+def test_ends_and_embeddings_by_hand():
+    assert is_end(("vocab", "embed"))
+    assert is_end(("embed", "classes"))
+    assert is_end(("conv_height", "conv_width", "channels", "conv_out"))
+    assert not is_end(("conv_height", "conv_width", "conv_in", "conv_out"))
+    assert is_embedding(("vocab", "embed"))
+    assert is_embedding(("patch_out",))
+    assert is_embedding(("one", "tokens", "embed"))
+    assert not is_embedding(("embed", "vocab"))
+    assert not is_embedding(("vocab",))
+    assert not is_embedding(("embed",))
+
+
+def test_the_default_rules_are_rules_of_known_names():
+    assert {rule.name for rule in parse_rules(MESH_RULES)} <= NAMES.keys()
+    assert are_rules("")
+    assert not are_rules("attention/qkv: tensor - -; mlp/in: tensor")
