@@ -3,12 +3,15 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from gormley_vision.errors import reported
 from gormley_vision.files import refuse_unwritable, write_atomically
 
+ROOT = Path(__file__).parents[1]
+FAULTS = ("fault_bench", "faults", "inject_faults")  # programs that break others
 PROGRAM = "from gormley_vision.errors import protect_output, reported\nwith reported():\n    "
 
 
@@ -80,3 +83,10 @@ def test_a_full_disk_names_the_file(tmp_path, monkeypatch):
 def test_looking_whether_a_file_can_be_written_leaves_nothing(tmp_path):
     refuse_unwritable(tmp_path / "new" / "result.json")
     assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_every_program_reports_in_one_way():
+    for path in (ROOT / "train.py", *(ROOT / "scripts").glob("*.py")):
+        program = path.read_text().partition('if __name__ == "__main__":\n')[2]
+        if program and path.stem not in FAULTS:
+            assert program.startswith("    with reported():\n"), path

@@ -25,6 +25,8 @@ from gormley_vision.errors import UserError
 from gormley_vision.files import read_json, user_path
 from gormley_vision.run import fitting, locked, start_jax
 from gormley_vision.sampling import restore, sample
+from gormley_vision.sweeps.report import find_metric
+from gormley_vision.sweeps.runs import load_sweep
 from gormley_vision.training import checkpoints as ckpt
 from gormley_vision.training import start, trackers
 from gormley_vision.training.sharding import make_mesh
@@ -246,6 +248,16 @@ def no_checkpoint(folder):
     restore(folder / "run")
 
 
+def metric(folder):
+    (folder / "sweep.py").write_text(
+        'BASE = "configs/vit_mnist.py"\nMETRIC = "los/classifier"\ndef sweep(): yield {"seed": 0}'
+    )
+    sweep = load_sweep(folder / "sweep.py", folder)
+    sweep.runs[0].folder.mkdir()
+    (sweep.runs[0].folder / "metrics.jsonl").write_text('{"step": 20, "accuracy/train": 0.5, "loss/classifier": 1.5}')
+    find_metric(sweep, ["running"])
+
+
 def generates_nothing(_):
     sample(restore(GOLDEN / "run_vit"), num=3)
 
@@ -290,6 +302,7 @@ TRIGGERS = {
         not_finite,
         initial_classes,
         no_checkpoint,
+        metric,
         generates_nothing,
         unconditional,
     )
