@@ -40,9 +40,9 @@ def main(experiment: command_line.Experiment) -> int:
         return 0
     protect_output(product=False)  # a run outlives a full disk for what is printed on the way
     from gormley_vision.run import run  # jax and its friends: seconds, so after the checks
-    from gormley_vision.training.hosts import join
+    from gormley_vision.training.hosts import initialize
 
-    join(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value, _HEARTBEAT.value)
+    initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value, _HEARTBEAT.value)
     with at_once():  # again: jax takes SIGTERM for itself as it joins others
         return run(experiment.config.to_dict(), workdir, profile=_PROFILE.value)
 

@@ -166,7 +166,7 @@ def let_go(running: Running) -> None:
 
 def end_of(workdir: Path) -> dict:
     """All of a finished run that must not depend on what befell it."""
-    step = ckpt.newest_whole(workdir / "checkpoints")
+    step = ckpt.newest_complete(workdir / "checkpoints")
     metrics = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     starts = [int(path.name.rpartition(".")[2]) for path in sorted((workdir / "tensorboard").iterdir())]
     return {

@@ -66,7 +66,7 @@ def validate(config: Mapping) -> None:
     batch, accumulate = config["data"]["batch_size"], config["accumulate"]
     if batch % accumulate:
         raise UserError(
-            f"data.batch_size={batch} does not divide into accumulate={accumulate} pieces: "
+            f"data.batch_size={batch} does not divide into accumulate={accumulate} microbatches: "
             f"--config.data.batch_size={nearest_multiple(batch, accumulate)}"
         )
     task = task_modules.find(config["task"])

@@ -40,7 +40,7 @@ def make_batches(config: Config, progress=None, split: str = "", class_names: tu
         minibatches=task.minibatches(config),
         data=data,
         needs=task.needs(config),
-        columns=None if hosts.alone() else Shardings(mesh_of(config), ()).columns(data["batch_size"]),
+        columns=None if hosts.is_single_process() else Shardings(mesh_of(config), ()).columns(data["batch_size"]),
         class_names=class_names,
         progress=progress,
     )

@@ -91,16 +91,16 @@ def encode(
         raise ValueError(f"layers {beyond} of a network whose layers are 0 ... {model.depth - 1}")
     fields = {f.name: getattr(model, f.name) for f in dataclasses.fields(model) if f.name not in ("parent", "name")}
     embedded: Any = _Embedding(**fields).apply({"params": params}, images)
-    tokens, where = embedded
+    tokens, rotation = embedded
     block = Block(**model.block_options(_grid_of(model, images)))
     rate = jnp.zeros(())  # nothing is dropped outside training
 
     def plain(layer, tokens):
-        return block.apply({"params": layer}, tokens, rate, where)[0]
+        return block.apply({"params": layer}, tokens, rate, rotation)[0]
 
     def recording(layer, tokens):
         options: Any = {"mutable": ["maps", "intermediates"], "capture_intermediates": _is_query_or_key}
-        (tokens, _), found = block.apply({"params": layer}, tokens, rate, where, **options)
+        (tokens, _), found = block.apply({"params": layer}, tokens, rate, rotation, **options)
         return tokens, found
 
     plain, recording = jax.jit(plain), jax.jit(recording)
@@ -128,14 +128,14 @@ def attention_rollout(maps: np.ndarray) -> np.ndarray:
     return rolled
 
 
-def read_out(rows: np.ndarray, pooling: str, unrotated: int, grid: Grid) -> np.ndarray:
+def read_out(rows: np.ndarray, pooling: str, num_prefix_tokens: int, grid: Grid) -> np.ndarray:
     """[..., N, N] -> [..., h, w]: the patches' share in what the head reads.
 
     The class token's row; with mean pooling the mean over the patches' rows; with attention pooling that over all rows
     (the probe's own weights are not in it).
     """
-    chosen = {"cls": slice(0, 1), "gap": slice(unrotated, None), "map": slice(None)}[pooling]
-    return rows[..., chosen, unrotated:].mean(axis=-2).reshape(*rows.shape[:-2], *grid)
+    chosen = {"cls": slice(0, 1), "gap": slice(num_prefix_tokens, None), "map": slice(None)}[pooling]
+    return rows[..., chosen, num_prefix_tokens:].mean(axis=-2).reshape(*rows.shape[:-2], *grid)
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -156,17 +156,19 @@ def position_similarity(table: np.ndarray) -> np.ndarray:
 
 def rotation_angles(model: ViT, params: Params, grid: Grid) -> np.ndarray:
     """Radians by which each layer turns each token's pairs, [L, N, K or 1, Dh/2]; K where the layers learn them."""
-    where, mixed = model._where(grid), model.block_options(grid)["mixed_rope"]
-    if where is None:
+    rotation, mixed = model.rotation(grid), model.block_options(grid)["mixed_rope"]
+    if rotation is None:
         raise ValueError("this network rotates nothing: rope='none'")
     if mixed is None:
-        return np.broadcast_to(np.asarray(where)[None, :, None], (model.depth, where.shape[0], 1, where.shape[1]))
+        shared = np.asarray(rotation.angles)[None, :, None]
+        return np.broadcast_to(shared, (model.depth, *shared.shape[1:]))
+    assert rotation.positions is not None
     angles = []
     for layer in _layers(model, params):
         frequencies = layer["attention"]["rope_frequencies"]
         if mixed.ntk_scale != (1.0, 1.0):
             frequencies = rope.ntk_mixed_frequencies(frequencies, mixed.ntk_scale)
-        angles.append(np.asarray(rope.mixed_angles(where, frequencies)))
+        angles.append(np.asarray(rope.mixed_angles(rotation.positions, frequencies)))
     return np.stack(angles)
 
 
@@ -226,7 +228,7 @@ class _Embedding(ViT):
     def __call__(self, images: jax.Array, train: bool = False) -> Any:
         """Tokens [B, N, D], and what rotates them."""
         tokens, grid = self._embed(images)
-        return tokens, self._where(grid)
+        return tokens, self.rotation(grid)
 
 
 def _layers(model: ViT, params: Params) -> Iterator[Params]:

@@ -59,7 +59,7 @@ def _refuse_environment() -> None:
 def run(config: Mapping[str, Any], workdir: Path, profile: bool = False) -> int:
     """Train `config` in `workdir`, or continue there; returns the exit status of the process.
 
-    Each of several processes (`hosts.join`) calls it with the same arguments; the first owns the folder and the log.
+    Each of several processes (`hosts.initialize`) calls it with the same arguments; the first owns the folder and log.
 
     Raises:
         UserError: whatever the user can mend, before anything long starts where that can be known.
@@ -94,7 +94,7 @@ def fitting(config: Mapping[str, Any]) -> Iterator[None]:
         if not re.search("RESOURCE_EXHAUSTED|out of memory", str(error), re.IGNORECASE):
             raise
         smaller = [f"--config.data.batch_size={max(1, config['data']['batch_size'] // 2)}"]
-        smaller += [f"--config.accumulate={2 * config['accumulate']} (the same batch, in pieces)"]
+        smaller += [f"--config.accumulate={2 * config['accumulate']} (the same batch, in smaller parts)"]
         remat = {key: value for key, value in flatten(config).items() if key.endswith(".remat")}
         smaller += [f"--config.{key}=true" for key, value in remat.items() if not value]
         raise UserError(

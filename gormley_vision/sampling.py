@@ -42,7 +42,7 @@ def restore(workdir: str | Path, step: int | None = None) -> Restored:
         UserError: no such run or step, or the code has moved on since: lists the parameters that differ.
     """
     folder = user_path(workdir) / "checkpoints"
-    found = ckpt.newest_whole(folder) if step is None else step
+    found = ckpt.newest_complete(folder) if step is None else step
     if found is None or found not in ckpt.steps_of(folder):
         wanted = "undamaged checkpoint" if step is None else f"checkpoint of step {step}"
         raise UserError(ckpt.none_there(user_path(workdir), wanted))

@@ -22,7 +22,7 @@ def main() -> None:
 
     start_jax()
     folder = options.workdir / "checkpoints"
-    step = checkpoints.newest_whole(folder, options.step)
+    step = checkpoints.newest_complete(folder, options.step)
     if step is None or options.step not in (None, step):
         raise UserError(f"no such whole checkpoint in {folder} (there: {checkpoints.steps_of(folder)})")
     print(f"{checkpoints.digest(folder / str(step))}  step {step}")

@@ -56,7 +56,7 @@ def main() -> None:
     from gormley_vision import figures, inspection
     from gormley_vision.run import start_jax
     from gormley_vision.sampling import restore
-    from gormley_vision.tasks.players import to_unit_range
+    from gormley_vision.tasks.networks import to_unit_range
 
     start_jax()
     run = restore(options.workdir, options.step)
@@ -78,7 +78,7 @@ def main() -> None:
     tokens = maps[0].shape[-1]
 
     def read(rows):
-        return inspection.read_out(rows, model.pooling, model.unrotated, grid) * tokens
+        return inspection.read_out(rows, model.pooling, model.num_prefix_tokens, grid) * tokens
 
     per_layer = np.stack([read(maps[i][:, heads].mean(axis=1)) for i in layers], axis=1)
     of_heads = "mean over heads" if len(heads) == model.heads else f"heads {', '.join(map(str, heads))}"
@@ -106,10 +106,10 @@ def main() -> None:
     if model.rope == "none":
         print("no rope_offsets.png: vit.rope=none")
     else:
-        angles = np.moveaxis(inspection.rotation_angles(model, params, grid)[:, model.unrotated :], 1, 2)
+        angles = np.moveaxis(inspection.rotation_angles(model, params, grid)[:, model.num_prefix_tokens :], 1, 2)
         theory = inspection.rope_similarity(angles[layers][:, heads if angles.shape[1] > 1 else [0]], grid)
         scores = inspection.attention_scores(model, params, images, layers)
-        patches = slice(model.unrotated, None)
+        patches = slice(model.num_prefix_tokens, None)
         between = np.stack([scores[i][:, heads, patches, patches].mean(axis=0) for i in layers])
         measured = inspection.mean_by_offset(between, grid)
         learned = angles.shape[1] > 1

@@ -118,7 +118,7 @@ def test_similarity_of_positions_is_a_cosine():
     model, params, _ = tiny({"registers": 2})
     learned = inspection.learned_positions(params, GRID)
     np.testing.assert_array_equal(learned, params["position_embedding"][0, 1:])
-    assert model.unrotated == 3
+    assert model.num_prefix_tokens == 3
 
 
 @pytest.mark.parametrize("preset", ["roformer", "naver_axial", "naver_mixed", "timm", "dinov3"])

@@ -92,7 +92,7 @@ def config_file(folder):
     read([f"--config={folder}/mine.py"])
 
 
-def pieces(_):
+def microbatches(_):
     experiment.check(configured(accumulate=3).to_dict())
 
 
@@ -275,7 +275,7 @@ TRIGGERS = {
         value_out_of_range,
         changed_in_the_config_file,
         config_file,
-        pieces,
+        microbatches,
         patches,
         devices,
         batch_over_devices,

@@ -124,7 +124,7 @@ class Batches:
         # Indices are in range by construction; "clip" is the mode that costs nothing to make safe.
         return {name: jnp.take(array, batch["index"], axis=0, mode="clip") for name, array in resident.items()}
 
-    def whole(self) -> Generator[Batch, None, None]:
+    def padded(self) -> Generator[Batch, None, None]:
         """Yields every example once, in the source's own order, as this process's columns of padded batches.
 
         {name: [p, *shape], "mask": bool [p]}: the mask is false where the last batch is padded.

@@ -34,6 +34,13 @@ class MixedRope(NamedTuple):
     ntk_scale: tuple[float, float] = (1.0, 1.0)
 
 
+class Rotation(NamedTuple):
+    """What turns queries and keys: `angles` [N, Dh/2], or `positions` [N, 2], of which each layer makes its angles."""
+
+    angles: jax.Array | None = None
+    positions: jax.Array | None = None
+
+
 def make_norm(kind: str, dtype: Any, name: str | None = None, axis: str = "embed") -> nn.Module:
     """LayerNorm, or 'rms': ViT-22B's, without bias and centering; eps 1e-6, statistics in float32; over `axis`."""
     scale = named(nn.initializers.ones, axis)
@@ -47,9 +54,8 @@ class Attention(nn.Module):
     """Multi-head self-attention [B, N, D] -> [B, N, D].
 
     Parameters: `qkv` [D, K, 3, Dh] (heads first, so that they split over devices) and `out` [K, Dh, D] kernels; with
-    `qk_norm` a LayerNorm of queries and one of keys, over each head's channels, before the rotation. `where` the
-    tokens are is None (nothing is rotated), angles [N, Dh/2], or with `mixed_rope` positions [N, 2], to be turned by
-    the layer's own `rope_frequencies`.
+    `qk_norm` a LayerNorm of queries and one of keys, over each head's channels, before the rotation. Without a rotation
+    nothing is turned; with `mixed_rope` it has positions, which the layer's own `rope_frequencies` make angles of.
     """
 
     heads: int
@@ -62,7 +68,7 @@ class Attention(nn.Module):
     causal: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array, where: jax.Array | None = None, mask: jax.Array | None = None) -> jax.Array:
+    def __call__(self, x: jax.Array, rotation: Rotation | None = None, mask: jax.Array | None = None) -> jax.Array:
         """Attend; with `mutable=['maps']` also records A as 'maps/weights' [B, K, N, N]."""
         width = x.shape[-1]
         head_dim = width // self.heads
@@ -72,15 +78,18 @@ class Attention(nn.Module):
         if self.qk_norm:
             query = make_norm(self.norm, self.dtype, "query_norm", axis="head_dim")(query)
             key = make_norm(self.norm, self.dtype, "key_norm", axis="head_dim")(key)
-        if where is not None:
-            angles = where[..., None, :]
+        if rotation is not None:
             if self.mixed_rope is not None:
+                assert rotation.positions is not None
                 initial = partial(rope.mixed_frequencies, base=self.mixed_rope.base)
                 initial = named(initial, "coordinates", "heads", "frequencies")
                 frequencies = self.param("rope_frequencies", initial, self.heads, head_dim)
                 if self.mixed_rope.ntk_scale != (1.0, 1.0):
                     frequencies = rope.ntk_mixed_frequencies(frequencies, self.mixed_rope.ntk_scale)
-                angles = rope.mixed_angles(where, frequencies)
+                angles = rope.mixed_angles(rotation.positions, frequencies)
+            else:
+                assert rotation.angles is not None
+                angles = rotation.angles[..., None, :]
             query, key = (rope.apply_rope(y, angles, self.pairing, token_axis=-3) for y in (query, key))
         if self.is_mutable_collection("maps") and not self.is_initializing():
             self.sow("maps", "weights", attention_weights(query, key, mask=mask, causal=self.causal))
@@ -168,25 +177,25 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, drop_rate: jax.Array, where: jax.Array | None = None, mask: jax.Array | None = None
+        self, x: jax.Array, drop_rate: jax.Array, rotation: Rotation | None = None, mask: jax.Array | None = None
     ) -> tuple[jax.Array, None]:
         """The new residual stream, and nothing for the scan over layers to stack."""
         attention = Attention(
-            self.heads,
-            self.dtype,
-            self.qkv_bias,
-            self.qk_norm,
-            self.norm,
-            self.pairing,
-            self.mixed_rope,
-            self.causal,
+            heads=self.heads,
+            dtype=self.dtype,
+            qkv_bias=self.qkv_bias,
+            qk_norm=self.qk_norm,
+            norm=self.norm,
+            pairing=self.pairing,
+            mixed_rope=self.mixed_rope,
+            causal=self.causal,
             name="attention",
         )
-        mlp = MLP(self.mlp, self.dtype, self.gelu, self.dropout, self.train, name="mlp")
+        mlp = MLP(mlp=self.mlp, dtype=self.dtype, gelu=self.gelu, dropout=self.dropout, train=self.train, name="mlp")
         y = make_norm(self.norm, self.dtype, "norm_1")(x)
         if self.parallel:
-            return x + self._branch("1", attention(y, where, mask) + mlp(y), drop_rate), None
-        x = x + self._branch("1", attention(y, where, mask), drop_rate)
+            return x + self._branch("1", attention(y, rotation, mask) + mlp(y), drop_rate), None
+        x = x + self._branch("1", attention(y, rotation, mask), drop_rate)
         y = make_norm(self.norm, self.dtype, "norm_2")(x)
         return x + self._branch("2", mlp(y), drop_rate), None
 

@@ -1,18 +1,18 @@
 """Strided and fractionally-strided convolutions, lowered by platform.
 
-A convolution is a trilinear form <narrow, convolve(wide, kernel)> of its wide side [B, H, W, C], its kernel
-[k, k, C, O] and its narrow side [B, h, w, O]. Its three partial gradients are the three operations below,
+A convolution is a trilinear form <output, convolve(input, kernel)> of its input [B, H, W, C], its kernel
+[k, k, C, O] and its output [B, h, w, O]. Its three partial gradients are the three operations below,
 and the derivatives of each are the other two:
 
-    forward          wide, kernel  -> narrow     a strided convolution
-    input_gradient   narrow, kernel -> wide      a fractionally-strided ("transposed") convolution
-    kernel_gradient  wide, narrow  -> kernel
+    forward          inputs, kernel  -> outputs     a strided convolution
+    input_gradient   outputs, kernel -> inputs      a fractionally-strided ("transposed") convolution
+    kernel_gradient  inputs, outputs  -> kernel
 
 So a rule for each gives reverse-mode derivatives of any order (gradient penalties need two), and each can
 have the lowering that is fast where it runs. Off the CPU all three are XLA's own. On the CPU, XLA runs
 strided forward convolutions well; dilated ones and kernel gradients poorly (jax-ml/jax#23783), so
 
-- an input gradient with stride s becomes s*s stride-1 convolutions, one for each phase of the wide side
+- an input gradient with stride s becomes s*s stride-1 convolutions, one for each phase of the input
   (the sub-pixel form, Shi et al. 2016, arXiv:1609.05158, section 2.2), or, for a few channels such as an
   image's, one matrix product and shifted adds;
 - a kernel gradient is summed over four parts of the batch, because XLA's layout changes run on one thread
@@ -37,7 +37,7 @@ _BATCH_PARTS = 4
 
 @dataclasses.dataclass(frozen=True)
 class Geometry:
-    """What the arrays do not say: stride, padding (low, high) of both axes, and the size of the wide side.
+    """What the arrays do not say: stride, padding (low, high) of both axes, and the size of the input.
 
     `shared` are the kernel's axes that several devices may share: input channels, or, where those are an image's few,
     output channels.
@@ -49,8 +49,8 @@ class Geometry:
     width: int
     shared: tuple[int, int]
 
-    def narrow_size(self, kernel_size: int) -> tuple[int, int]:
-        """Height and width of the narrow side."""
+    def output_size(self, kernel_size: int) -> tuple[int, int]:
+        """Height and width of the output."""
         size = [(side + sum(self.padding) - kernel_size) // self.stride + 1 for side in (self.height, self.width)]
         if min(size) < 1:
             raise ValueError(
@@ -66,7 +66,7 @@ def convolve(x: jax.Array, kernel: jax.Array, *, stride: int, padding: tuple[int
     Returns [B, h, w, O] with h = (H + sum(padding) - k) // stride + 1; `padding` is (low, high) in pixels.
     """
     geometry = Geometry(stride, padding, x.shape[1], x.shape[2], shared=(2, 3))
-    geometry.narrow_size(kernel.shape[0])
+    geometry.output_size(kernel.shape[0])
     return _forward(geometry, x, kernel)
 
 
@@ -77,7 +77,7 @@ def convolve_transposed(y: jax.Array, kernel: jax.Array, *, stride: int, padding
     `kernel` and `padding` are those of that convolution.
     """
     geometry = Geometry(stride, padding, y.shape[1] * stride, y.shape[2] * stride, shared=(3, 2))
-    if geometry.narrow_size(kernel.shape[0]) != y.shape[1:3]:
+    if geometry.output_size(kernel.shape[0]) != y.shape[1:3]:
         raise ValueError(f"padding {padding} does not multiply the size by {stride} for kernel {kernel.shape}")
     return _input_gradient(geometry, y, kernel)
 
@@ -87,27 +87,27 @@ def convolve_transposed(y: jax.Array, kernel: jax.Array, *, stride: int, padding
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _forward(geometry: Geometry, wide: jax.Array, kernel: jax.Array) -> jax.Array:
-    return _maps(_xla_forward(geometry, _maps(wide), gathered(kernel, geometry.shared)))
+def _forward(geometry: Geometry, inputs: jax.Array, kernel: jax.Array) -> jax.Array:
+    return _maps(_xla_forward(geometry, _maps(inputs), gathered(kernel, geometry.shared)))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _input_gradient(geometry: Geometry, narrow: jax.Array, kernel: jax.Array) -> jax.Array:
+def _input_gradient(geometry: Geometry, outputs: jax.Array, kernel: jax.Array) -> jax.Array:
     few = kernel.shape[2] < _FEW_CHANNELS
-    wide = lax.platform_dependent(
-        _maps(narrow),
+    inputs = lax.platform_dependent(
+        _maps(outputs),
         gathered(kernel, geometry.shared),
         cpu=partial(_shifted_adds if few else _phases, geometry),
         default=partial(_xla_input_gradient, geometry),
     )
-    return _maps(wide)
+    return _maps(inputs)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _kernel_gradient(geometry: Geometry, size: int, wide: jax.Array, narrow: jax.Array) -> jax.Array:
+def _kernel_gradient(geometry: Geometry, size: int, inputs: jax.Array, outputs: jax.Array) -> jax.Array:
     kernel = lax.platform_dependent(
-        _maps(wide),
-        _maps(narrow),
+        _maps(inputs),
+        _maps(outputs),
         cpu=partial(_kernel_gradient_in_parts, geometry, size),
         default=partial(_xla_kernel_gradient, geometry, size),
     )
@@ -116,28 +116,30 @@ def _kernel_gradient(geometry: Geometry, size: int, wide: jax.Array, narrow: jax
 
 def _maps(x: jax.Array) -> jax.Array:
     """Feature maps [B, H, W, C], none of them in parts on several devices."""
-    return split_by_image(x, whole=2)
+    return split_by_image(x, unsplit=2)
 
 
-def _forward_bwd(geometry, inputs, narrow):
-    wide, kernel = inputs
-    return _input_gradient(geometry, narrow, kernel), _kernel_gradient(geometry, kernel.shape[0], wide, narrow)
+def _forward_bwd(geometry, residuals, outputs):
+    inputs, kernel = residuals
+    return _input_gradient(geometry, outputs, kernel), _kernel_gradient(geometry, kernel.shape[0], inputs, outputs)
 
 
-def _input_gradient_bwd(geometry, inputs, wide):
-    narrow, kernel = inputs
-    return _forward(geometry, wide, kernel), _kernel_gradient(geometry, kernel.shape[0], wide, narrow)
+def _input_gradient_bwd(geometry, residuals, inputs):
+    outputs, kernel = residuals
+    return _forward(geometry, inputs, kernel), _kernel_gradient(geometry, kernel.shape[0], inputs, outputs)
 
 
-def _kernel_gradient_bwd(geometry, size, inputs, kernel):
-    wide, narrow = inputs
-    return _input_gradient(geometry, narrow, kernel), _forward(geometry, wide, kernel)
+def _kernel_gradient_bwd(geometry, size, residuals, kernel):
+    inputs, outputs = residuals
+    return _input_gradient(geometry, outputs, kernel), _forward(geometry, inputs, kernel)
 
 
-_forward.defvjp(lambda geometry, *inputs: (_forward(geometry, *inputs), inputs), _forward_bwd)
-_input_gradient.defvjp(lambda geometry, *inputs: (_input_gradient(geometry, *inputs), inputs), _input_gradient_bwd)
+_forward.defvjp(lambda geometry, *residuals: (_forward(geometry, *residuals), residuals), _forward_bwd)
+_input_gradient.defvjp(
+    lambda geometry, *residuals: (_input_gradient(geometry, *residuals), residuals), _input_gradient_bwd
+)
 _kernel_gradient.defvjp(
-    lambda geometry, size, *inputs: (_kernel_gradient(geometry, size, *inputs), inputs), _kernel_gradient_bwd
+    lambda geometry, size, *residuals: (_kernel_gradient(geometry, size, *residuals), residuals), _kernel_gradient_bwd
 )
 
 
@@ -145,81 +147,82 @@ _kernel_gradient.defvjp(
 # Lowerings.
 
 
-def _xla_forward(geometry: Geometry, wide: jax.Array, kernel: jax.Array) -> jax.Array:
+def _xla_forward(geometry: Geometry, inputs: jax.Array, kernel: jax.Array) -> jax.Array:
     strides, padding = (geometry.stride,) * 2, (geometry.padding,) * 2
-    return lax.conv_general_dilated(wide, kernel, strides, padding, dimension_numbers=_DIMENSIONS)
+    return lax.conv_general_dilated(inputs, kernel, strides, padding, dimension_numbers=_DIMENSIONS)
 
 
-def _xla_input_gradient(geometry: Geometry, narrow: jax.Array, kernel: jax.Array) -> jax.Array:
-    shape = (narrow.shape[0], geometry.height, geometry.width, kernel.shape[2])
-    wide = jax.ShapeDtypeStruct(shape, narrow.dtype)
-    return jax.linear_transpose(lambda x: _xla_forward(geometry, x, kernel), wide)(narrow)[0]
+def _xla_input_gradient(geometry: Geometry, outputs: jax.Array, kernel: jax.Array) -> jax.Array:
+    shape = (outputs.shape[0], geometry.height, geometry.width, kernel.shape[2])
+    inputs = jax.ShapeDtypeStruct(shape, outputs.dtype)
+    return jax.linear_transpose(lambda x: _xla_forward(geometry, x, kernel), inputs)(outputs)[0]
 
 
-def _xla_kernel_gradient(geometry: Geometry, size: int, wide: jax.Array, narrow: jax.Array) -> jax.Array:
-    kernel = jax.ShapeDtypeStruct((size, size, wide.shape[3], narrow.shape[3]), wide.dtype)
-    return jax.linear_transpose(lambda w: _xla_forward(geometry, wide, w), kernel)(narrow)[0]
+def _xla_kernel_gradient(geometry: Geometry, size: int, inputs: jax.Array, outputs: jax.Array) -> jax.Array:
+    kernel = jax.ShapeDtypeStruct((size, size, inputs.shape[3], outputs.shape[3]), inputs.dtype)
+    return jax.linear_transpose(lambda w: _xla_forward(geometry, inputs, w), kernel)(outputs)[0]
 
 
-def _phases(geometry: Geometry, narrow: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Wide pixel s*n + a is a stride-1 convolution of the narrow side with the taps i = a + low (mod s)."""
+def _phases(geometry: Geometry, outputs: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Input pixel s*n + a is a stride-1 convolution of the output with the taps i = a + low (mod s)."""
     s, low, size = geometry.stride, geometry.padding[0], kernel.shape[0]
 
-    def taps(phase: int, side: int, narrow_side: int) -> tuple[slice, tuple[int, int]]:
+    def taps(phase: int, side: int, output_side: int) -> tuple[slice, tuple[int, int]]:
         first = (phase + low) % s
         count = len(range(first, size, s))
         shift = (phase + low - first) // s
-        return slice(first, None, s), (count - 1 - shift, -(-side // s) - narrow_side + shift)
+        return slice(first, None, s), (count - 1 - shift, -(-side // s) - output_side + shift)
 
     rows = []
     for a in range(s):
-        row_taps, row_padding = taps(a, geometry.height, narrow.shape[1])
+        row_taps, row_padding = taps(a, geometry.height, outputs.shape[1])
         columns = []
         for b in range(s):
-            column_taps, column_padding = taps(b, geometry.width, narrow.shape[2])
+            column_taps, column_padding = taps(b, geometry.width, outputs.shape[2])
             part = lax.rev(kernel[row_taps, column_taps], (0, 1)).swapaxes(2, 3)  # [t, t, O, C]
             columns.append(
                 lax.conv_general_dilated(
-                    narrow, part, (1, 1), (row_padding, column_padding), dimension_numbers=_DIMENSIONS
+                    outputs, part, (1, 1), (row_padding, column_padding), dimension_numbers=_DIMENSIONS
                 )
             )
         rows.append(jnp.stack(columns, axis=3))  # [B, h, w, s, C]
-    wide = jnp.stack(rows, axis=2)  # [B, h, s, w, s, C]
-    batch, h, _, w, _, channels = wide.shape
-    return wide.reshape(batch, h * s, w * s, channels)[:, : geometry.height, : geometry.width]
+    inputs = jnp.stack(rows, axis=2)  # [B, h, s, w, s, C]
+    batch, h, _, w, _, channels = inputs.shape
+    return inputs.reshape(batch, h * s, w * s, channels)[:, : geometry.height, : geometry.width]
 
 
-def _shifted_adds(geometry: Geometry, narrow: jax.Array, kernel: jax.Array) -> jax.Array:
-    """One matrix product gives each narrow pixel's k*k patch; patches are added where they overlap.
+def _shifted_adds(geometry: Geometry, outputs: jax.Array, kernel: jax.Array) -> jax.Array:
+    """One matrix product gives each output pixel's k*k patch; patches are added where they overlap.
 
     The k taps of an axis are grouped into ceil(k / s) blocks of s: block u of all pixels, laid side by
-    side, is the wide side moved by s*u, so a block is added with one pad.
+    side, is the input moved by s*u, so a block is added with one pad.
     """
     s, low, (size, _, channels, features) = geometry.stride, geometry.padding[0], kernel.shape
-    batch, h, w, _ = narrow.shape
+    batch, h, w, _ = outputs.shape
     blocks = -(-size // s)
     grown = jnp.pad(kernel, ((0, blocks * s - size),) * 2 + ((0, 0),) * 2)
     matrix = grown.reshape(blocks, s, blocks, s, channels, features)
-    patches = lax.dot_general(narrow, matrix, (((3,), (5,)), ((), ())))  # [B, h, w, u, s, v, s, C]
+    patches = lax.dot_general(outputs, matrix, (((3,), (5,)), ((), ())))  # [B, h, w, u, s, v, s, C]
     total = jnp.zeros((batch, h + blocks - 1, s, w + blocks - 1, s, channels), patches.dtype)
     for u in range(blocks):
         for v in range(blocks):
             block = patches[:, :, :, u, :, v].transpose(0, 1, 3, 2, 4, 5)  # [B, h, s, w, s, C]
             rows, columns = (u, blocks - 1 - u), (v, blocks - 1 - v)
             total += jnp.pad(block, ((0, 0), rows, (0, 0), columns, (0, 0), (0, 0)))
-    wide = total.reshape(batch, (h + blocks - 1) * s, (w + blocks - 1) * s, channels)
+    inputs = total.reshape(batch, (h + blocks - 1) * s, (w + blocks - 1) * s, channels)
     missing = [
-        max(0, low + side - have) for side, have in zip((geometry.height, geometry.width), wide.shape[1:3], strict=True)
+        max(0, low + side - have)
+        for side, have in zip((geometry.height, geometry.width), inputs.shape[1:3], strict=True)
     ]
-    wide = jnp.pad(wide, ((0, 0), (0, missing[0]), (0, missing[1]), (0, 0)))
-    return wide[:, low : low + geometry.height, low : low + geometry.width]
+    inputs = jnp.pad(inputs, ((0, 0), (0, missing[0]), (0, missing[1]), (0, 0)))
+    return inputs[:, low : low + geometry.height, low : low + geometry.width]
 
 
-def _kernel_gradient_in_parts(geometry: Geometry, size: int, wide: jax.Array, narrow: jax.Array) -> jax.Array:
-    batch = wide.shape[0]
+def _kernel_gradient_in_parts(geometry: Geometry, size: int, inputs: jax.Array, outputs: jax.Array) -> jax.Array:
+    batch = inputs.shape[0]
     parts = _BATCH_PARTS if batch % _BATCH_PARTS == 0 else 1
     # Interleaved parts: a batch that is sharded over devices stays where it is.
-    split = [x.reshape(batch // parts, parts, *x.shape[1:]) for x in (wide, narrow)]
+    split = [x.reshape(batch // parts, parts, *x.shape[1:]) for x in (inputs, outputs)]
     return sum(
         (_xla_kernel_gradient(geometry, size, split[0][:, i], split[1][:, i]) for i in range(1, parts)),
         start=_xla_kernel_gradient(geometry, size, split[0][:, 0], split[1][:, 0]),

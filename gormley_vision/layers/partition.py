@@ -20,15 +20,15 @@ IMAGE_AXES = ("data", "fsdp")  # the mesh axes that share a batch
 TENSOR_AXIS = "tensor"  # the one that shares matrices
 
 
-def split_by_image(x: jax.Array, whole: int = 0) -> jax.Array:
+def split_by_image(x: jax.Array, unsplit: int = 0) -> jax.Array:
     """`x` [B, ...] with its first axis over the mesh axes of a batch; as it is, where no mesh is set.
 
-    The next `whole` axes are not split; where the others lie is the partitioner's choice.
+    The next `unsplit` axes are not split; where the others lie is the partitioner's choice.
     """
     if not set(IMAGE_AXES) <= set(jax.sharding.get_abstract_mesh().axis_names):
         return x
-    free = [PartitionSpec.UNCONSTRAINED] * (x.ndim - 1 - whole)
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(IMAGE_AXES, *[None] * whole, *free))
+    free = [PartitionSpec.UNCONSTRAINED] * (x.ndim - 1 - unsplit)
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(IMAGE_AXES, *[None] * unsplit, *free))
 
 
 def gathered(kernel: jax.Array, axes: tuple[int, ...]) -> jax.Array:
@@ -37,5 +37,5 @@ def gathered(kernel: jax.Array, axes: tuple[int, ...]) -> jax.Array:
     if TENSOR_AXIS not in sizes:
         return kernel
     split = next((axis for axis in axes if kernel.shape[axis] % sizes[TENSOR_AXIS] == 0), None)
-    places = [TENSOR_AXIS if axis == split else None for axis in range(kernel.ndim)]
-    return jax.lax.with_sharding_constraint(kernel, PartitionSpec(*places))
+    spec = [TENSOR_AXIS if axis == split else None for axis in range(kernel.ndim)]
+    return jax.lax.with_sharding_constraint(kernel, PartitionSpec(*spec))

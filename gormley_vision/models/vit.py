@@ -22,7 +22,7 @@ import jax.numpy as jnp
 
 from gormley_vision.layers import rope
 from gormley_vision.layers.attention import attend
-from gormley_vision.layers.blocks import MLP, Block, MixedRope, Projection, make_norm, xavier
+from gormley_vision.layers.blocks import MLP, Block, MixedRope, Projection, Rotation, make_norm, xavier
 from gormley_vision.layers.naming import named
 from gormley_vision.layers.positions import sincos_2d
 
@@ -89,7 +89,7 @@ class ViT(nn.Module):
     dtype: Any = jnp.float32
 
     @property
-    def unrotated(self) -> int:
+    def num_prefix_tokens(self) -> int:
         """Tokens before the patches."""
         return (self.pooling == "cls") + self.registers
 
@@ -99,7 +99,7 @@ class ViT(nn.Module):
         tokens, grid = self._embed(images)
         tokens = nn.Dropout(self.dropout, deterministic=not train)(tokens)
         rates = jnp.linspace(0, self.stochastic_depth, self.depth)
-        tokens, _ = self._encoder(grid, train)(tokens, rates, self._where(grid), None)
+        tokens, _ = self._encoder(grid, train)(tokens, rates, self.rotation(grid), None)
         tokens = make_norm(self.norm, self.dtype, "norm")(tokens)
         x, axis = self._pool(tokens), "embed"
         if self.representation:
@@ -119,7 +119,7 @@ class ViT(nn.Module):
         batch, height, width, channels = images.shape
         size = self.patch_size
         if height % size or width % size:
-            raise ValueError(f"images of {height}x{width} pixels are not a whole number of {size}x{size} patches")
+            raise ValueError(f"images of {height}x{width} pixels do not divide into {size}x{size} patches")
         grid = height // size, width // size
         patches = to_patches(images.astype(self.dtype), size)
         kernel_init = named(_patch_kernel, "patch_height", "patch_width", "patch_in", "patch_out")
@@ -149,8 +149,8 @@ class ViT(nn.Module):
         side = self.trained_grid if self.rope_scaling != "none" else 0
         return (grid[1] / side, grid[0] / side) if side else (1.0, 1.0)
 
-    def _where(self, grid: tuple[int, int]) -> jax.Array | None:
-        """What rotates the tokens: angles [N, Dh/2], or positions [N, 2] where frequencies are learned."""
+    def rotation(self, grid: tuple[int, int]) -> Rotation | None:
+        """What turns the queries and keys of all layers; None without RoPE."""
         if self.rope == "none":
             return None
         preset, scale = rope.PRESETS[self.rope], self._scale(grid)
@@ -162,10 +162,10 @@ class ViT(nn.Module):
             positions = rope.interpolate_positions(positions, scale[0] if preset.kind == "line" else scale)
         if preset.kind == "mixed":
             # A token at the origin is turned by nothing, whatever the frequencies.
-            return jnp.pad(positions, ((self.unrotated, 0), (0, 0)))
+            return Rotation(positions=jnp.pad(positions, ((self.num_prefix_tokens, 0), (0, 0))))
         ntk_scale = scale if self.rope_scaling == "ntk" else 1.0
         angles = rope.preset_angles(self.rope, self.width // self.heads, positions, ntk_scale)
-        return rope.leave_unrotated(angles, first=self.unrotated)
+        return Rotation(angles=rope.leave_unrotated(angles, first=self.num_prefix_tokens))
 
     def _encoder(self, grid: tuple[int, int], train: bool) -> nn.Module:
         """All layers as one module [B, N, D] -> ([B, N, D], None), its parameters stacked along a first axis."""
@@ -201,7 +201,7 @@ class ViT(nn.Module):
         if self.pooling == "cls":
             return tokens[:, 0]
         if self.pooling == "gap":
-            return jnp.mean(tokens[:, self.unrotated :], axis=1)
+            return jnp.mean(tokens[:, self.num_prefix_tokens :], axis=1)
         return AttentionPooling(self.heads, self.mlp, self.dtype, self.gelu, self.norm, name="pooling_head")(tokens)
 
 

@@ -89,7 +89,7 @@ def _times(computations: Mapping[str, Computation]) -> tuple[dict[str, float], s
             for role, called in called_by(instruction):
                 loops = 1
                 if role in ("body", "condition"):
-                    known = _trips(instruction, computations[name], computations)
+                    known = _trip_count(instruction, computations[name], computations)
                     loops, unknown = known or 1, unknown + (known is None and role == "body")
                 deeper = inside or instruction.opcode not in ("while", "conditional", "call", "async-start")
                 walk(called, count * loops, deeper)
@@ -98,7 +98,7 @@ def _times(computations: Mapping[str, Computation]) -> tuple[dict[str, float], s
     return times, fused, unknown
 
 
-def _trips(loop: Instruction, around: Computation, computations: Mapping[str, Computation]) -> int | None:
+def _trip_count(loop: Instruction, around: Computation, computations: Mapping[str, Computation]) -> int | None:
     """How often a loop runs; None where the text does not tell.
 
     As the compiler says; or by where its counter starts, how it grows, and the constant it is compared with.
@@ -153,7 +153,9 @@ def _flops(instruction: Instruction, computation: Computation) -> float:
     for number in range(len(image) - 2):
         i = str(number)
         side = {key: values[number] for key, values in window.items()}
-        products *= _meetings(left[1][image.index(i)], right[1][kernel.index(i)], out[result.index(i)], **side)
+        products *= _products_of_an_axis(
+            left[1][image.index(i)], right[1][kernel.index(i)], out[result.index(i)], **side
+        )
     return 2.0 * products / (int(groups[1]) if groups else 1)
 
 
@@ -170,7 +172,9 @@ def _window(attributes: str) -> dict[str, list[int]]:
     }
 
 
-def _meetings(image: int, kernel: int, out: int, *, stride: int, pad: int, lhs_dilate: int, rhs_dilate: int) -> int:
+def _products_of_an_axis(
+    image: int, kernel: int, out: int, *, stride: int, pad: int, lhs_dilate: int, rhs_dilate: int
+) -> int:
     """Pairs of an output and a tap of the kernel that meet a pixel, along one side."""
     return sum(
         0 <= (at := o * stride + tap * rhs_dilate - pad) <= (image - 1) * lhs_dilate and at % lhs_dilate == 0

@@ -88,8 +88,8 @@ def lower(
 
     key = placed(jax.eval_shape(lambda: jax.random.key(0)), shardings.replicated)
     named = jax.eval_shape(task.init, key)
-    places = shardings.tree(named)
-    state = jax.tree.map(placed, nn.unbox(named), places)
+    state_shardings = shardings.tree(named)
+    state = jax.tree.map(placed, nn.unbox(named), state_shardings)
     fetch: Callable
     resident: Any
     batch: Any
@@ -106,7 +106,7 @@ def lower(
         kind = next((kind for node, kind in _KINDS.items() if node in name.split("/")), "optimizer")
         memory[kind] += _local_bytes(leaf)
     memory["data"] = sum(map(_local_bytes, [*resident.values(), *batch.values()]))
-    return Step(task, fetch, places, shardings).lower(state, resident, batch, key), memory
+    return Step(task, fetch, state_shardings, shardings).lower(state, resident, batch, key), memory
 
 
 def _streamed(_: Any, batch: Any) -> Any:

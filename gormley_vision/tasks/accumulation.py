@@ -1,12 +1,12 @@
-"""A batch in pieces, one after the other, for the memory of one piece: the same step, up to the order of sums.
+"""Gradient accumulation: a batch as microbatches, one after the other, for the memory of one; the same step.
 
-Where every example is computed by itself, the gradient of a batch is the mean of its pieces' gradients
-(`accumulated`). BatchNorm reads the whole batch, and pieces with statistics of their own would be another
-model's step. There the statistics come first: those of each layer take a pass over the pieces, given those of the
-layers before it (`run_in_pieces`). L such layers cost L passes, each up to its layer, that are computed once more
+Where every example is computed by itself, the gradient of a batch is the mean of its microbatches' gradients
+(`accumulated`). BatchNorm reads the whole batch, and microbatches with statistics of their own would be another
+model's step. There the statistics come first: those of each layer take a pass over the microbatches, given those of the
+layers before it (`run_in_microbatches`). L such layers cost L passes, each up to its layer, that are computed once more
 for the gradient.
 
-Piece i of n has examples i, i + n, ...: strides, so that each device's share of the batch stays with it.
+Microbatch i of n has examples i, i + n, ...: strides, so that each device's share of the batch stays with it.
 """
 
 from collections.abc import Callable
@@ -20,44 +20,44 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from gormley_vision.layers.gan import BATCH_NORM_MOMENTUM, at_least_float32
 
 
-def split(batch: Any, pieces: int) -> Any:
-    """Arrays [m, ...] as [pieces, m / pieces, ...]."""
-    return jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, pieces, *x.shape[1:]), 1, 0), batch)
+def split(batch: Any, microbatches: int) -> Any:
+    """Arrays [m, ...] as [microbatches, m / microbatches, ...]."""
+    return jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, microbatches, *x.shape[1:]), 1, 0), batch)
 
 
 def joined(parts: jax.Array) -> jax.Array:
-    """[pieces, m / pieces, ...] as [m, ...], in the batch's own order."""
+    """[microbatches, m / microbatches, ...] as [m, ...], in the batch's own order."""
     return jnp.moveaxis(parts, 0, 1).reshape(-1, *parts.shape[2:])
 
 
-def accumulated(function: Callable, params: Any, batch: Any, pieces: int) -> Any:
-    """The mean of `function(params, piece, number)` over the pieces of a batch [m, ...]."""
-    if pieces == 1:
+def accumulated(function: Callable, params: Any, batch: Any, microbatches: int) -> Any:
+    """The mean of `function(params, microbatch, number)` over the microbatches of a batch [m, ...]."""
+    if microbatches == 1:
         return function(params, batch, jnp.int32(0))
-    parts = split(batch, pieces)
+    parts = split(batch, microbatches)
 
     def add(total: Any, part: tuple[Any, jax.Array]) -> tuple[Any, None]:
         return jax.tree.map(jnp.add, total, function(params, *part)), None
 
-    numbers = jnp.arange(pieces)
+    numbers = jnp.arange(microbatches)
     first = jax.tree.map(lambda x: x[0], parts)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(function, params, first, numbers[0]))
     total, _ = jax.lax.scan(add, zeros, (parts, numbers))
-    return jax.tree.map(lambda x: x / pieces, total)
+    return jax.tree.map(lambda x: x / microbatches, total)
 
 
-def run_in_pieces(
-    module: nn.Module, variables: Any, inputs: jax.Array, labels: jax.Array | None, pieces: int
+def run_in_microbatches(
+    module: nn.Module, variables: Any, inputs: jax.Array, labels: jax.Array | None, microbatches: int
 ) -> tuple[jax.Array, Any]:
     """`module` in training mode on [m, ...]: its outputs [m, ...], and its running statistics moved by the batch.
 
-    Differentiable; a gradient keeps the activations of one piece at a time, and recomputes them.
+    Differentiable; a gradient keeps the activations of one microbatch at a time, and recomputes them.
     """
-    parts = split((inputs, labels), pieces)
+    parts = split((inputs, labels), microbatches)
     running = flatten_dict(variables["batch_stats"])  # {(*path of a layer, 'mean' or 'var'): [C]}
 
     def run(statistics: Any, part: Any) -> tuple[Any, dict[tuple[str, ...], jax.Array]]:
-        """A piece's outputs under these statistics, and for each BatchNorm the mean and mean square of what it met."""
+        """A microbatch's outputs under these statistics, and for each BatchNorm the mean and mean square of inputs."""
         moments: dict[tuple[str, ...], jax.Array] = {}
 
         def watch(call: Callable, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
@@ -73,7 +73,7 @@ def run_in_pieces(
         return outputs, moments
 
     def each(statistics: Any, chosen: Callable) -> jax.Array:
-        """What is `chosen` of each piece's run, stacked; a gradient runs the piece again."""
+        """What is `chosen` of each microbatch's run, stacked; a gradient runs the microbatch again."""
         return jax.lax.map(jax.checkpoint(lambda part: chosen(*run(statistics, part))), parts)
 
     order = list(jax.eval_shape(run, running, jax.tree.map(lambda x: x[0], parts))[1])

@@ -33,7 +33,7 @@ from gormley_vision.training.hosts import is_first
 
 log = logging.getLogger(__name__)
 _SUMS = "SHA256SUMS"
-Place = Callable[[str, tuple[int, ...]], jax.sharding.Sharding]  # of an array of this name and shape
+ShardingOf = Callable[[str, tuple[int, ...]], jax.sharding.Sharding]  # of an array of this name and shape
 
 
 class _LiteralPath(type(epath.Path())):  # type: ignore[misc]
@@ -129,9 +129,9 @@ class Checkpoints:
         whole = steps_of(self.folder)
         for step in whole[: -self.keep_last]:
             if not (self.keep_every and step % self.keep_every == 0):
-                doomed = self.folder / f"{step}.partial"  # not a checkpoint any more, whenever the kill comes
-                (self.folder / str(step)).rename(doomed)
-                shutil.rmtree(doomed)
+                to_delete = self.folder / f"{step}.partial"  # not a checkpoint any more, whenever the kill comes
+                (self.folder / str(step)).rename(to_delete)
+                shutil.rmtree(to_delete)
 
     def close(self) -> None:
         """Let the write under way end, whatever became of the run: its state was good."""
@@ -153,7 +153,7 @@ class Checkpoints:
                 shutil.rmtree(leftover)
 
 
-def newest_whole(folder: Path, at: int | None = None) -> int | None:
+def newest_complete(folder: Path, at: int | None = None) -> int | None:
     """The newest step (not after `at`) whose files all have their sums; damaged ones are reported."""
     for step in reversed([step for step in steps_of(folder) if at is None or step <= at]):
         if not (damage := find_damage(folder / str(step))):
@@ -220,20 +220,20 @@ def read_meta(checkpoint: Path) -> dict[str, Any]:
     return read_json(checkpoint / "meta.json")
 
 
-def restore(checkpoint: Path, like: Any, place: Place) -> Any:
-    """The state of a checkpoint, each array where `place` says, in the structure of `like` (shapes suffice).
+def restore(checkpoint: Path, like: Any, sharding_of: ShardingOf) -> Any:
+    """The state of a checkpoint, each array as `sharding_of` says, in the structure of `like` (shapes suffice).
 
     Raises:
         UserError: names, shapes or dtypes differ; lists the missing, extra and changed ones.
     """
     _refuse_differences(checkpoint, read_meta(checkpoint)["tree"], describe_tree(like))
-    return merge(like, read_parts(checkpoint, frozenset(), place), frozenset(), checkpoint)
+    return merge(like, read_parts(checkpoint, frozenset(), sharding_of), frozenset(), checkpoint)
 
 
-def read_parts(checkpoint: Path, parts: frozenset[str], place: Place) -> dict[str, jax.Array]:
+def read_parts(checkpoint: Path, parts: frozenset[str], sharding_of: ShardingOf) -> dict[str, jax.Array]:
     """{name: array} of what lies below nodes named in `parts`; of everything, where there are none."""
     tree = _chosen(read_meta(checkpoint)["tree"], parts)
-    return _read_arrays(checkpoint, {name: _parse(name, text, place) for name, text in tree.items()})
+    return _read_arrays(checkpoint, {name: _parse(name, text, sharding_of) for name, text in tree.items()})
 
 
 def merge(like: Any, arrays: Mapping[str, jax.Array], parts: frozenset[str], checkpoint: Path) -> Any:
@@ -305,10 +305,10 @@ def digest(checkpoint: Path) -> str:
     return total.hexdigest()
 
 
-def _parse(name: str, text: str, place: Place) -> jax.ShapeDtypeStruct:
+def _parse(name: str, text: str, sharding_of: ShardingOf) -> jax.ShapeDtypeStruct:
     dtype, _, sides = text.rstrip("]").partition("[")
     shape = tuple(int(n) for n in sides.split(",") if n)
-    return jax.ShapeDtypeStruct(shape, np.dtype(dtype), sharding=place(name, shape))
+    return jax.ShapeDtypeStruct(shape, np.dtype(dtype), sharding=sharding_of(name, shape))
 
 
 def _files(folder: Path) -> list[Path]:

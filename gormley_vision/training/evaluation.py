@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from gormley_vision.data.batches import Batches
-from gormley_vision.training.hosts import put
+from gormley_vision.training.hosts import put_global
 from gormley_vision.training.sharding import Shardings
 from gormley_vision.training.task import Evaluated
 
@@ -30,10 +30,10 @@ class Evaluation:
         if self._step is None:
             self._step = jax.jit(shardings.on_mesh(self._task.eval_step), out_shardings=shardings.replicated)
         waiting = []
-        for batch in self.batches.whole():
+        for batch in self.batches.padded():
             if stop():
                 return None
-            waiting.append(self._step(state, put(batch, shardings.examples)))
+            waiting.append(self._step(state, put_global(batch, shardings.examples)))
         sums = [jax.device_get(part) for part in waiting]
         totals = {name: np.sum([part[name] for part in sums], dtype=np.float64) for name in sums[0]}
         count = totals.pop("count")

@@ -18,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from gormley_vision.errors import UserError
 
 
-def join(coordinator: str, processes: int, process: int, heartbeat: int) -> None:
+def initialize(coordinator: str, processes: int, process: int, heartbeat: int) -> None:
     """Join the other processes of this run, if there are others.
 
     Who they are is told by `coordinator` ('HOST:PORT' of process 0), `processes` and `process`, or, with no coordinator
@@ -29,21 +29,21 @@ def join(coordinator: str, processes: int, process: int, heartbeat: int) -> None
     Raises:
         UserError: flags that contradict each other.
     """
-    initialize = partial(
+    connect = partial(
         jax.distributed.initialize, heartbeat_timeout_seconds=heartbeat, shutdown_timeout_seconds=heartbeat
     )
     if not coordinator:
         if processes != 1 or process:
             raise UserError(f"--processes={processes} --process={process} need --coordinator=HOST:PORT of process 0")
         try:
-            initialize()
+            connect()
         except ValueError as error:
             if "coordinator_address" not in str(error):  # else: none of the three is here, and this process is alone
                 raise
         return
     if not 0 <= process < processes:
         raise UserError(f"--process={process} is none of 0 to {processes - 1} (--processes={processes})")
-    initialize(coordinator, processes, process)
+    connect(coordinator, processes, process)
 
 
 def is_first() -> bool:
@@ -51,7 +51,7 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def alone() -> bool:
+def is_single_process() -> bool:
     """Whether there is no other process."""
     return jax.process_count() == 1
 
@@ -65,15 +65,15 @@ def wait_for_all(point: str) -> None:
     ocp.multihost.get_barrier_sync_fn()(key=point, timeout_ms=24 * 3600 * 1000)
 
 
-def put(arrays: Any, sharding: NamedSharding) -> Any:
-    """Global arrays of what lies in this process: its columns of what is split, the whole of what is not."""
+def put_global(arrays: Any, sharding: NamedSharding) -> Any:
+    """Global arrays from what this process holds: its columns of a split array, all of a replicated one."""
     with jax.transfer_guard_host_to_device("allow"):  # this is the explicit way, though jax counts it as implicit
         return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), arrays)
 
 
-def of_first(value: int) -> int:
+def broadcast_from_first(value: int) -> int:
     """The first process' value, in every process; a collective."""
-    return value if alone() else int(multihost_utils.broadcast_one_to_all(np.int32(value)))
+    return value if is_single_process() else int(multihost_utils.broadcast_one_to_all(np.int32(value)))
 
 
 def stop_vote(mesh: Mesh) -> Callable[[int], int]:
@@ -82,14 +82,14 @@ def stop_vote(mesh: Mesh) -> Callable[[int], int]:
     It returns the same signal in all of them, so that they save at the same step: to a lone process its own, at once;
     else the highest of those voted one call before, so that no device waits for the answer.
     """
-    if alone():
+    if is_single_process():
         return lambda signal: signal
     everywhere = NamedSharding(mesh, PartitionSpec(mesh.axis_names))  # one vote for each device
     highest = jax.jit(jnp.max, out_shardings=NamedSharding(mesh, PartitionSpec()))
     pending: list[jax.Array] = []
 
     def vote(signal: int) -> int:
-        pending.append(highest(put(np.full(len(mesh.local_devices), signal, np.int32), everywhere)))
+        pending.append(highest(put_global(np.full(len(mesh.local_devices), signal, np.int32), everywhere)))
         return int(pending.pop(0)) if len(pending) > 1 else 0
 
     return vote

@@ -21,7 +21,7 @@ from gormley_vision.files import write_atomically
 from gormley_vision.signals import Interrupts, handled
 from gormley_vision.training.checkpoints import Checkpoints
 from gormley_vision.training.evaluation import Evaluation
-from gormley_vision.training.hosts import is_first, put, stop_vote, wait_for_all
+from gormley_vision.training.hosts import is_first, put_global, stop_vote, wait_for_all
 from gormley_vision.training.progress import TrainingProgress
 from gormley_vision.training.records import Records
 from gormley_vision.training.sharding import describe_mesh
@@ -80,7 +80,7 @@ def train(
         _trace(workdir, profile),
         jax.transfer_guard_host_to_device("disallow"),
     ):
-        reached, signal = _turns(task, run, ahead, checkpoints, records, progress, interrupts, evaluation)
+        reached, signal = _run_steps(task, run, ahead, checkpoints, records, progress, interrupts, evaluation)
     if reached < run.plan.end or signal:
         log.info("saved at step %d; the same command continues", reached)
         return signal
@@ -88,7 +88,7 @@ def train(
     return 0
 
 
-def _turns(
+def _run_steps(
     task: Task,
     run: Run,
     batches: Iterator[Any],
@@ -136,7 +136,7 @@ def _turns(
         before = time.perf_counter()
         batch = next(batches)
         waited += time.perf_counter() - before
-        batch = put(batch, run.shardings.batch)
+        batch = put_global(batch, run.shardings.batch)
         state, metrics, finite = run.step(state, run.resident, batch, run.key)
         progress.advance(step)
         if unseen is not None:  # one step late, so that the device is never idle

@@ -26,7 +26,7 @@ def make_mesh(
 ) -> Mesh:
     """A mesh of `sizes['data']` x `['fsdp']` x `['tensor']` of the `devices` (all); data=0 takes what the others leave.
 
-    `batch_size` images are computed in `accumulate` pieces, and each piece divides over the devices.
+    `batch_size` images are computed as `accumulate` microbatches, each of which divides over the devices.
 
     Raises:
         UserError: too few devices, or a batch that does not divide over them; with the nearest that would.
@@ -47,10 +47,10 @@ def make_mesh(
             f"{len(devices)} devices; pass --config.mesh.data=0 for what the others leave"
         )
     if batch_size % (accumulate * data * fsdp):
-        pieces = f", in {accumulate} pieces," if accumulate > 1 else ""
+        parts = f", in {accumulate} microbatches," if accumulate > 1 else ""
         near = nearest_multiple(batch_size, accumulate * data * fsdp)
         raise UserError(
-            f"data.batch_size={batch_size}{pieces} does not divide over {data * fsdp} devices (mesh.data x mesh.fsdp); "
+            f"data.batch_size={batch_size}{parts} does not divide over {data * fsdp} devices (mesh.data x mesh.fsdp); "
             f"the nearest that does is --config.data.batch_size={near}"
         )
     if jax.process_count() > 1 and count != len(devices):
@@ -72,7 +72,7 @@ def describe_mesh(mesh: Mesh) -> str:
 class Shardings:
     """`replicated` for resident data and results; `batch` for [k, m, ...] and `examples` for [m, ...], split along m.
 
-    `of` and `tree` say where the state lies.
+    `sharding_of` and `tree` say where the state lies.
     """
 
     mesh: Mesh
@@ -107,7 +107,7 @@ class Shardings:
         slices = self.examples.addressable_devices_indices_map((batch_size,)).values()
         return np.unique(np.concatenate([np.arange(batch_size)[part] for part in slices if part is not None]))
 
-    def of(self, shape: tuple[int, ...], axes: tuple[str | None, ...] = (), name: str = "") -> NamedSharding:
+    def sharding_of(self, shape: tuple[int, ...], axes: tuple[str | None, ...] = (), name: str = "") -> NamedSharding:
         """Of an array whose axes have these names: by the rules; then `fsdp` on its largest axis that divides.
 
         Raises:
@@ -144,17 +144,19 @@ class Shardings:
         """
         names: set[str | None] = set()
 
-        def places(path: Any, leaf: Any) -> Any:
+        def shardings(path: Any, leaf: Any) -> Any:
             axes = leaf.names if isinstance(leaf, nn.Partitioned) else ()
             names.update(axes)
             name = jax.tree_util.keystr(path, simple=True, separator="/")
-            return jax.tree.map(lambda x: self.of(x.shape, axes, name), nn.unbox(leaf))  # an optimizer's may be empty
+            return jax.tree.map(
+                lambda x: self.sharding_of(x.shape, axes, name), nn.unbox(leaf)
+            )  # an optimizer's may be empty
 
-        tree = jax.tree_util.tree_map_with_path(places, state, is_leaf=is_axis_metadata)
+        tree = jax.tree_util.tree_map_with_path(shardings, state, is_leaf=is_axis_metadata)
         if unknown := next((rule.name for rule in self.rules if rule.name not in names | NAMES.keys()), None):
             there = ", ".join(sorted(filter(None, names))) or "no names at all"
             raise UserError(f"mesh.rules: no parameter has an axis {unknown!r}; they have {there}")
-        used = {mesh_axis for place in jax.tree.leaves(tree) for mesh_axis in place.spec}
+        used = {mesh_axis for sharding in jax.tree.leaves(tree) for mesh_axis in sharding.spec}
         if self.mesh.shape["tensor"] > 1 and "tensor" not in used:
             raise UserError(
                 f"mesh.tensor={self.mesh.shape['tensor']}, but mesh.rules split nothing over it: "

@@ -21,7 +21,7 @@ from gormley_vision.mesh_rules import parse_rules
 from gormley_vision.randomness import run_key
 from gormley_vision.training import checkpoints as ckpt
 from gormley_vision.training.environment import describe_environment, source_commit
-from gormley_vision.training.hosts import is_first, of_first, put, wait_for_all
+from gormley_vision.training.hosts import broadcast_from_first, is_first, put_global, wait_for_all
 from gormley_vision.training.records import RECORDS, unlogged_figures
 from gormley_vision.training.sharding import Shardings, make_mesh
 from gormley_vision.training.step import Step
@@ -108,11 +108,11 @@ def prepare(task: Task, batches: Batches, config: Mapping[str, Any], workdir: Pa
     }
     key = jax.jit(run_key, static_argnums=0, out_shardings=shardings.replicated)(config["seed"])
     named = jax.eval_shape(task.init, key)
-    shapes, places = nn.unbox(named), shardings.tree(named)
+    shapes, state_shardings = nn.unbox(named), shardings.tree(named)
     folder = workdir / "checkpoints"
     wait_for_all("data")
-    newest = ckpt.newest_whole(folder, at) if is_first() else None
-    step = None if (found := of_first(-1 if newest is None else newest)) < 0 else found
+    newest = ckpt.newest_complete(folder, at) if is_first() else None
+    step = None if (found := broadcast_from_first(-1 if newest is None else newest)) < 0 else found
     if step is None and at is None and (damaged := ckpt.steps_of(folder)):
         raise UserError(
             f"every checkpoint in {folder} is damaged ({', '.join(map(str, damaged))}), and starting afresh would "
@@ -125,14 +125,16 @@ def prepare(task: Task, batches: Batches, config: Mapping[str, Any], workdir: Pa
         saved = ckpt.read_meta(folder / str(step))
         refuse_changes(saved, meta, lambda: _changed_files(workdir, batches))
         unlogged = unlogged_figures(workdir, step, saved) if at is None else {}
-        place_of = ckpt.flat(places)
-        state = ckpt.restore(folder / str(step), shapes, lambda name, _: place_of[name])
+        by_name = ckpt.flat(state_shardings)
+        state = ckpt.restore(folder / str(step), shapes, lambda name, _: by_name[name])
     else:
-        state = jax.jit(partial(first_state, task), out_shardings=places)(key)  # no device ever holds it whole
+        state = jax.jit(partial(first_state, task), out_shardings=state_shardings)(key)  # no device ever holds it whole
         if config["init_from"]:
-            state = jax.device_put(adopt_weights(task, state, user_path(config["init_from"]), shardings), places)
-    compiled = Step(task, batches.fetch, places, shardings)
-    resident = put(batches.resident, shardings.replicated)
+            state = jax.device_put(
+                adopt_weights(task, state, user_path(config["init_from"]), shardings), state_shardings
+            )
+    compiled = Step(task, batches.fetch, state_shardings, shardings)
+    resident = put_global(batches.resident, shardings.replicated)
     return Run(workdir, plan, step or 0, shardings, compiled, state, resident, key, meta, unlogged)
 
 
@@ -207,14 +209,14 @@ def adopt_weights(task: Task, state: Any, source: Path, shardings: Shardings) ->
     if not isinstance(task, Transferred):
         raise UserError("this task starts from no other run's weights: pass --config.init_from=''")
     folder = source / "checkpoints"
-    step = ckpt.newest_whole(folder)
+    step = ckpt.newest_complete(folder)
     if step is None:
         raise UserError(f"init_from={source}: {ckpt.none_there(source)}")
     log.info("starting from the weights of %s, step %d", source, step)
     checkpoint = folder / str(step)
     meta = ckpt.read_meta(checkpoint)
     # Other shapes than here may not fit the rules; `fsdp` alone splits whatever divides.
-    weights = ckpt.read_parts(checkpoint, WEIGHTS, lambda _, shape: shardings.of(shape))
+    weights = ckpt.read_parts(checkpoint, WEIGHTS, lambda _, shape: shardings.sharding_of(shape))
     classes = tuple(meta["data"]["class_names"])
     weights = task.transfer(weights, state, config=upgraded(meta["config"]), class_names=classes)
     return ckpt.merge(state, weights, WEIGHTS, checkpoint)

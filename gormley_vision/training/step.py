@@ -17,12 +17,14 @@ from gormley_vision.training.task import Task
 
 
 class Step:
-    """The compiled step: `step(state, resident, batch, key) -> state, metrics, finite`, state donated and at `places`.
+    """The compiled step: `step(state, resident, batch, key) -> state, metrics, finite`.
+
+    The state is donated, and sharded as `state_shardings` says.
 
     `finite` is one bool vector; `checks` names its entries; `traces` counts compilations.
     """
 
-    def __init__(self, task: Task, fetch: Callable, places: Any, shardings: Shardings) -> None:
+    def __init__(self, task: Task, fetch: Callable, state_shardings: Any, shardings: Shardings) -> None:
         self.checks: list[str] = []
         self.traces = 0
         train_step = shardings.on_mesh(task.train_step)
@@ -38,8 +40,7 @@ class Step:
             self.checks[:] = checks
             return state, metrics, jnp.stack(list(checks.values()))
 
-        whole = shardings.replicated
-        self._run = jax.jit(step, donate_argnums=0, out_shardings=(places, whole, whole))
+        self._run = jax.jit(step, donate_argnums=0, out_shardings=(state_shardings, *[shardings.replicated] * 2))
 
     def __call__(self, state: Any, resident: Any, batch: Any, key: jax.Array) -> tuple[Any, Any, jax.Array]:
         """Dispatch one step; the first waits until every process has compiled it, since their caches may differ."""
@@ -49,7 +50,7 @@ class Step:
         return self._run(state, resident, batch, key)
 
     def lower(self, state: Any, resident: Any, batch: Any, key: Any) -> jax.stages.Lowered:
-        """The program of a step on arrays of these shapes and places, not compiled yet."""
+        """The program of a step on arrays of these shapes and state_shardings, not compiled yet."""
         return self._run.lower(state, resident, batch, key)
 
     def refuse_non_finite(self, step: int, finite: jax.Array, workdir: Path) -> None:

@@ -130,7 +130,7 @@ def test_any_features_come_in_every_placement_on_any_number_of_hosts(settings, e
                 assert (array == expected.reshape(3, 4, *source.features[name].shape)).all()
             parts = [take(half, step, 1)[0] for half in halves]
             assert all((np.concatenate([p[name] for p in parts], 1) == array).all() for name, array in batch.items())
-        padded = list(whole.whole())  # 10 examples in batches of 4
+        padded = list(whole.padded())  # 10 examples in batches of 4
         assert [batch["mask"].tolist() for batch in padded] == [[True] * 4, [True] * 4, [True, True, False, False]]
         for name in source.features:
             read = np.concatenate([batch[name][batch["mask"]] for batch in padded])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gormley_vision.layers import rope
-from gormley_vision.layers.blocks import MLP, Attention, Block, MixedRope, make_norm
+from gormley_vision.layers.blocks import MLP, Attention, Block, MixedRope, Rotation, make_norm
 
 B, N, D, K, F = 2, 6, 16, 2, 24
 GRID = (2, 3)
@@ -141,8 +141,9 @@ def test_queries_and_keys_are_rotated_after_their_norm(pairing, qk_norm):
     theta = 100.0 ** (-4 * np.arange(D // K // 4) / (D // K))
     angles = np.concatenate([at_x[:, None] * theta, at_y[:, None] * theta], axis=-1)
     module = Attention(K, qk_norm=qk_norm, pairing=pairing)
-    variables = weights(module, 3, x, jnp.asarray(angles, jnp.float32))
-    given = run(module, variables, x, jnp.asarray(angles, jnp.float32))
+    rotation = Rotation(angles=jnp.asarray(angles, jnp.float32))
+    variables = weights(module, 3, x, rotation)
+    given = run(module, variables, x, rotation)
     p = float64(variables)
     np.testing.assert_allclose(given, attention(np.float64(x), p, [angles] * K, pairing), atol=1e-5)
     assert np.abs(given - attention(np.float64(x), p)).max() > 1e-2  # the rotation is felt
@@ -150,9 +151,9 @@ def test_queries_and_keys_are_rotated_after_their_norm(pairing, qk_norm):
 
 @pytest.mark.parametrize("ntk_scale", [(1.0, 1.0), (2.0, 3.0)])
 def test_each_head_turns_by_its_own_learned_frequencies(ntk_scale):
-    x, positions = tokens(4), rope.grid_positions(*GRID)
+    x, rotation = tokens(4), Rotation(positions=rope.grid_positions(*GRID))
     module = Attention(K, mixed_rope=MixedRope(10.0, ntk_scale))
-    variables = weights(module, 5, x, positions)
+    variables = weights(module, 5, x, rotation)
     p = float64(variables)
     fx, fy = p["rope_frequencies"]  # [K, Dh/2] each
     count = D // K // 4
@@ -160,10 +161,10 @@ def test_each_head_turns_by_its_own_learned_frequencies(ntk_scale):
     fx, fy = fx / ntk_scale[0] ** slower, fy / ntk_scale[1] ** slower
     at_x, at_y = np.arange(N) % GRID[1], np.arange(N) // GRID[1]
     angles = [np.outer(at_x, fx[k]) + np.outer(at_y, fy[k]) for k in range(K)]
-    given = run(module, variables, x, positions)
+    given = run(module, variables, x, rotation)
     np.testing.assert_allclose(given, attention(np.float64(x), p, angles), atol=1e-5)
     assert np.abs(given - attention(np.float64(x), p)).max() > 1e-2
-    felt = jax.jit(jax.grad(lambda v: jnp.sum(module.apply(v, x, positions) ** 2)))(variables)
+    felt = jax.jit(jax.grad(lambda v: jnp.sum(module.apply(v, x, rotation) ** 2)))(variables)
     assert np.abs(felt["params"]["rope_frequencies"]).min() > 0
 
 
@@ -179,8 +180,9 @@ def test_padding_changes_nothing_for_those_who_are_there():
 
 def test_parameters_and_their_initial_values():
     options = {"qk_norm": True, "layer_scale": 1e-5, "mixed_rope": MixedRope(10.0)}
-    module, x, where = Block(8, 512, **options), jnp.zeros((1, 4, 256)), jnp.zeros((4, 2))
-    params = nn.unbox(jax.jit(module.init)(jax.random.key(0), x, jnp.zeros(()), where))["params"]
+    module, x = Block(8, 512, **options), jnp.zeros((1, 4, 256))
+    rotation = Rotation(positions=jnp.zeros((4, 2)))
+    params = nn.unbox(jax.jit(module.init)(jax.random.key(0), x, jnp.zeros(()), rotation))["params"]
     shapes = {"/".join(key.key for key in path): leaf.shape for path, leaf in jax.tree.leaves_with_path(params)}
     of_norm = {"scale": (256,), "bias": (256,)}
     assert shapes == {

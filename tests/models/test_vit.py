@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gormley_vision.layers import rope
-from gormley_vision.layers.blocks import Block
+from gormley_vision.layers.blocks import Block, Rotation
 from gormley_vision.models.vit import ViT, to_patches
 
 IMAGE = (8, 12, 3)  # high, wide, channels: 2 x 3 patches
@@ -151,7 +151,9 @@ def test_layers_are_applied_in_the_order_of_their_stack():
         y = to_patches(x, 4) @ p["patch_embedding"].reshape(-1, 16) + p["patch_bias"][None, None]
         for i in range(3):
             layer = jax.tree.map(lambda leaf, i=i: leaf[i], p["encoder"])
-            y, _ = Block(**module.block_options(GRID)).apply({"params": layer}, y, 0.0, rope.grid_positions(*GRID))
+            y, _ = Block(**module.block_options(GRID)).apply(
+                {"params": layer}, y, 0.0, Rotation(positions=rope.grid_positions(*GRID))
+            )
         y = (y - y.mean(-1, keepdims=True)) / jnp.sqrt(y.var(-1, keepdims=True) + 1e-6)
         return (y * p["norm"]["scale"][None, None] + p["norm"]["bias"][None, None]).mean(axis=1)
 
@@ -263,12 +265,13 @@ def test_bfloat16_computes_in_bfloat16_with_parameters_and_logits_in_float32():
 class Moved(ViT):
     """Every patch 5 further to the right and 3 further down."""
 
-    def _where(self, grid):
+    def rotation(self, grid):
         preset = rope.PRESETS[self.rope]
         positions = rope.grid_positions(*grid, preset.coordinates) + jnp.array([[5.0, 3.0]])
         if preset.kind == "mixed":
-            return jnp.pad(positions, ((self.unrotated, 0), (0, 0)))
-        return rope.leave_unrotated(rope.preset_angles(self.rope, 8, positions), first=self.unrotated)
+            return Rotation(positions=jnp.pad(positions, ((self.num_prefix_tokens, 0), (0, 0))))
+        angles = rope.preset_angles(self.rope, 8, positions)
+        return Rotation(angles=rope.leave_unrotated(angles, first=self.num_prefix_tokens))
 
 
 @pytest.mark.parametrize(
@@ -290,6 +293,12 @@ def test_only_differences_of_positions_are_felt(preset, pooling, unchanged):
     assert change < 2e-5 if unchanged else change > 1e-3
 
 
+def turned_by(module, grid):
+    """Angles [N, Dh/2], or positions [N, 2] where frequencies are learned; one of both is there."""
+    (array,) = (array for array in module.rotation(grid) if array is not None)
+    return np.asarray(array)
+
+
 ANGLES = ["naver_axial", "timm", "naver_mixed"]
 
 
@@ -298,34 +307,34 @@ ANGLES = ["naver_axial", "timm", "naver_mixed"]
 def test_interpolation_puts_a_larger_image_where_the_trained_one_was(preset, grid):
     trained = tiny(rope=preset, registers=2)
     larger = tiny(rope=preset, registers=2, rope_scaling="interpolate", trained_grid=4)
-    small, large = np.asarray(trained._where((4, 4))), np.asarray(larger._where(grid))
+    small, large = turned_by(trained, (4, 4)), turned_by(larger, grid)
     assert small.shape[0] == 3 + 16
     assert not small[:3].any()
     assert not large[:3].any()
     down, right = grid[0] // 4, grid[1] // 4
     at_trained = large[3:].reshape(*grid, -1)[::down, ::right]
     np.testing.assert_allclose(at_trained, small[3:].reshape(4, 4, -1), atol=1e-6)
-    np.testing.assert_array_equal(larger._where((4, 4)), small)
+    np.testing.assert_array_equal(turned_by(larger, (4, 4)), small)
     assert larger.block_options(grid)["mixed_rope"] == trained.block_options(grid)["mixed_rope"]
 
 
 def test_interpolation_along_a_line_and_of_normalised_coordinates():
     line = tiny(rope="roformer", pooling="gap", rope_scaling="interpolate", trained_grid=4)
     expected = rope.rope_angles(jnp.arange(32) / 2, rope.rope_frequencies(8))
-    np.testing.assert_allclose(line._where((4, 8)), expected, atol=1e-6)
+    np.testing.assert_allclose(turned_by(line, (4, 8)), expected, atol=1e-6)
     normalised = tiny(rope="dinov3", rope_scaling="interpolate", trained_grid=4)
-    np.testing.assert_array_equal(normalised._where((4, 8)), tiny(rope="dinov3")._where((4, 8)))
-    assert tiny()._where(GRID) is None
+    np.testing.assert_array_equal(turned_by(normalised, (4, 8)), turned_by(tiny(rope="dinov3"), (4, 8)))
+    assert tiny().rotation(GRID) is None
 
 
 def test_ntk_keeps_the_fastest_pair_and_interpolates_the_slowest():
     grid, options = (4, 8), {"pooling": "gap", "rope_scaling": "ntk", "trained_grid": 4}  # twice as wide as trained
-    plain = np.asarray(tiny(rope="naver_axial", pooling="gap")._where(grid))
-    given = np.asarray(tiny(rope="naver_axial", **options)._where(grid))
+    plain = turned_by(tiny(rope="naver_axial", pooling="gap"), grid)
+    given = turned_by(tiny(rope="naver_axial", **options), grid)
     np.testing.assert_allclose(given, plain / np.array([1, 2, 1, 1]), rtol=1e-5)  # x fast, x slow, y fast, y slow
     mixed = tiny(rope="naver_mixed", **options)
     assert mixed.block_options(grid)["mixed_rope"].ntk_scale == (2, 1)
     assert mixed.block_options((4, 4))["mixed_rope"].ntk_scale == (1, 1)
-    np.testing.assert_array_equal(mixed._where(grid), rope.grid_positions(*grid))
+    np.testing.assert_array_equal(turned_by(mixed, grid), rope.grid_positions(*grid))
     with pytest.raises(ValueError, match="no NTK rule"):
-        tiny(rope="dinov3", **options)._where(grid)
+        tiny(rope="dinov3", **options).rotation(grid)

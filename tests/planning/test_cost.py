@@ -131,8 +131,8 @@ def test_eight_devices_share_the_work_of_one(make, sizes):
 
 @pytest.mark.parametrize("make", [vit, pytest.param(gan, marks=pytest.mark.slow)])
 def test_a_batch_in_pieces_keeps_the_activations_of_one(make):
-    def needed(pieces):
-        config = make(accumulate=pieces, **{"data.batch_size": 256})
+    def needed(microbatches):
+        config = make(accumulate=microbatches, **{"data.batch_size": 256})
         lowered, _ = lower(config, mesh_of(config, jax.devices()[:1]), described(config))
         return lowered.compile().memory_analysis().temp_size_in_bytes
 

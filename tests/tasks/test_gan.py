@@ -13,7 +13,7 @@ import pytest
 from gormley_vision.config import default_config
 from gormley_vision.experiment import images_described, make_task
 from gormley_vision.randomness import named_key
-from gormley_vision.tasks.players import ema_decay, moving_average
+from gormley_vision.tasks.networks import ema_decay, moving_average
 from gormley_vision.training.task import first_state
 
 KEY = jax.random.key(7)

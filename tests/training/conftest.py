@@ -172,7 +172,7 @@ def end_of():
 
     def end(workdir: Path) -> dict:
         folder = workdir / "checkpoints"
-        step = ckpt.newest_whole(folder)
+        step = ckpt.newest_complete(folder)
         metrics = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
         for line in metrics:
             assert line.pop("time")

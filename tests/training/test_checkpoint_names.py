@@ -49,7 +49,7 @@ def test_extra_files_are_no_damage_and_missing_ones_are(plain, tmp_path):
     (tmp_path / "4").write_text("a file")
     (tmp_path / "²").mkdir()
     assert ckpt.find_damage(checkpoint) == ""
-    assert ckpt.newest_whole(tmp_path) == 3
+    assert ckpt.newest_complete(tmp_path) == 3
     assert ckpt.digest(checkpoint) == ckpt.digest(plain)
     lines = (checkpoint / "SHA256SUMS").read_text().splitlines(keepends=True)
     for kept in range(len(lines)):

@@ -62,9 +62,9 @@ def flip_bit(path: Path, position: int, bit: int = 0) -> None:
 
 
 def test_undamaged_newest_is_used(folder, said):
-    assert ckpt.newest_whole(folder) == 4
-    assert ckpt.newest_whole(folder, at=3) == 2
-    assert ckpt.newest_whole(folder, at=1) is None
+    assert ckpt.newest_complete(folder) == 4
+    assert ckpt.newest_complete(folder, at=3) == 2
+    assert ckpt.newest_complete(folder, at=1) is None
     assert said == []
 
 
@@ -78,7 +78,7 @@ def test_damaged_file_is_named_and_the_one_before_used(folder, said, damage):
         path.unlink()
     else:
         os.truncate(path, size - 1 if damage == "truncated" else 0)
-    assert ckpt.newest_whole(folder) == 2
+    assert ckpt.newest_complete(folder) == 2
     name = str(path.relative_to(folder / "4"))
     assert len(said) == 1
     assert "checkpoint 4 is damaged" in said[0]
@@ -111,7 +111,7 @@ def test_damaged_sums_are_damage(folder, said, damage):
         path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
     else:
         flip_bit(path, 10, 7 if damage == "high bit" else 0)
-    assert ckpt.newest_whole(folder) == 2
+    assert ckpt.newest_complete(folder) == 2
     assert "checkpoint 4 is damaged" in said[0]
 
 
@@ -134,14 +134,14 @@ def test_damaged_newer_checkpoint_does_not_push_out_whole_ones(tmp_path):
     checkpoints.set_aside(after=3)
     checkpoints.save(5, state_of(5), {"config": {}})
     checkpoints.wait()
-    assert ckpt.newest_whole(tmp_path) == 5
+    assert ckpt.newest_complete(tmp_path) == 5
     assert (tmp_path / "6.damaged").is_dir(), "set aside, not destroyed"
 
 
 def test_partial_leftovers_are_never_read_and_are_cleared(folder):
     shutil.copytree(folder / "4", folder / "6.partial")
     assert ckpt.steps_of(folder) == [2, 4]
-    assert ckpt.newest_whole(folder) == 4
+    assert ckpt.newest_complete(folder) == 4
     ckpt.Checkpoints(folder, keep_last=2, keep_every=0).clear_partial()
     assert sorted(path.name for path in folder.iterdir()) == ["2", "4"]
 

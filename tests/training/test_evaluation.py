@@ -16,7 +16,7 @@ from gormley_vision.mesh_rules import MESH_AXES, parse_rules
 from gormley_vision.planning.cost import cost_of
 from gormley_vision.training import checkpoints as ckpt
 from gormley_vision.training.evaluation import Evaluation
-from gormley_vision.training.hosts import put
+from gormley_vision.training.hosts import put_global
 from gormley_vision.training.sharding import Shardings, make_mesh
 from gormley_vision.training.task import first_state
 
@@ -44,7 +44,7 @@ def opened(split, lab, processes=1, index=0, batch_size=4, placement="host"):
 @pytest.mark.parametrize(("processes", "batch_size"), [(1, 4), (1, 21), (2, 8), (4, 8)])
 @pytest.mark.parametrize("placement", ["host", "stream"])
 def test_every_example_comes_once_and_in_order(lab, split, processes, batch_size, placement):
-    parts = [list(opened(split, lab, processes, p, batch_size, placement).whole()) for p in range(processes)]
+    parts = [list(opened(split, lab, processes, p, batch_size, placement).padded()) for p in range(processes)]
     batches = [
         {name: np.concatenate([part[name] for part in columns]) for name in columns[0]}
         for columns in zip(*parts, strict=True)
@@ -115,8 +115,8 @@ def test_eight_devices_find_what_one_finds(lab, split, tmp_path, sizes):
     state = jax.device_get(run.state.replace(ema=jax.tree.map(lambda x: x + 0.05, run.state.ema)))
     named = jax.eval_shape(task.init, jax.random.key(0))
     one, eight = (
-        Evaluation(task, opened(split, lab, batch_size=8), 0)(jax.device_put(state, place.tree(named)), place)
-        for place in (
+        Evaluation(task, opened(split, lab, batch_size=8), 0)(jax.device_put(state, shardings.tree(named)), shardings)
+        for shardings in (
             Shardings(make_mesh(dict(zip(MESH_AXES, mesh, strict=True)), 8), parse_rules(MESH_RULES))
             for mesh in ((1, 1, 1), sizes)
         )
@@ -128,16 +128,16 @@ def test_eight_devices_find_what_one_finds(lab, split, tmp_path, sizes):
 def test_what_fsdp_exchanges_to_evaluate_does_not_grow_with_the_batch(lab, split):
     """Parameters are gathered; images stay with their device."""
     task, _ = lab.open(lab.config(data__source="npz", data__path=str(split), vit__scan=True))
-    place = Shardings(make_mesh(dict(zip(MESH_AXES, (1, 8, 1), strict=True)), 8), ())
+    shardings = Shardings(make_mesh(dict(zip(MESH_AXES, (1, 8, 1), strict=True)), 8), ())
     key = jax.random.key(0)
-    places = place.tree(jax.eval_shape(task.init, key))
-    state = jax.jit(partial(first_state, task), out_shardings=places)(key)
+    state_shardings = shardings.tree(jax.eval_shape(task.init, key))
+    state = jax.jit(partial(first_state, task), out_shardings=state_shardings)(key)
     sent = []
     for batch in (8, 16):
         evaluation = Evaluation(task, opened(split, lab, batch_size=batch), 0)
-        evaluation(state, place)
-        batch = next(evaluation.batches.whole())
-        text = evaluation._step.lower(state, put(batch, place.examples)).compile().as_text()
+        evaluation(state, shardings)
+        batch = next(evaluation.batches.padded())
+        text = evaluation._step.lower(state, put_global(batch, shardings.examples)).compile().as_text()
         sent.append(sum(collective.wire_bytes for collective in cost_of(text).collectives))
     assert sent[0] == pytest.approx(sent[1], rel=0.05)
 
@@ -164,7 +164,7 @@ def test_classes_are_matched_by_name_and_some_of_them_will_do(lab, tmp_path, pla
     )
     task, batches = lab.open(config)
     evaluation = make_evaluation(config, task, batches)
-    (batch,) = evaluation.batches.whole()
+    (batch,) = evaluation.batches.padded()
     assert batch["label"][:3].tolist() == [2, 0, 0]
     assert batch["mask"].tolist() == [True, True, True, False]
     assert evaluation.batches.class_names == ("a", "b", "c")
@@ -188,7 +188,7 @@ def test_a_class_that_training_never_shows_is_told(lab, tmp_path, said, placemen
 def test_a_signal_cuts_an_evaluation_short_and_who_continues_evaluates_first(lab, tmp_path, end_of, monkeypatch, at):
     config = lab.config(eval__split="test", eval__every="4 steps", checkpoint__every="")
     assert train(lab, config, tmp_path / "whole") == 0
-    whole, read = Batches.whole, []
+    whole, read = Batches.padded, []
 
     def interrupted(batches):
         for number, batch in enumerate(whole(batches)):
@@ -197,7 +197,7 @@ def test_a_signal_cuts_an_evaluation_short_and_who_continues_evaluates_first(lab
             read.append(number)
             yield batch
 
-    monkeypatch.setattr(Batches, "whole", interrupted)
+    monkeypatch.setattr(Batches, "padded", interrupted)
     assert train(lab, config, tmp_path / "cut") == signal.SIGTERM
     assert read[-1] == 3, "the batch under way, and none after it"
     assert ckpt.steps_of(tmp_path / "cut" / "checkpoints") == [at]

@@ -196,7 +196,7 @@ def metadata():
 )
 def test_a_clusters_variables_tell_who_is_here(variables, first, metadata):
     """A TPU pod is known by its metadata servers, which are real ones here, and by its chips, which are not."""
-    code = f"{first}from gormley_vision.training import hosts; import jax; hosts.join('', 1, 0, 30)\n"
+    code = f"{first}from gormley_vision.training import hosts; import jax; hosts.initialize('', 1, 0, 30)\n"
     code += "print(jax.process_index(), jax.process_count(), hosts.is_first())"
     job = str(os.getpid())  # its port follows from it
     processes = []
@@ -229,11 +229,11 @@ import jax, numpy as np
 from gormley_vision.training import hosts, sharding, step
 
 address, i = sys.argv[1], int(sys.argv[2])
-hosts.join(address, 2, i, 30)
+hosts.initialize(address, 2, i, 30)
 shardings = sharding.Shardings(sharding.make_mesh({"data": 0, "fsdp": 1, "tensor": 1}, 2, 1), ())
 task = types.SimpleNamespace(train_step=lambda state, batch, key: (state, {"sum": batch.sum()}, {}))
 run = step.Step(task, lambda resident, batch: batch, {}, shardings)
-batch = hosts.put(np.full((1, 1), i + 1.0), shardings.batch)
+batch = hosts.put_global(np.full((1, 1), i + 1.0), shardings.batch)
 lower, wait = run.lower, step.wait_for_all
 
 

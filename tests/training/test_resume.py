@@ -55,7 +55,7 @@ def test_signals_and_an_error_between_checkpoints_leave_no_trace_in_the_end(
 ):
     """In this process: each comes while a step's images are placed."""
     task, reference = finished
-    config, put = lab.config(task), loop.put
+    config, put = lab.config(task), loop.put_global
     step, happens = 0, {}
 
     def placed(*batch):
@@ -68,7 +68,7 @@ def test_signals_and_an_error_between_checkpoints_leave_no_trace_in_the_end(
     def fail():
         raise OSError("gone")
 
-    monkeypatch.setattr(loop, "put", placed)
+    monkeypatch.setattr(loop, "put_global", placed)
     ends = []
     for at, event in (
         (2, lambda: signal.raise_signal(signal.SIGTERM)),
@@ -143,7 +143,7 @@ def test_killed_at_random_moments_a_run_ends_as_if_undisturbed(programs, referen
         process.kill()
         assert programs.finish(process)[0] == -signal.SIGKILL
         died_writing += any((workdir / "checkpoints").glob("*.partial"))
-        newest = ckpt.newest_whole(workdir / "checkpoints")
+        newest = ckpt.newest_complete(workdir / "checkpoints")
         assert newest == max(ckpt.steps_of(workdir / "checkpoints"), default=None), "a bare number is whole"
     assert died_writing, "no kill met a checkpoint being written: the test has lost its point"
     status, errors = programs.train(workdir, **OFTEN)

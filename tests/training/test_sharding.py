@@ -98,7 +98,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(lab, after_steps, on
 def test_pieces_are_strides_and_know_their_number():
     """The number keeps their dropout apart; strides keep each device's examples where they are."""
     seen = accumulated(
-        lambda scale, piece, i: {"first": piece[0] * scale, "by_number": i * piece}, 10.0, jnp.arange(6.0), 3
+        lambda scale, part, i: {"first": part[0] * scale, "by_number": i * part}, 10.0, jnp.arange(6.0), 3
     )
     assert seen["first"] == 10 * (0 + 1 + 2) / 3
     np.testing.assert_allclose(seen["by_number"], [(0 * 0 + 1 * 1 + 2 * 2) / 3, (0 * 3 + 1 * 4 + 2 * 5) / 3])
@@ -111,38 +111,38 @@ def test_initialised_already_sharded(lab, tmp_path):
     """The program that makes the state needs, on each device, its share and no copy of the whole."""
     task, _ = lab.open(lab.config(vit__width=128, vit__mlp=512, vit__depth=4))
     named = jax.eval_shape(task.init, jax.random.key(0))
-    places = Shardings(mesh_of(1, 8), ()).tree(named)
+    state_shardings = Shardings(mesh_of(1, 8), ()).tree(named)
     key = jax.ShapeDtypeStruct((), jax.random.key(0).dtype)
-    memory = jax.jit(partial(first_state, task), out_shardings=places).lower(key).compile().memory_analysis()
+    memory = jax.jit(partial(first_state, task), out_shardings=state_shardings).lower(key).compile().memory_analysis()
     whole = sum(math.prod(x.shape) * 4 for x in jax.tree.leaves(named))
     assert memory.output_size_in_bytes < 1.1 * whole / 8
     assert memory.temp_size_in_bytes < 0.5 * whole
 
 
 def test_the_largest_axis_that_divides_goes_over_fsdp():
-    place = Shardings(mesh_of(2, 4), ())
-    assert tuple(place.of((3, 8, 12)).spec) == (None, None, "fsdp")
-    assert tuple(place.of((3, 8, 13), ("layers", "embed", "mlp")).spec) == (None, "fsdp", None)
-    assert tuple(place.of((7,)).spec) == (None,)
-    assert tuple(place.of(()).spec) == ()
-    assert tuple(Shardings(mesh_of(8), ()).of((8, 8)).spec) == (None, None)
+    shardings = Shardings(mesh_of(2, 4), ())
+    assert tuple(shardings.sharding_of((3, 8, 12)).spec) == (None, None, "fsdp")
+    assert tuple(shardings.sharding_of((3, 8, 13), ("layers", "embed", "mlp")).spec) == (None, "fsdp", None)
+    assert tuple(shardings.sharding_of((7,)).spec) == (None,)
+    assert tuple(shardings.sharding_of(()).spec) == ()
+    assert tuple(Shardings(mesh_of(8), ()).sharding_of((8, 8)).spec) == (None, None)
 
 
 def test_rules_go_by_names_and_fsdp_takes_another_axis():
     rules = parse_rules("heads: tensor; mlp:tensor ; embed : fsdp;")
     assert rules == (Rule("heads", "tensor"), Rule("mlp", "tensor"), Rule("embed", "fsdp"))
-    place = Shardings(mesh_of(2, 2, 2), rules)
+    shardings = Shardings(mesh_of(2, 2, 2), rules)
 
     def spec(**sizes):
-        return tuple(place.of(tuple(sizes.values()), tuple(sizes)).spec)
+        return tuple(shardings.sharding_of(tuple(sizes.values()), tuple(sizes)).spec)
 
     assert spec(mlp=4, heads=2, layers=8) == (None, "tensor", "fsdp"), "a mesh axis is used once: by the first rule"
     assert spec(embed=2, mlp=8) == ("fsdp", "tensor")
     assert spec(mlp=2, other=8) == ("tensor", "fsdp")
-    assert tuple(place.of((2, 2), ("embed", "embed")).spec) == ("fsdp", None)
-    assert tuple(place.of((4, 2), (None, "mlp")).spec) == ("fsdp", "tensor")
+    assert tuple(shardings.sharding_of((2, 2), ("embed", "embed")).spec) == ("fsdp", None)
+    assert tuple(shardings.sharding_of((4, 2), (None, "mlp")).spec) == ("fsdp", "tensor")
     both = Shardings(mesh_of(2, 2, 2), parse_rules("embed: fsdp; embed: tensor"))
-    assert tuple(both.of((2, 2), ("embed", "embed")).spec) == ("fsdp", "tensor")
+    assert tuple(both.sharding_of((2, 2), ("embed", "embed")).spec) == ("fsdp", "tensor")
 
 
 @pytest.mark.parametrize(
@@ -208,10 +208,10 @@ def test_meshes_that_cannot_be_are_refused(sizes, message):
         ),
         ({"mesh__tensor": 4}, "vit.heads=2 does not divide over mesh.tensor=4: --config.vit.heads=4"),
         ({"mesh__tensor": 2, "vit__mlp": 33}, "vit.mlp=33 does not divide over mesh.tensor=2: --config.vit.mlp=32"),
-        ({"accumulate": 3}, "accumulate=3 pieces: --config.data.batch_size=15"),
+        ({"accumulate": 3}, "accumulate=3 microbatches: --config.data.batch_size=15"),
         (
             {"accumulate": 4, "mesh__data": 8},
-            "data.batch_size=16, in 4 pieces, does not divide over 8 devices",
+            "data.batch_size=16, in 4 microbatches, does not divide over 8 devices",
         ),
         ({"mesh__tensor": 2, "mesh__rules": ""}, "mesh.tensor=2, but mesh.rules split nothing over it"),
         (
@@ -231,9 +231,9 @@ def test_what_does_not_divide_is_refused_with_the_nearest_that_would(lab, tmp_pa
 
 
 def split_over_tensor(task):
-    """{name: places} of what the default rules split."""
-    place = Shardings(mesh_of(1, 1, 2), parse_rules(MESH_RULES))
-    tree = ckpt.flat(place.tree(jax.eval_shape(task.init, jax.random.key(0))))
+    """{name: state_shardings} of what the default rules split."""
+    shardings = Shardings(mesh_of(1, 1, 2), parse_rules(MESH_RULES))
+    tree = ckpt.flat(shardings.tree(jax.eval_shape(task.init, jax.random.key(0))))
     return {name: tuple(x.spec) for name, x in tree.items() if "tensor" in x.spec}
 
 

@@ -59,7 +59,7 @@ def fake(monkeypatch):
 def kill_at(monkeypatch):
     """A function: the process fails at the start of this step, counted from where it starts."""
 
-    put = loop.put
+    put = loop.put_global
 
     def kill_at(step):
         count = 0
@@ -71,7 +71,7 @@ def kill_at(monkeypatch):
                 raise OSError("killed")
             return put(*piece)
 
-        monkeypatch.setattr(loop, "put", placed)
+        monkeypatch.setattr(loop, "put_global", placed)
 
     return kill_at
 

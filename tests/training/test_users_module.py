@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from gormley_vision.errors import UserError
-from gormley_vision.tasks.players import Player, apply_gradients, new_player
+from gormley_vision.tasks.networks import Network, apply_gradients, new_network
 from gormley_vision.training import checkpoints as ckpt
 from gormley_vision.training import start
 
@@ -41,7 +41,7 @@ class Net(nn.Module):
 @flax.struct.dataclass
 class State:
     step: jax.Array
-    net: Player
+    net: Network
 
 
 class Task:
@@ -55,7 +55,7 @@ class Task:
 
     def init(self, key: jax.Array) -> State:
         variables = self.net.init(key, jnp.zeros((2, 16, 16, 1)))
-        return State(jnp.zeros((), jnp.int32), new_player(variables, self.optimizer))
+        return State(jnp.zeros((), jnp.int32), new_network(variables, self.optimizer))
 
     def train_step(self, state: State, batch: dict, key: jax.Array) -> tuple:
         del key
@@ -83,8 +83,8 @@ def steps(lab, tmp_path):
         ready = start.prepare(task, batches, config, folder)
         state = ready.state
         for step in range(2):
-            piece = jax.device_put(batches.read(step), ready.shardings.batch)
-            state, metrics, _ = ready.step(state, ready.resident, piece, ready.key)
+            batch = jax.device_put(batches.read(step), ready.shardings.batch)
+            state, metrics, _ = ready.step(state, ready.resident, batch, ready.key)
         writer = ckpt.Checkpoints(folder / "checkpoints", keep_last=1, keep_every=0)
         writer.save(2, state, ready.meta)
         writer.wait()

@@ -19,14 +19,14 @@ from gormley_vision.models.vit import ViT
 from gormley_vision.randomness import named_key
 from gormley_vision.samples import Pictures
 from gormley_vision.tasks.accumulation import accumulated
-from gormley_vision.tasks.players import (
-    Player,
+from gormley_vision.tasks.networks import (
+    Network,
     Variables,
     apply_gradients,
     ema_decay,
     finite,
     moving_average,
-    new_player,
+    new_network,
     to_unit_range,
 )
 
@@ -40,7 +40,7 @@ class ClassificationState:
     """All that training changes. `ema` holds the averaged variables, which evaluation uses."""
 
     step: jax.Array
-    classifier: Player
+    classifier: Network
     ema: Variables
 
 
@@ -89,7 +89,7 @@ class Classification:
     position_resize: ResizeConvention
     fresh_head: bool
     class_names: tuple[str, ...]
-    accumulate: int = 1  # pieces
+    accumulate: int = 1  # microbatches
     minibatches: int = 1
 
     afterwards = "look into it: python scripts/visualize.py --workdir={workdir}"
@@ -100,18 +100,18 @@ class Classification:
         params = self.classifier.init(named_key(key, "init/classifier"), images)["params"]
         variables = {"params": params, "batch_stats": {}}
         ema = jax.tree.map(jnp.copy, variables)  # a copy: a donated buffer may appear once only
-        return ClassificationState(jnp.zeros((), jnp.int32), new_player(variables, self.optimizer), ema)
+        return ClassificationState(jnp.zeros((), jnp.int32), new_network(variables, self.optimizer), ema)
 
     def train_step(
         self, state: ClassificationState, batch: Arrays, key: jax.Array
     ) -> tuple[ClassificationState, Arrays, Arrays]:
         """One gradient step on 'image' uint8 [1, m, H, W, C] and 'label' int32 [1, m]."""
-        labels, player = batch["label"][0], state.classifier
+        labels, network = batch["label"][0], state.classifier
         images, targets = self.augmentation(key, batch["image"][0], labels, self.classifier.classes, state.step)
         dropout_key = named_key(key, "dropout", state.step)
 
-        def loss(params: Any, piece: tuple[jax.Array, ...], number: jax.Array):
-            images, targets, labels = piece
+        def loss(params: Any, microbatch: tuple[jax.Array, ...], number: jax.Array):
+            images, targets, labels = microbatch
             draws = {"dropout": jax.random.fold_in(dropout_key, number)}
             logits: Any = self.classifier.apply({"params": params}, images, train=True, rngs=draws)
             accuracy = jnp.mean(jnp.argmax(logits, axis=-1) == labels)
@@ -119,7 +119,7 @@ class Classification:
 
         (value, accuracy), gradients = accumulated(
             jax.value_and_grad(loss, has_aux=True),
-            player.variables["params"],
+            network.variables["params"],
             (images, targets, labels),
             self.accumulate,
         )
@@ -129,11 +129,11 @@ class Classification:
             "gradient_norm/classifier": optax.tree.norm(gradients),
         }
         checks = finite("classifier/loss", value) | finite("classifier/gradient", gradients)
-        player = apply_gradients(player, gradients, {}, self.optimizer)
+        network = apply_gradients(network, gradients, {}, self.optimizer)
         images_seen = (state.step.astype(jnp.float32) + 1) * self.batch_size
         decay = ema_decay(images_seen, self.batch_size, self.ema_half_life, self.ema_ramp)
-        ema = moving_average(state.ema, player.variables, decay)
-        return ClassificationState(state.step + 1, player, ema), metrics, checks
+        ema = moving_average(state.ema, network.variables, decay)
+        return ClassificationState(state.step + 1, network, ema), metrics, checks
 
     def logits(self, state: ClassificationState, images: jax.Array) -> jax.Array:
         """[B, Y] of uint8 images [B, H, W, C], by the averaged variables."""

@@ -30,16 +30,16 @@ from gormley_vision.errors import UserError
 from gormley_vision.losses.adversarial import discriminator_loss
 from gormley_vision.randomness import keyed_normal, named_key
 from gormley_vision.samples import Pictures
-from gormley_vision.tasks.accumulation import run_in_pieces
+from gormley_vision.tasks.accumulation import run_in_microbatches
 from gormley_vision.tasks.gan.sampling import interpolated, sampled
-from gormley_vision.tasks.players import (
-    Player,
+from gormley_vision.tasks.networks import (
+    Network,
     Variables,
     apply_gradients,
     ema_decay,
     finite,
     moving_average,
-    new_player,
+    new_network,
     to_unit_range,
 )
 
@@ -52,8 +52,8 @@ class GANState:
     """All that training changes. `ema` holds the averaged generator's variables."""
 
     step: jax.Array
-    generator: Player
-    discriminator: Player
+    generator: Network
+    discriminator: Network
     ema: Variables
 
 
@@ -88,7 +88,7 @@ class GAN:
     class_names: tuple[str, ...]  # () where the game is unconditional
     batch_size: int
     minibatches: int  # k
-    accumulate: int  # pieces of a minibatch
+    accumulate: int  # microbatches of a minibatch
     phases: tuple[Phase, ...]
     ema_half_life: float  # images
     ema_ramp: float
@@ -112,8 +112,8 @@ class GAN:
         g, d = ({"params": v["params"], "batch_stats": v.get("batch_stats", {})} for v in (g, d))
         return GANState(
             step=jnp.zeros((), jnp.int32),
-            generator=new_player(g, self.generator_optimizer),
-            discriminator=new_player(d, self.discriminator_optimizer),
+            generator=new_network(g, self.generator_optimizer),
+            discriminator=new_network(d, self.discriminator_optimizer),
             ema=jax.tree.map(jnp.copy, g),  # a copy: a donated buffer may appear once only
         )
 
@@ -159,12 +159,12 @@ class GAN:
 
     def update_discriminator(
         self,
-        player: Player,
-        generator: Player,
+        player: Network,
+        generator: Network,
         real_images: jax.Array,
         noise: jax.Array,
         labels: jax.Array | None,
-    ) -> tuple[Player, Any, Metrics]:
+    ) -> tuple[Network, Any, Metrics]:
         """Ascend log D(x) + log(1 - D(G(z))) once; the generator is fixed, running statistics included."""
         fake_images, _ = self._run(self.generator, generator.variables, noise, labels)
 
@@ -190,8 +190,8 @@ class GAN:
         )
 
     def update_generator(
-        self, player: Player, discriminator: Player, noise: jax.Array, labels: jax.Array | None
-    ) -> tuple[Player, Any, Metrics]:
+        self, player: Network, discriminator: Network, noise: jax.Array, labels: jax.Array | None
+    ) -> tuple[Network, Any, Metrics]:
         """Descend the generator's loss once; the discriminator is fixed, running statistics included."""
 
         def loss(params):
@@ -208,7 +208,7 @@ class GAN:
     ) -> tuple[jax.Array, Any]:
         """Apply a player in training mode: its output, and its running statistics moved by this batch."""
         if self.accumulate > 1:
-            return run_in_pieces(module, variables, inputs, labels, self.accumulate)
+            return run_in_microbatches(module, variables, inputs, labels, self.accumulate)
         outputs, updated = module.apply(variables, inputs, labels, train=True, mutable=["batch_stats"])
         return outputs, updated.get("batch_stats", {})
 

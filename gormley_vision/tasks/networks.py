@@ -12,7 +12,7 @@ Variables = Mapping[str, Any]  # {'params': ..., 'batch_stats': ...}
 
 
 @flax.struct.dataclass
-class Player:
+class Network:
     """A network in training: variables, optimizer state, and how often it was updated (int32)."""
 
     variables: Variables
@@ -20,19 +20,19 @@ class Player:
     updates: jax.Array
 
 
-def new_player(variables: Variables, optimizer: optax.GradientTransformation) -> Player:
-    """A player before its first update."""
-    return Player(variables, optimizer.init(variables["params"]), jnp.zeros((), jnp.int32))
+def new_network(variables: Variables, optimizer: optax.GradientTransformation) -> Network:
+    """A network before its first update."""
+    return Network(variables, optimizer.init(variables["params"]), jnp.zeros((), jnp.int32))
 
 
 def apply_gradients(
-    player: Player, gradients: Any, batch_stats: Any, optimizer: optax.GradientTransformation
-) -> Player:
+    network: Network, gradients: Any, batch_stats: Any, optimizer: optax.GradientTransformation
+) -> Network:
     """One update: parameters by the optimizer, running statistics as given."""
-    params = player.variables["params"]
-    updates, opt_state = optimizer.update(gradients, player.opt_state, params)
+    params = network.variables["params"]
+    updates, opt_state = optimizer.update(gradients, network.opt_state, params)
     variables = {"params": optax.apply_updates(params, updates), "batch_stats": batch_stats}
-    return Player(variables, opt_state, player.updates + 1)
+    return Network(variables, opt_state, network.updates + 1)
 
 
 def to_unit_range(images: jax.Array) -> jax.Array:
