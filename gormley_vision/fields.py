@@ -51,7 +51,8 @@ def count(default: int, meaning: str, at_most: int, at_least: int = 1, may_chang
 
 # Which named axes of parameters `tensor` splits (mesh_rules.py): for every model, since a name means the same in each.
 MESH_RULES = "heads: tensor; mlp: tensor; vocab: tensor; conv_in: tensor; conv_out: tensor"
-_FILES = {"data.source": ("tfds", "folder", "npz")}
+_FILES = {"data.source": ("tfds", "folder", "npz", "text")}
+_TEXT = {"data.source": ("text",)}
 _PICTURES = {"data.source": ("tfds", "folder", "npz", "mnist_5k")}
 
 RUN_FIELDS: dict[str, Field] = {
@@ -65,11 +66,11 @@ RUN_FIELDS: dict[str, Field] = {
     "data.source": Field(
         "mnist_5k",
         "where examples come from, one of these or your MODULE.PATH (docs/data.md)",
-        ("tfds", "folder", "npz", "mnist_5k", "fake"),
+        ("tfds", "folder", "npz", "text", "mnist_5k", "fake"),
         or_module=True,
     ),
     "data.name": Field("", "TFDS name, such as cifar10", when={"data.source": ("tfds",)}),
-    "data.path": Field("", "image folder, .npz file, or TFDS data directory", may_change=True, when=_FILES),
+    "data.path": Field("", "image folder, .npz file, text, or TFDS data directory", may_change=True, when=_FILES),
     "data.targets": Field(
         "",
         "second folder with a picture for each of the first, by name; '' for none",
@@ -79,6 +80,10 @@ RUN_FIELDS: dict[str, Field] = {
     "data.target_kind": Field(
         "label_map", "what these pictures are", ("label_map", "image"), when={"data.targets": ON}
     ),
+    "data.context": Field(
+        256, "tokens that a window of text has before its last", at_least=1, at_most=2**24, when=_TEXT
+    ),
+    "data.packing": Field(False, "windows say which document each token is of, and its position there", when=_TEXT),
     "data.split": Field("train", "part of the data set"),
     "data.batch_size": count(64, "images of one minibatch (m), over all devices and hosts", 2**20),
     "data.placement": Field(

@@ -106,6 +106,81 @@ def test_a_data_set_of_ones_own_is_learned(folder):
     assert lines_of(folder / "stripes")[-1]["eval/accuracy"] > 0.9
 
 
+BIGRAMS = '''
+"""Which byte follows which: a table of logits, learned. No image is anywhere in it."""
+import flax.struct, jax, jax.numpy as jnp, optax
+from typing import Any
+from gormley_vision.fields import EVALUATION_FIELDS
+from gormley_vision.samples import Texts
+
+FIELDS = {**EVALUATION_FIELDS}
+
+def needs(config):
+    return {"tokens": "tokens"}
+
+def make(config, data):
+    return Bigrams()
+
+@flax.struct.dataclass
+class State:
+    step: Any
+    table: Any
+    opt_state: Any
+
+def losses(table, tokens):
+    logits = table[tokens[:, :-1].astype(jnp.int32)]
+    return optax.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:].astype(jnp.int32)).mean(-1)
+
+class Bigrams:
+    minibatches, afterwards, optimizer = 1, "read {workdir}/samples", optax.adam(0.3)
+
+    def init(self, key):
+        table = jnp.zeros((256, 256))
+        return State(jnp.zeros((), jnp.int32), table, self.optimizer.init(table))
+
+    def train_step(self, state, batch, key):
+        loss, gradient = jax.value_and_grad(lambda table: losses(table, batch["tokens"][0]).mean())(state.table)
+        update, opt_state = self.optimizer.update(gradient, state.opt_state)
+        return State(state.step + 1, state.table + update, opt_state), {"loss": loss}, {"loss": jnp.isfinite(loss)}
+
+    def eval_step(self, state, batch):
+        found = losses(state.table, batch["tokens"])
+        return {"loss": jnp.sum(found * batch["mask"]), "count": jnp.sum(batch["mask"])}
+
+    def preview(self, state, key):
+        def follow(byte, _):
+            return jnp.argmax(state.table[byte]), byte
+        return jax.lax.scan(follow, jnp.int32(ord("a")), None, 8)[1]
+
+    def show(self, preview):
+        return Texts((bytes(preview.tolist()).decode(),))
+'''
+
+
+def test_a_task_without_an_image_learns_from_text(folder):
+    """Of `abcd` over and over each byte tells the next; the last step's sample is the alphabet as far as it goes."""
+    from gormley_vision.config import default_config
+
+    (folder / "bigrams.py").write_text(BIGRAMS)
+    (folder / "text").mkdir()
+    (folder / "text" / "train.txt").write_text("abcd" * 500)
+    (folder / "text" / "test.txt").write_text("cdab" * 100)
+    config = default_config("bigrams")
+    changes = {"data.source": "text", "data.path": "text", "data.context": 16, "data.batch_size": 8}
+    changes |= {"duration": "30 steps", "eval.split": "test", "eval.every": "15 steps", "mesh.fsdp": 8}
+    config.update_from_flattened_dict(changes)
+    assert run(config.to_dict(), folder / "bigrams") == 0
+    assert (folder / "bigrams" / "samples" / "00000030.txt").read_text() == "abcdabcd\n"
+    line = lines_of(folder / "bigrams")[-1]
+    assert line["eval/loss"] < 0.01
+    config.data.source, config.data.path = "mnist_5k", ""
+    config.data.context = 256  # the default, as this source reads none
+    with pytest.raises(
+        UserError, match=r"data\.source=mnist_5k makes images, and this task's config has no data\.image"
+    ):
+        run(config.to_dict(), folder / "none")
+
+
 def test_what_is_no_task_is_refused_by_what_it_lacks(folder):
     with pytest.raises(UserError, match=r"task='denoisng': no such module in .*'classification', 'gan'"):
         task_modules.find("denoisng")

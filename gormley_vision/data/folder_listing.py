@@ -1,4 +1,4 @@
-"""What lies in a folder of images: the image files at any depth, and how many of what else."""
+"""What lies in a folder: of images, the image files at any depth, and how many of what else."""
 
 import os
 from collections import Counter
@@ -75,6 +75,28 @@ def list_folder(root: Path) -> Listing:
         images = sorted(_images(below, listing.left_out), key=lambda path: path.split("/"))
         listing.by_class[folder] = images
     return listing
+
+
+def list_files(root: Path) -> list[str]:
+    """Paths of all visible files of a folder at any depth, relative to it, sorted part by part.
+
+    Raises:
+      UserError: a folder that cannot be read; names it.
+    """
+    return sorted(_below(root, (_real(root),)), key=lambda path: path.split("/"))
+
+
+def size_and_time(file: Path) -> tuple[int, int]:
+    """Size in bytes and time of the last change: by these an identity knows a file.
+
+    Raises:
+      UserError: it cannot be read; names it.
+    """
+    try:
+        stat = file.stat()
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {error.strerror or error}") from error
+    return stat.st_size, stat.st_mtime_ns
 
 
 def _below(folder: Path, around: tuple[Path, ...]) -> Iterator[str]:

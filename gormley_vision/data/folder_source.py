@@ -10,7 +10,7 @@ import numpy as np
 from gormley_vision.data.choices import check_choice
 from gormley_vision.data.decoding import decode_file
 from gormley_vision.data.features import Example, Feature, label_feature
-from gormley_vision.data.folder_listing import Listing, list_folder
+from gormley_vision.data.folder_listing import Listing, list_folder, size_and_time
 from gormley_vision.data.images import Conversion
 from gormley_vision.data.spatial import convert
 from gormley_vision.data.targets import KINDS, Targets, open_targets
@@ -45,14 +45,14 @@ class FolderSource:
         self.identity: dict[str, Any] = {
             "source": "folder",
             "classes": class_names,
-            "files": [(file, *_size_and_time(root / file)) for file in files],
+            "files": [(file, *size_and_time(root / file)) for file in files],
             "decode": conversion.identity,
         }
         self._targets = targets
         if targets is not None:
             self.features["target"] = targets.feature
             self.identity["files"] += [
-                (f"targets/{file}", *_size_and_time(targets.root / file)) for file in targets.files
+                (f"targets/{file}", *size_and_time(targets.root / file)) for file in targets.files
             ]
             self.identity["target"] = [targets.feature.kind, *targets.feature.class_names]
 
@@ -149,11 +149,3 @@ def _check_classes_are_no_splits(root: Path, listing: Listing) -> None:
             f"{root} has no subfolder 'train', and its subfolders {', '.join(listing.by_class)} look like splits: "
             f"--config.data.split={names[0]}. Should they be the classes: --config.data.split=''"
         )
-
-
-def _size_and_time(file: Path) -> tuple[int, int]:
-    try:
-        stat = file.stat()
-    except OSError as error:
-        raise UserError(f"cannot read the image {file}: {error.strerror or error}") from error
-    return stat.st_size, stat.st_mtime_ns

@@ -65,7 +65,16 @@ class Conversion:
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> "Conversion":
-        """By a config's data section, which has all of these keys."""
+        """By a config's data section.
+
+        Raises:
+          UserError: the config is of a task that learns from no images, and lacks their keys.
+        """
+        if "image_size" not in data:
+            raise UserError(
+                f"data.source={data['source']} makes images, and this task's config has no data.image_size: it learns "
+                "from something else, as --config.data.source=text or a module of yours"
+            )
         return cls(**{key: data[key] for key in cls.__dataclass_fields__})
 
     @property

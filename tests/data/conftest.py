@@ -17,6 +17,8 @@ def settings(tmp_path):
         "path": "",
         "targets": "",
         "target_kind": "label_map",
+        "context": 256,
+        "packing": False,
         "split": "train",
         "image_size": 8,
         "channels": 3,
