@@ -1,0 +1,172 @@
+"""The README's table of results, from results/*.json: figure, seeds, hardware, commit, command.
+
+    python scripts/results_table.py [--docs=README.md]
+
+Figures and seeds are computed from the files. Hardware, commit and command are the file's own where it has them; what
+results/provenance.json adds was said elsewhere at the time (`said_in`), or is the commit that brought the file into the
+repository (`brought_by`; in brackets). All else is "not recorded". A new file needs a function here and an entry there.
+"""
+
+import argparse
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from gormley_vision.errors import reported
+from gormley_vision.files import read_json, user_path, write_atomically
+
+RESULTS = Path(__file__).parents[1] / "results"
+MARKS = ("<!-- results: written by scripts/results_table.py -->\n", "<!-- end of results -->\n")
+UNKNOWN = "not recorded"
+
+
+class Finding(NamedTuple):
+    """What a file says, in a line, and of which seeds."""
+
+    figure: str
+    seeds: str
+
+
+def cdcgan_mnist(content: Any) -> Finding:
+    """Digits of the label that was asked for."""
+    mean = content["averaged_generator"]["mean"]
+    return Finding(
+        f"a classifier of real digits sees the label asked for in {100 * mean:.1f} % of samples",
+        seeds_of(run["training_seed"] for run in content["runs"]),
+    )
+
+
+def dcgan_mnist_recipe(content: Any) -> Finding:
+    """Unconditional digits, by a judge's features."""
+    now, before = content["mean"]["now"]["frechet"], content["mean"]["before"]["frechet"]
+    real = content["real"]["real"]["frechet"]
+    return Finding(
+        f"Fréchet distance to real digits {now:.1f} (recipe before: {before:.1f}; other real digits: {real:.1f})",
+        seeds_of(run["seed"] for run in content["runs"]),
+    )
+
+
+def sweep(what: str) -> Callable[[Any], Finding]:
+    """A function of a leaderboard: its arms from the best down."""
+
+    def finding(content: Any) -> Finding:
+        arms = sorted(content["arms"], key=lambda arm: -arm["mean"])
+        parts = []
+        for arm in arms:
+            spread = f" ± {100 * arm['standard_deviation']:.1f}" if len(arm["curves"]) > 1 else ""
+            parts.append(f"{100 * arm['mean']:.1f}{spread} ({short(arm['arm'])})")
+        rest = f"; {len(parts) - 3} others below" if len(parts) > 3 else ""
+        return Finding(f"{what}, %: {', '.join(parts[:3])}{rest}", seeds_of(arms[0]["curves"]))
+
+    return finding
+
+
+def short(arm: str) -> str:
+    """The settings of an arm without their sections, and without what is absent."""
+    parts = [part.partition(".")[2] for part in arm.split(", ")]
+    return ", ".join(part for part in parts if not part.endswith("=none"))
+
+
+def vit_resolution(content: Any) -> Finding:
+    """One rotary net, at the size it was trained at and a larger one."""
+    rows = [row for row in content["rows"] if row["rope"] == "naver_axial"]
+
+    def mean(size: int, rule: str) -> float:
+        of = [row["accuracy"] for row in rows if (row["image_size"], row["rope_scaling"]) == (size, rule)]
+        return 100 * statistics.mean(of)
+
+    return Finding(
+        f"axial RoPE trained at 28 pixels, accuracy, %: {mean(28, 'none'):.1f} there; at 44 pixels "
+        f"{mean(44, 'interpolate'):.1f} with positions interpolated, {mean(44, 'none'):.1f} without",
+        seeds_of(row["run"].removeprefix("axial") for row in rows),
+    )
+
+
+def train_step(content: Any) -> Finding:
+    """A DCGAN step against PyTorch's."""
+    return Finding(
+        f"a DCGAN step takes {content['ratio to torch']['median_of_pairs']:.2f} of PyTorch eager's time", "–"
+    )
+
+
+def vit_step(content: Any) -> Finding:
+    """A ViT step against timm's."""
+    plain, mixed = (content[f"gormley_vision{rope}"]["ratio_to_timm"] for rope in ("", ", RoPE mixed"))
+    return Finding(f"a ViT-Ti/4 step takes {plain:.2f} of timm's time; {mixed:.2f} with RoPE-Mixed", "–")
+
+
+def scaling(content: Any) -> Finding:
+    """Plans on paper."""
+    fits, chips = sum(plan["fits"] for plan in content), [plan["chips"] for plan in content]
+    return Finding(
+        f"{fits} of {len(content)} plans of ViT-L/16, H/14 and 22B on {min(chips)} to {max(chips):,} TPU v5p fit, "
+        "compiled and not run",
+        "–",
+    )
+
+
+def faults(content: Any) -> Finding:
+    """What was broken on purpose."""
+    rows = content.values()
+    tries, lost = sum(row["tries"] for row in rows), sum(row["states_lost"] for row in rows)
+    return Finding(
+        f"{tries} runs killed, starved or damaged, {lost} states lost", seeds_of(row["seed"] for row in rows)
+    )
+
+
+FINDINGS: dict[str, Callable[[Any], Finding]] = {
+    "vit_fashion_mnist": sweep("Fashion-MNIST test accuracy"),
+    "vit_resolution": vit_resolution,
+    "fashion_recipe": sweep("on 5,000 training images left out, after 3 epochs"),
+    "fashion_shift": sweep("the same, after 15 epochs"),
+    "dcgan_mnist_recipe": dcgan_mnist_recipe,
+    "cdcgan_mnist": cdcgan_mnist,
+    "train_step": train_step,
+    "vit_step": vit_step,
+    "faults": faults,
+    "scaling": scaling,
+}
+
+
+def seeds_of(seeds: Any) -> str:
+    """'0, 1, 2'."""
+    return ", ".join(sorted({str(seed) for seed in seeds}))
+
+
+def table() -> str:
+    """The whole table, a row a file."""
+    provenance = read_json(RESULTS / "provenance.json")
+    lines = ["| figure | seeds | hardware | commit | command |", "| --- | --- | --- | --- | --- |"]
+    for name, find in FINDINGS.items():
+        content, told = read_json(RESULTS / f"{name}.json"), provenance[name]
+        own = content if isinstance(content, dict) else {}
+        finding = find(content)
+        environment = own.get("environment", {})
+        measured = f"{environment['cores']} cores of an {environment['processor']}" if environment else UNKNOWN
+        commit = f"`{own['commit'][:7]}`" if "commit" in own else f"(`{told['brought_by'][:7]}`)"
+        commands = own.get("commands") or told.get("commands") or [UNKNOWN]
+        cells = [
+            f"{finding.figure} ([{name}](results/{name}.json))",
+            finding.seeds,
+            told.get("hardware", measured),
+            commit,
+            "<br>".join(f"`{command}`" for command in commands),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def main() -> None:
+    """Write the table between its marks."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--docs", type=user_path, default=RESULTS.parent / "README.md")
+    docs = parser.parse_args().docs
+    before, begin, rest = docs.read_text().partition(MARKS[0])
+    _, end, after = rest.partition(MARKS[1])
+    write_atomically(docs, "".join([before, begin, table(), end, after]).encode())
+
+
+if __name__ == "__main__":
+    with reported():
+        main()
