@@ -13,10 +13,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from gormley_vision import task_modules
-from gormley_vision.config import fields_of, validate
 from gormley_vision.errors import UserError, reported
-from gormley_vision.files import read_json, user_path
+
+with reported():  # what loads now takes a moment
+    from gormley_vision import task_modules
+    from gormley_vision.config import fields_of, validate
+    from gormley_vision.files import read_json, user_path
 
 
 def parse() -> tuple[argparse.Namespace, list[str]]:

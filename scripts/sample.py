@@ -12,10 +12,12 @@ asked for. With `--workdir`, `--help` shows the flags that the run's task adds.
 import argparse
 from pathlib import Path
 
-from gormley_vision import task_modules
 from gormley_vision.errors import UserError, reported
-from gormley_vision.fields import Field
-from gormley_vision.files import read_json, user_path
+
+with reported():  # what loads now takes a moment
+    from gormley_vision import task_modules
+    from gormley_vision.fields import Field
+    from gormley_vision.files import read_json, user_path
 
 
 def parse() -> tuple[argparse.Namespace, dict[str, Field]]:
