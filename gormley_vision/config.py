@@ -247,7 +247,7 @@ def shrink(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 
     Data that a machine may not have give way to made-up images, another run to fresh weights.
     """
-    if config.data.source in ("tfds", "npz", "folder"):
+    if config.data.source in ("tfds", "npz", "folder", "hf"):
         config.data.update(source="fake", split="train")
     config.init_from = ""
     small: dict[str, Value] = {

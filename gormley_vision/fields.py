@@ -51,9 +51,9 @@ def count(default: int, meaning: str, at_most: int, at_least: int = 1, may_chang
 
 # Which named axes of parameters `tensor` splits (mesh_rules.py): for every model, since a name means the same in each.
 MESH_RULES = "heads: tensor; mlp: tensor; vocab: tensor; conv_in: tensor; conv_out: tensor"
-_FILES = {"data.source": ("tfds", "folder", "npz", "text")}
+_FILES = {"data.source": ("tfds", "folder", "npz", "hf", "text")}
 _TEXT = {"data.source": ("text",)}
-_PICTURES = {"data.source": ("tfds", "folder", "npz", "mnist_5k")}
+_PICTURES = {"data.source": ("tfds", "folder", "npz", "hf", "mnist_5k")}
 
 RUN_FIELDS: dict[str, Field] = {
     "task": Field("", "what is learned: a folder of gormley_vision/tasks, or a module as in my_package.my_task"),
@@ -66,11 +66,16 @@ RUN_FIELDS: dict[str, Field] = {
     "data.source": Field(
         "mnist_5k",
         "where examples come from, one of these or your MODULE.PATH (docs/data.md)",
-        ("tfds", "folder", "npz", "text", "mnist_5k", "fake"),
+        ("tfds", "folder", "npz", "hf", "text", "mnist_5k", "fake"),
         or_module=True,
     ),
     "data.name": Field("", "TFDS name, such as cifar10", when={"data.source": ("tfds",)}),
-    "data.path": Field("", "image folder, .npz file, text, or TFDS data directory", may_change=True, when=_FILES),
+    "data.path": Field(
+        "",
+        "folder or file of images, .npz, Parquet, Arrow or text, or TFDS data directory",
+        may_change=True,
+        when=_FILES,
+    ),
     "data.targets": Field(
         "",
         "second folder with a picture for each of the first, by name; '' for none",
@@ -148,7 +153,7 @@ IMAGE_FIELDS: dict[str, Field] = {
         at_least=1,
         at_most=1_000_000,
         may_change=True,
-        when={"data.source": ("tfds", "folder")},
+        when={"data.source": ("tfds", "folder", "hf")},
     ),
     "data.resize_filter": Field(
         "lanczos", "antialiased filter", ("box", "bilinear", "hamming", "bicubic", "lanczos"), when=_PICTURES

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from gormley_vision.data import array_sources, folder_source, slices, text_source, tfds_source
+from gormley_vision.data import array_sources, folder_source, hf_source, slices, text_source, tfds_source
 from gormley_vision.data.choices import check_choice
 from gormley_vision.data.features import Example, Features
 from gormley_vision.errors import UserError
@@ -43,6 +43,7 @@ Opener = Callable[[Mapping[str, Any]], Source]
 _OPENERS: dict[str, Opener] = {
     "fake": array_sources.open_fake,
     "folder": folder_source.open_folder,
+    "hf": hf_source.open_hf,
     "mnist_5k": array_sources.open_mnist_5k,
     "npz": array_sources.open_npz,
     "text": text_source.open_text,
