@@ -24,11 +24,15 @@ def handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
         if signal.getsignal(number) != signal.SIG_IGN
     ]
     previous = {number: signal.signal(number, handler) for number in wanted}
+    # A signal is this handler's alone: `at_once` would learn of it late, after the block, and end the process for it.
+    watched = signal.set_wakeup_fd(-1) if handler is not _end else None
     try:
         yield
     finally:
         for number, before in previous.items():
             signal.signal(number, before)
+        if watched is not None:
+            signal.set_wakeup_fd(watched, warn_on_full_buffer=False)
 
 
 @contextlib.contextmanager

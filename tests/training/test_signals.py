@@ -10,6 +10,8 @@ import time
 
 import pytest
 
+from gormley_vision.signals import at_once, handled
+
 # What the loop does with signals, without jax: it works in steps, and saves when asked to end.
 LOOP = """
 import atexit, time
@@ -98,6 +100,16 @@ def test_the_loop_gives_the_signals_back():
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 130
     assert errors.endswith(b"stopped by SIGINT\n")
+
+
+def test_a_signal_of_the_loop_is_not_told_to_who_watches_outside_it():
+    """Else the watcher, which is a thread, may learn of it after the loop, and end a program that had saved."""
+    with at_once():
+        watched = signal.set_wakeup_fd(-1)
+        signal.set_wakeup_fd(watched)
+        with handled(lambda number, frame: None):
+            assert signal.set_wakeup_fd(-1) == -1
+        assert signal.set_wakeup_fd(watched) == watched != -1
 
 
 def test_a_forked_child_is_not_the_program():
