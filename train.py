@@ -21,12 +21,16 @@ with reported():  # what loads now takes a moment
 flags.DEFINE_string(
     "config", None, "Experiment: configs/NAME.py or configs/NAME.py:smoke; --config.KEY=VALUE sets a key."
 )
-_WORKDIR = flags.DEFINE_string("workdir", "", "The run's folder; runs/<config name> if not given.")
-_PRINT_CONFIG = flags.DEFINE_bool("print_config", False, "Print the resolved config, a line on each key, and end.")
-_COORDINATOR = flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0; '' where a cluster's variables tell.")
-_PROCESSES = flags.DEFINE_integer("processes", 1, "Processes of this run, each on its own devices.", lower_bound=1)
-_PROCESS = flags.DEFINE_integer("process", 0, "Which of them this is.", lower_bound=0)
-_HEARTBEAT = flags.DEFINE_integer("heartbeat", 100, "Seconds until a silent process ends the others.", lower_bound=1)
+_WORKDIR = flags.DEFINE_string("workdir", "", "The run's folder. The default is runs/<config name>.")
+_PRINT_CONFIG = flags.DEFINE_bool("print_config", False, "Print the resolved config, one line per key, and exit.")
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", "", "HOST:PORT of process 0; empty if the cluster's environment gives it."
+)
+_PROCESSES = flags.DEFINE_integer("processes", 1, "How many processes this run has.", lower_bound=1)
+_PROCESS = flags.DEFINE_integer("process", 0, "The index of this process, from 0 to processes - 1.", lower_bound=0)
+_HEARTBEAT = flags.DEFINE_integer(
+    "heartbeat", 100, "End the run if a process is silent for so many seconds.", lower_bound=1
+)
 _PROFILE = flags.DEFINE_bool("profile", False, "Write a profiler trace of this process to the run's folder.")
 
 

@@ -99,7 +99,7 @@ def main() -> None:
     """Fit the judge, then a line for real digits and one for each checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workdir", required=True, type=user_path, nargs="+", help="runs on mnist_5k")
-    parser.add_argument("--step", type=int, nargs="+", help="checkpoints (default: the newest whole one)")
+    parser.add_argument("--step", type=int, nargs="+", help="checkpoints (default: the newest undamaged one)")
     parser.add_argument("--num", type=int, default=5000, help="samples")
     parser.add_argument("--seed", type=int, default=0, help="which noise")
     parser.add_argument("--raw", action="store_true", help="the generator itself, not its moving average")

@@ -52,7 +52,7 @@ class Outcome:
 
     happened: str = ""
     tries: int = 0
-    states_lost: int = 0  # checkpoints seen whole and then gone, and runs that did not end with the reference's bits
+    states_lost: int = 0  # checkpoints seen complete and then gone, and runs that did not end with the reference's bits
     broken: list[str] = dataclasses.field(default_factory=list)
     not_tried: str = ""
     counts: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -165,7 +165,7 @@ def let_go(running: Running) -> None:
 
 
 def end_of(workdir: Path) -> dict:
-    """All of a finished run that must not depend on what befell it."""
+    """All of a finished run that must not depend on what happened to it."""
     step = ckpt.newest_complete(workdir / "checkpoints")
     metrics = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     starts = [int(path.name.rpartition(".")[2]) for path in sorted((workdir / "tensorboard").iterdir())]
@@ -189,7 +189,7 @@ def expect_refusal(outcome: Outcome, done: Said, *names: str) -> None:
 
 
 def expect_whole(outcome: Outcome, workdir: Path, at_least: int) -> int:
-    """The newest whole checkpoint: every one with a bare number must be whole, and step `at_least` not be lost."""
+    """The newest checkpoint: every one with a bare number must be complete, and step `at_least` not be lost."""
     steps = ckpt.steps_of(workdir / "checkpoints")
     damaged = [step for step in steps if ckpt.find_damage(workdir / "checkpoints" / str(step))]
     newest = max(set(steps) - set(damaged), default=0)

@@ -1,4 +1,4 @@
-"""A whole GAN training step here and in PyTorch eager, side by side in one process, interleaved.
+"""A GAN training step here and in PyTorch eager, side by side in one process, interleaved.
 
     pip install -e ".[bench]" && python benchmarks/train_step.py [--steps=15] [--batch=128] [--size=32]
 

@@ -5,7 +5,7 @@
 
 Source: Beyer et al. 2022, "Better plain ViT baselines for ImageNet-1k" (arXiv:2205.01580), big_vision's vit_s16_i1k.py,
     which reports 76.5 % after 90 epochs (6 to 7 hours on a TPU v3-8).
-Deviations: crops are cut on the device out of the centre 224x224 square rather than out of the whole file; weight decay
+Deviations: crops are cut on the device out of the centre 224x224 square rather than out of the full file; weight decay
     is written as AdamW's, which the rate multiplies (0.1 here is big_vision's 0.0001).
 Reached here: not run here: 1.3 million images need an accelerator. The full-size step is traced, the smoke version run.
 """

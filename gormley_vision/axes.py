@@ -39,7 +39,7 @@ NAMES = {
     "conv_in": "channels that a convolution reads",
     "conv_out": "channels that a convolution makes",
     "features": "channels of a map, in what has one number for each: norms and biases",
-    "map": "a whole map as one vector",
+    "map": "a feature map as one vector",
     "channels": "channels of an image, which a convolution reads or makes",
     "latent": "a generator's noise, and labels beside it",
     "logits": "a discriminator's judgements",

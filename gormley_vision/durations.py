@@ -35,7 +35,7 @@ def to_images(duration: str, *, epoch_images: int, step_images: int) -> float:
 
 
 def to_steps(duration: str, *, epoch_images: int, step_images: int) -> int:
-    """A duration in whole steps, rounded to the nearest; at least 1 unless it is zero; '' is 0 (never)."""
+    """A duration in steps, rounded to the nearest; at least 1 unless it is zero; '' is 0 (never)."""
     if not duration:
         return 0
     images = to_images(duration, epoch_images=epoch_images, step_images=step_images)

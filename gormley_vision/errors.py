@@ -1,4 +1,4 @@
-"""The one exception that means "the user can mend this", and how programs show it."""
+"""The one exception that means "the user can fix this", and how programs show it."""
 
 import contextlib
 import errno
@@ -11,7 +11,7 @@ from gormley_vision.signals import at_once
 
 # Of a path, a disk or a limit of the system: what a person can put right, and no fault of ours.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_MENDABLE = (
+_FIXABLE = (
     *_FULL,
     *(errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.ELOOP),
     *(errno.EROFS, errno.EACCES, errno.EPERM, errno.EBUSY, errno.ETXTBSY, errno.EIO, errno.ESTALE, errno.EXDEV),
@@ -56,7 +56,7 @@ def reported() -> Iterator[None]:
     except UserError as error:
         _refuse(str(error))
     except OSError as error:
-        if error.errno not in _MENDABLE or (error.errno == errno.ENOENT and not error.filename and _folder()):
+        if error.errno not in _FIXABLE or (error.errno == errno.ENOENT and not error.filename and _folder()):
             raise
         _refuse(f"{_told(error)}; put that right, then run the same command again")
 

@@ -88,11 +88,11 @@ def mosaic(tiles: Any, columns: int) -> Any:
     """[n, h, w] as one array, a line of NaN (drawn as nothing) between tiles."""
     count, height, width = tiles.shape
     rows = -(-count // columns)
-    whole = np.full((rows * (height + 1) - 1, columns * (width + 1) - 1), np.nan)
+    mosaic = np.full((rows * (height + 1) - 1, columns * (width + 1) - 1), np.nan)
     for index, one in enumerate(tiles):
         top, left = index // columns * (height + 1), index % columns * (width + 1)
-        whole[top : top + height, left : left + width] = one
-    return whole
+        mosaic[top : top + height, left : left + width] = one
+    return mosaic
 
 
 def offsets(theory: Any, measured: Any, grid: tuple[int, int], layers: list[int], learned: bool, title: str) -> Any:

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, whenever the process is killed; and paths as people type them."""
+"""Files that are complete or absent, whenever the process is killed; and paths as people type them."""
 
 import json
 import os

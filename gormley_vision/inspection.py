@@ -81,7 +81,7 @@ def attention_scores(model: ViT, params: Params, images: jax.Array, layers: Iter
 def encode(
     model: ViT, params: Params, images: jax.Array, layers: Iterable[int] = ()
 ) -> tuple[jax.Array, dict[int, dict[str, Any]]]:
-    """The last layer's tokens [B, N, D] as the whole network has them, and what the chosen layers recorded.
+    """The last layer's tokens [B, N, D] as the full network has them, and what the chosen layers recorded.
 
     One layer after the other by the network's own `Block`. Recorded: 'maps' and, as 'intermediates', what the
     projection to Q, K, V and their norms returned.
@@ -222,7 +222,7 @@ def principal_filters(kernel: np.ndarray, count: int = 28) -> tuple[np.ndarray, 
 
 
 class _Embedding(ViT):
-    """The part of a network before its layers, with the parameters of the whole."""
+    """The part of a network before its layers, with the full network's parameters."""
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> Any:

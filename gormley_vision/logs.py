@@ -43,7 +43,7 @@ def to_file(path: Path) -> None:
 
 
 class _Libraries(logging.Handler):
-    """Turns other packages' warnings into lines of this one."""
+    """Turn other packages' warnings into lines of this one."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -58,7 +58,7 @@ class _Libraries(logging.Handler):
 
 
 class _LogFile(logging.FileHandler):
-    """Raises what goes wrong, a full disk above all, where logging would print a trace and go on."""
+    """Raise what goes wrong, a full disk above all, where logging would print a trace and go on."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         raise  # called while the error is being handled

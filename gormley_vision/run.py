@@ -53,7 +53,7 @@ def _refuse_environment() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     faults = [line.partition("] ")[2] for line in done.stderr.splitlines() if re.match(r"[EF]\d{4} ", line)]
     if done.returncode and faults:
-        raise UserError(f"XLA_FLAGS={flags}: {faults[0]}; mend it, or unset it")
+        raise UserError(f"XLA_FLAGS={flags}: {faults[0]}; fix or unset it")
 
 
 def run(config: Mapping[str, Any], workdir: Path, profile: bool = False) -> int:
@@ -62,7 +62,7 @@ def run(config: Mapping[str, Any], workdir: Path, profile: bool = False) -> int:
     Each of several processes (`hosts.initialize`) calls it with the same arguments; the first owns the folder and log.
 
     Raises:
-        UserError: whatever the user can mend, before anything long starts where that can be known.
+        UserError: whatever the user can fix, before anything long starts where that can be known.
     """
     experiment.check(config)
     refuse_missing(config["log"]["tracker"])

@@ -36,7 +36,7 @@ class Restored:
 
 
 def restore(workdir: str | Path, step: int | None = None) -> Restored:
-    """Read a run's newest whole checkpoint, or that of `step`. Needs neither its config file nor its data.
+    """Read a run's newest undamaged checkpoint, or that of `step`. Needs neither its config file nor its data.
 
     Raises:
         UserError: no such run or step, or the code has moved on since: lists the parameters that differ.

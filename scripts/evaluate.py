@@ -1,4 +1,4 @@
-"""Figures of a run over a whole data set, such as a classifier's accuracy; at its own resolution or another.
+"""Figures of a run over a data set, such as a classifier's accuracy; at its own resolution or another.
 
     python scripts/evaluate.py --workdir=RUN [--split=test] [--image_size=42] [--rope_scaling=interpolate] [--step=N]
     python scripts/evaluate.py --workdir=RUN --data_path=photos --config.data.crop=none

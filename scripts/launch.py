@@ -93,7 +93,7 @@ def watch(processes: list[subprocess.Popen], outputs: list[Path]) -> int:
     if failed:
         with outputs[failed].open(errors="replace") as shown:
             show(new_lines(shown), but=said)  # all may have found the same mistake
-    if code == 2:  # a mistake that the user can mend, and was just told of
+    if code == 2:  # a user's mistake, which was just reported
         return code
     how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
     if code == -signal.SIGABRT:

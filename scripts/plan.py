@@ -109,7 +109,7 @@ def data_of(config: dict[str, Any]) -> Any:
 def variants_of(config: dict[str, Any]):
     """Overrides to compare: each batch size on each mesh."""
     if wrong := [text for text in _BATCH_SIZES.value if not (text.isdigit() and int(text))]:
-        raise UserError(f"--batch_sizes={','.join(wrong)}: write whole numbers above 0, as in 1024,2048")
+        raise UserError(f"--batch_sizes={','.join(wrong)}: write integers above 0, as in 1024,2048")
     for text in _MESHES.value or [""]:
         sizes = text.split("x") if text else []
         if text and not (len(sizes) == 3 and all(size.isdigit() for size in sizes)):

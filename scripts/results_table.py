@@ -135,7 +135,7 @@ def seeds_of(seeds: Any) -> str:
 
 
 def table() -> str:
-    """The whole table, a row a file."""
+    """The table, one row per file."""
     provenance = read_json(RESULTS / "provenance.json")
     lines = ["| figure | seeds | hardware | commit | command |", "| --- | --- | --- | --- | --- |"]
     for name, find in FINDINGS.items():

@@ -33,7 +33,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=4, help="how many images")
     parser.add_argument("--layers", type=numbers, help=f"as in 0,5,-1 (default: {SHOWN_LAYERS}, evenly spaced)")
     parser.add_argument("--heads", type=numbers, help="as in 0,2 (default: all)")
-    parser.add_argument("--step", type=int, help="checkpoint (default: the newest whole one)")
+    parser.add_argument("--step", type=int, help="checkpoint (default: the newest undamaged one)")
     parser.add_argument("--out", type=user_path, help="folder (default: WORKDIR/pictures)")
     return parser.parse_args()
 

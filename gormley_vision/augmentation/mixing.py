@@ -1,7 +1,7 @@
 """Mixing each image of a batch with another one, and their targets with it. Pure functions, all draws from the key.
 
 Mixup (Zhang et al. 2018, arXiv:1710.09412) and CutMix (Yun et al. 2019, arXiv:1905.04899) with the choices of timm's
-`Mixup` in mode "batch": one draw for the whole batch, and the partner of image i is image B-1-i, so that the middle one
+`Mixup` in mode "batch": one draw for the batch, and the partner of image i is image B-1-i, so that the middle one
 of an odd batch stays as it is. Images [B, H, W, C] are floating point and keep their dtype; targets [B, Y] are
 distributions, as from `smoothed_targets`, and keep their sum.
 """

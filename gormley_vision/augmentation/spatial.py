@@ -63,7 +63,7 @@ def _sizes(batch: Batch, features: Features) -> tuple[int, tuple[int, int]]:
     """B, and the height and width that all pictures of the batch have."""
     shapes = {batch[name].shape[:3] for name, feature in features.items() if feature.kind in ("image", "label_map")}
     if len(shapes) != 1:
-        raise ValueError(f"pictures {sorted(shapes)} are not of one size: examples are moved as a whole")
+        raise ValueError(f"pictures {sorted(shapes)} are not of one size: all of an example is moved together")
     count, height, width = shapes.pop()
     return count, (height, width)
 

@@ -108,7 +108,7 @@ class Batches:
         return {"index": ids.astype(np.int32)} if self._placement == "device" else self._gathered(ids)
 
     def fetch(self, resident: dict[str, Any], batch: dict[str, Any]) -> dict[str, Any]:
-        """Makes the examples of what was read; may be traced by jax.
+        """Make the examples of what was read; may be traced by jax.
 
         Args:
           resident: `self.resident`, on the device.
@@ -125,7 +125,7 @@ class Batches:
         return {name: jnp.take(array, batch["index"], axis=0, mode="clip") for name, array in resident.items()}
 
     def padded(self) -> Generator[Batch, None, None]:
-        """Yields every example once, in the source's own order, as this process's columns of padded batches.
+        """Yield every example once, in the source's own order, as this process's columns of padded batches.
 
         {name: [p, *shape], "mask": bool [p]}: the mask is false where the last batch is padded.
         """
@@ -134,10 +134,10 @@ class Batches:
             yield {**self._gathered(np.minimum(ids, self.length - 1)), "mask": ids < self.length}
 
     def from_step(self, step: int) -> Generator[Batch, None, None]:
-        """Yields read(step), read(step + 1), ... for ever, read ahead in the background.
+        """Yield read(step), read(step + 1), ... for ever, read ahead in the background.
 
         The iterator's `close()` stops the threads. What goes wrong in a thread is raised to the consumer as
-        it is, at the step that it befell.
+        it is, at the step where it went wrong.
         """
         if self._placement == "device":
             return self._in_turn(step)
@@ -208,7 +208,7 @@ def open_batches(
     needs: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> Batches:
-    """Opens a data set and, for the placements "host" and "device", decodes it into the cache.
+    """Open a data set and, for the placements "host" and "device", decode it into the cache.
 
     Args:
       seed: of the order; see `order.example_ids`.

@@ -1,8 +1,8 @@
 """A small data set decoded once into memory-mapped files, one a feature.
 
 A cache is a folder named by a SHA-256 of its source's identity: `<name>.npy` for each feature, and `meta.json`. It is
-written under another name and renamed when it is complete, so that it is whole or absent. One process at a time writes
-it, under a file lock, which the kernel lets go when the process dies, killed or not; what a dead process left behind is
+written under another name and renamed at the end, so that it is complete or absent. One process at a time writes it,
+under a file lock, which the kernel releases when the process dies, killed or not; what a dead process left behind is
 removed by the next that holds the lock.
 """
 
@@ -58,7 +58,7 @@ class Examples:
 def load_examples(
     source: Source, cache_dir: str, progress: Progress | None = None, needs: Mapping[str, str] | None = None
 ) -> Examples:
-    """Reads a source's cache, after decoding the source into it where there is none.
+    """Read a source's cache, after decoding the source into it where there is none.
 
     Args:
       source: what to decode; a cached source is not read.
@@ -115,7 +115,7 @@ def _open(folder: Path, needs: Mapping[str, str]) -> Examples:
 
 
 def _write(source: Source, root: Path, key: str, progress: Progress | None) -> None:
-    """Decodes the source into `root/key`. Needs the lock of `key`."""
+    """Decode the source into `root/key`. Needs the lock of `key`."""
     length, features = len(source), source.features
     temporary = root / f"{key}.tmp"
     digest = Digest(length, features)
@@ -169,7 +169,7 @@ def _begin_array(path: Path, length: int, feature: Feature) -> BinaryIO:
 
 
 def _decode(source: Source, length: int, features: Features) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    """Yields (examples decoded, {name: [n, *shape]} of the last n), decoded in threads: Pillow lets the GIL go."""
+    """Yield (examples decoded, {name: [n, *shape]} of the last n), decoded in threads: Pillow releases the GIL."""
 
     def example(index: int) -> dict[str, np.ndarray]:
         return checked(source[index], features, index)
@@ -185,7 +185,7 @@ def _decode(source: Source, length: int, features: Features) -> Iterator[tuple[i
 
 @contextmanager
 def _naming(root: Path) -> Iterator[None]:
-    """Turns an OSError of the cache folder into a UserError that names it and the override."""
+    """Turn an OSError of the cache folder into a UserError that names it and the override."""
     try:
         yield
     except OSError as error:
@@ -197,7 +197,7 @@ def _naming(root: Path) -> Iterator[None]:
 
 @contextmanager
 def _locked(root: Path, key: str) -> Iterator[None]:
-    """Holds the lock of one key, waiting for another process that decodes the same data."""
+    """Hold the lock of one key, waiting for another process that decodes the same data."""
     with _naming(root):
         # The file stays: were it removed, two processes could hold locks on two files of this name.
         file = (root / f"{key}.lock").open("wb")
@@ -218,7 +218,7 @@ def _try_lock(file: BinaryIO) -> bool:
 
 
 def _remove_abandoned(root: Path, held_key: str) -> None:
-    """Removes half-written caches whose writers died: their locks are free. Needs the lock of `held_key`."""
+    """Remove half-written caches whose writers died: their locks are free. Needs the lock of `held_key`."""
     for temporary in root.glob("*.tmp"):
         if temporary.stem == held_key:
             shutil.rmtree(temporary, ignore_errors=True)

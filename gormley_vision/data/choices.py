@@ -7,7 +7,7 @@ from gormley_vision.errors import UserError
 
 
 def check_choice(key: str, value: str, choices: Iterable[str]) -> None:
-    """Passes when `value` is one of `choices`.
+    """Pass when `value` is one of `choices`.
 
     Args:
       key: the config key, as in "data.crop".

@@ -9,7 +9,7 @@ from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 from gormley_vision.data.metadata import without_metadata
 from gormley_vision.errors import UserError
 
-# Pillow's own refusal, 2 x 89,478,485 pixels, in whole millions.
+# Pillow's own refusal, 2 x 89,478,485 pixels, in millions, rounded down.
 MAX_MEGAPIXELS = 178
 # What turns a picture of each EXIF orientation upright; 1 is upright.
 UPRIGHT = {
@@ -24,7 +24,7 @@ UPRIGHT = {
 
 
 def decode_file(path: str | Path, max_megapixels: int = MAX_MEGAPIXELS) -> Image.Image:
-    """Reads and decodes an image file; see `decode_bytes`."""
+    """Read and decode an image file; see `decode_bytes`."""
     try:
         data = Path(path).read_bytes()
     except OSError as error:
@@ -33,12 +33,12 @@ def decode_file(path: str | Path, max_megapixels: int = MAX_MEGAPIXELS) -> Image
 
 
 def decode_bytes(data: bytes, *, name: str, max_megapixels: int = MAX_MEGAPIXELS) -> Image.Image:
-    """Decodes an image file's bytes, turned upright as its EXIF orientation says.
+    """Decode an image file's bytes, turned upright as its EXIF orientation says.
 
     Metadata never refuse pixels: where a PNG or JPEG file does not decode as it is, it is decoded without them.
 
     Args:
-      data: the whole file.
+      data: the bytes of the file.
       name: what to call it in an error: its path.
       max_megapixels: millions of pixels, rounded down, that a picture may have; more are refused undecoded.
 
@@ -76,7 +76,7 @@ def _decode(data: bytes, name: str, max_megapixels: int) -> Image.Image:
 
 
 def _check_size(image: Image.Image, name: str, max_megapixels: int) -> None:
-    """Refuses an opened image by the size that its header says: a small file can ask for any memory."""
+    """Refuse an opened image by the size that its header says: a small file can ask for any memory."""
     megapixels = image.width * image.height // 1_000_000
     if megapixels > max_megapixels:
         raise UserError(
@@ -98,7 +98,7 @@ def _decode_without_metadata(data: bytes, name: str, max_megapixels: int) -> Ima
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """Turns a loaded image as its EXIF orientation says; one that cannot be read means upright.
+    """Turn a loaded image as its EXIF orientation says; one that cannot be read means upright.
 
     Pillow's own exif_transpose also writes the EXIF again, which fails where any other tag is odd.
     """

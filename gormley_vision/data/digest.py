@@ -9,7 +9,7 @@ from gormley_vision.data.features import Features, class_names_of, to_json
 
 
 class Digest:
-    """Takes the arrays of all examples in their order, chunk by chunk, feature by feature.
+    """Take the arrays of all examples in their order, chunk by chunk, feature by feature.
 
     Whatever the chunks, the sum is that of the values: of their little-endian bytes, names, kinds and shapes.
     """
@@ -25,7 +25,7 @@ class Digest:
             self._parts["image"].update(json.dumps(header).encode())
 
     def update(self, name: str, chunk: np.ndarray) -> None:
-        """Adds the next examples' arrays of one feature, [n, *shape]."""
+        """Add the next examples' arrays of one feature, [n, *shape]."""
         data = np.ascontiguousarray(chunk, chunk.dtype.newbyteorder("<"))
         if self._labels is not None and name == "label":
             self._labels.append(data.tobytes())
@@ -35,10 +35,10 @@ class Digest:
     def hexdigest(self) -> str:
         """The sum, in hexadecimal."""
         if self._labels is not None:
-            whole = self._parts["image"].copy()
+            digest = self._parts["image"].copy()
             unlabelled = np.full(0 if "label" in self._features else self._length, -1, "<i4")
-            whole.update(b"".join([*self._labels, unlabelled.tobytes()]))
-            return whole.hexdigest()
+            digest.update(b"".join([*self._labels, unlabelled.tobytes()]))
+            return digest.hexdigest()
         parts = {name: part.hexdigest() for name, part in self._parts.items()}
         text = json.dumps([self._length, to_json(self._features), parts], sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()

@@ -110,7 +110,7 @@ def class_names_of(features: Features) -> tuple[str, ...]:
 
 
 def check_features(features: Features, needs: Mapping[str, str]) -> None:
-    """Passes where a data set has the features that a task needs, by names that files and batches can have.
+    """Pass where a data set has the features that a task needs, by names that files and batches can have.
 
     Args:
       features: what the data set offers.

@@ -21,7 +21,7 @@ SYSTEM_NAMES = ("thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir")
 @lru_cache(maxsize=1)
 def image_suffixes() -> frozenset[str]:
     """Suffixes (lower case, with their dot) of the formats that this Pillow can decode, by its own registry."""
-    suffixes = Image.registered_extensions()  # loads all plugins, by which OPEN is whole
+    suffixes = Image.registered_extensions()  # loads all plugins, which fill OPEN
     # MPO, what a phone calls .jpg and a 3-D camera .mpo, is opened as JPEG.
     formats = {name for name in Image.OPEN if name not in NOT_DECODED and not _is_stub(name)} | {"MPO"}
     return frozenset(suffix for suffix, name in suffixes.items() if name in formats)
@@ -58,7 +58,7 @@ class Listing:
 
 
 def list_folder(root: Path) -> Listing:
-    """Lists a folder and all below it. Links to folders are followed, unless they lead back to a folder around them.
+    """List a folder and all below it. Links to folders are followed, unless they lead back to a folder around them.
 
     Raises:
       UserError: a folder that cannot be read; names it.
@@ -140,7 +140,7 @@ def _scan(folder: Path) -> tuple[list[str], list[str]]:
             return sorted(entry.name for entry in visible if not entry.is_dir()), folders
     except OSError as error:
         raise UserError(
-            f"cannot read the folder {folder}: {error.strerror or error}. Mend it or move it away"
+            f"cannot read the folder {folder}: {error.strerror or error}. Fix that or move it away"
         ) from error
 
 

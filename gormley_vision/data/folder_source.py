@@ -73,7 +73,7 @@ class FolderSource:
 
 
 def open_folder(data: Mapping[str, Any]) -> FolderSource:
-    """Reads the listing of `data.path/split`, or of `data.path` where there is no such subfolder.
+    """Read the listing of `data.path/split`, or of `data.path` where there is no such subfolder.
 
     Images lie directly inside (unlabelled), or in one subfolder a class, at any depth in it; classes and files
     are sorted by name, so that the order is the same on every machine. What Pillow cannot decode is left out with
@@ -116,7 +116,7 @@ def open_folder(data: Mapping[str, Any]) -> FolderSource:
 
 
 def _check_folders(root: Path, listing: Listing) -> None:
-    """Refuses a folder without images, with images at its top and below, or with a class that has none."""
+    """Refuse a folder without images, with images at its top and below, or with a class that has none."""
     full = [name for name, images in listing.by_class.items() if images]
     if listing.images and full:
         inside = sum(map(len, listing.by_class.values()))
@@ -141,7 +141,7 @@ def _check_folders(root: Path, listing: Listing) -> None:
 
 
 def _check_classes_are_no_splits(root: Path, listing: Listing) -> None:
-    """Refuses training/cat/1.png where nobody said that "training" is a class."""
+    """Refuse training/cat/1.png where nobody said that "training" is a class."""
     names = [name for name in listing.by_class if name.lower() in SPLIT_NAMES]
     flat = any("/" not in image for images in listing.by_class.values() for image in images)
     if names and not flat:

@@ -122,7 +122,7 @@ class _File:
 
 
 def open_hf(data: Mapping[str, Any]) -> HuggingFaceSource:
-    """Opens the .parquet or .arrow files of `data.path`, a file or a folder as the hub or `save_to_disk` lays it out.
+    """Open the .parquet or .arrow files of `data.path`, a file or a folder as the hub or `save_to_disk` lays it out.
 
     A split is a subfolder `<split>`, or the files that begin with its name; without any, all files are "train".
 

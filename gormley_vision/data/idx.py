@@ -29,7 +29,7 @@ _PREFIXES = {"train": "train", "test": "t10k"}
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """Reads an IDX file of unsigned bytes, gzipped or not: uint8 of the shape in its header.
+    """Read an IDX file of unsigned bytes, gzipped or not: uint8 of the shape in its header.
 
     The header is two zero bytes, the type (8: unsigned byte), the number of dimensions, and each dimension as
     a big-endian 32-bit integer.
@@ -52,7 +52,7 @@ def read_idx(path: Path) -> np.ndarray:
 
 
 def convert_idx(name: str, idx_dir: Path, out_dir: Path) -> list[Path]:
-    """Writes `out_dir/train.npz` and `out_dir/test.npz`, which `data.source='npz'` reads.
+    """Write `out_dir/train.npz` and `out_dir/test.npz`, which `data.source='npz'` reads.
 
     Args:
       name: a key of `CLASS_NAMES`.

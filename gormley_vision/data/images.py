@@ -79,7 +79,7 @@ class Conversion:
 
     @property
     def feature(self) -> Feature:
-        """Describes what a call returns."""
+        """Describe what a call returns."""
         return Feature("image", (self.image_size, self.image_size, self.channels), "uint8")
 
     @property
@@ -96,7 +96,7 @@ class Conversion:
         return window_of(width, height, self.image_size, self.crop, self.crop_fraction)
 
     def __call__(self, image: Image.Image) -> np.ndarray:
-        """Converts one image; see `to_uint8`. One that would be too large when resized is a UserError."""
+        """Convert one image; see `to_uint8`. One that would be too large when resized is a UserError."""
         self._check_resized(image)
         return to_uint8(
             image,
@@ -108,7 +108,7 @@ class Conversion:
         )
 
     def _check_resized(self, image: Image.Image) -> None:
-        """Refuses a sliver: the shorter of 1 x 100,000 pixels resized to 256 makes the longer 25 million."""
+        """Refuse a sliver: the shorter of 1 x 100,000 pixels resized to 256 makes the longer 25 million."""
         window = self.window(*image.size)
         width, height = window.x.resized, window.y.resized
         megapixels = width * height // 1_000_000
@@ -129,7 +129,7 @@ def to_uint8(
     resize_filter: str,
     crop_fraction: float = CROP_FRACTION,
 ) -> np.ndarray:
-    """Converts an image of any mode to grey or RGB, crops, and resizes it.
+    """Convert an image of any mode to grey or RGB, crop, and resize it.
 
     Transparency is composited on white, 16-bit grey is scaled by 1/257 and rounded, CMYK and palettes
     become RGB, and colour becomes grey by ITU-R 601 luma (Pillow's). 16-bit RGB PNG files keep the high
@@ -140,7 +140,7 @@ def to_uint8(
       image_size: side of the result, in pixels.
       channels: 1 (grey) or 3 (RGB).
       crop: "center", the largest centred square (of an odd surplus the pixel more goes right and below: the offset
-        is floored, where torchvision rounds halves to even), resized; "none", the whole image squeezed into a
+        is floored, where torchvision rounds halves to even), resized; "none", the full image squeezed into a
         square; "resize_center", what torchvision, timm and most papers evaluate on, to the pixel: the shorter side is
         resized to floor(image_size / crop_fraction), then the centre cut out, its offsets rounded, halves to even.
       resize_filter: a key of `RESIZE_FILTERS`; all of them average over the source area when they shrink.
@@ -164,7 +164,7 @@ def to_uint8(
 
 
 def _to_mode(image: Image.Image, mode: str) -> Image.Image:
-    """Converts to "L" or "RGB"; Pillow's own `convert` drops transparency and clips 16-bit grey."""
+    """Convert to "L" or "RGB"; Pillow's own `convert` drops transparency and clips 16-bit grey."""
     if image.mode == "F":
         raise UserError("a floating-point image has no fixed range: save it as 8-bit or 16-bit PNG")
     if image.mode == "I" or image.mode.startswith("I;16"):

@@ -15,12 +15,12 @@ ALONE = (0x01, *range(0xD0, 0xDA))
 
 
 def without_metadata(data: bytes) -> Iterator[bytes]:
-    """Yields the file with its EXIF as the only metadata, then without any; nothing where it is no PNG or JPEG.
+    """Yield the file with its EXIF as the only metadata, then without any; nothing where it is no PNG or JPEG.
 
     Bytes of pixels are copied as they are, so that a file that is cut short or damaged there stays so.
 
     Args:
-      data: the whole file, broken or not.
+      data: the bytes of the file, broken or not.
     """
     for keep_exif in (True, False):
         if data.startswith(PNG_START):

@@ -1,7 +1,7 @@
 """Parts of a split, written as TFDS writes them, "train[:80%]", and taken from one shuffled order.
 
 Many data sets lie sorted by class. So positions of a part count in a shuffled order, which depends on the number of
-examples alone: both sides of a cut hold all classes, whatever the run's seed, and together they are the whole.
+examples alone: both sides of a cut hold all classes, whatever the run's seed, and together they are the full split.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ _SPLIT = re.compile(rf"([^\[\]]+)\[({_BOUND})?:({_BOUND})?\]")
 class Part:
     """Examples at positions `start` to `stop` of another source's shuffled order."""
 
-    def __init__(self, whole: Source, start: int, stop: int) -> None:
-        self.class_names = whole.class_names
-        self.features = whole.features
-        self.identity = {**whole.identity, "part": [start, stop], "part_shuffled_by": SHUFFLE_SEED}
-        self._whole = whole
-        self._ids = epoch_permutation(SHUFFLE_SEED, 0, len(whole))[start:stop]
+    def __init__(self, source: Source, start: int, stop: int) -> None:
+        self.class_names = source.class_names
+        self.features = source.features
+        self.identity = {**source.identity, "part": [start, stop], "part_shuffled_by": SHUFFLE_SEED}
+        self._source = source
+        self._ids = epoch_permutation(SHUFFLE_SEED, 0, len(source))[start:stop]
 
     @property
     def labels(self) -> np.ndarray | None:
-        """The part's labels, where the whole's are known."""
-        labels = self._whole.labels
+        """The part's labels, where the source's are known."""
+        labels = self._source.labels
         return None if labels is None else labels[self._ids]
 
     def __len__(self) -> int:
@@ -46,7 +46,7 @@ class Part:
     def __getitem__(self, index: int) -> Example:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        return self._whole[int(self._ids[index])]
+        return self._source[int(self._ids[index])]
 
 
 def name_of(split: str) -> str:
@@ -73,7 +73,7 @@ def bounds(split: str, length: int) -> tuple[int, int]:
 
     Args:
       split: with brackets, such as "train[:80%]".
-      length: examples in the whole split.
+      length: examples in the full split.
 
     Raises:
       UserError: not written as a part, a bound that is not there, or a part without examples.
@@ -95,7 +95,7 @@ def _position(split: str, bound: str, length: int) -> int:
     percent = bound.endswith("%")
     number = float(bound.rstrip("%"))
     if not percent and "." in bound:
-        raise UserError(f"the split {split!r}: {bound} is no whole number of examples: write {bound}%")
+        raise UserError(f"the split {split!r}: {bound} is not an integer number of examples: write {bound}%")
     if abs(number) > (100 if percent else length):
         has = f"{name_of(split)} has {length} examples" + (", which are 100%" if percent else "")
         raise UserError(f"the split {split!r}: {has}: --config.data.split='{name_of(split)}[:80%]'")
@@ -104,6 +104,6 @@ def _position(split: str, bound: str, length: int) -> int:
     return position + length if position < 0 else position
 
 
-def take(whole: Source, split: str) -> Source:
-    """The part of `whole` that `split` says; `whole` itself where it says none."""
-    return Part(whole, *bounds(split, len(whole))) if "[" in split else whole
+def take(source: Source, split: str) -> Source:
+    """The part of `source` that `split` says; `source` itself where it says none."""
+    return Part(source, *bounds(split, len(source))) if "[" in split else source

@@ -62,7 +62,7 @@ def _files(identity: Mapping[str, Any]) -> dict[str, list[Any]]:
 
 
 def open_source(data: Mapping[str, Any]) -> Source:
-    """Opens a data set without decoding it.
+    """Open a data set without decoding it.
 
     Args:
       data: a config's data section (docs/data.md says which source reads which of its keys). Read here are

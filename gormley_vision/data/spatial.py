@@ -14,7 +14,7 @@ from gormley_vision.errors import UserError
 
 
 def convert(example: Mapping[str, Any], features: Features, conversion: Conversion) -> Example:
-    """Crops and resizes an example, and fills its rows up.
+    """Crop and resize an example, and pad its rows.
 
     Args:
       example: images as Pillow images or uint8 [H, W] or [H, W, C], label maps [H, W], boxes [k, 4] and points [k, 2]

@@ -47,7 +47,7 @@ class Targets:
 
 
 def open_targets(folder: str, kind: str, split: str, images: Sequence[str], feature: Feature) -> Targets:
-    """Finds the picture of the same path but for the suffix: that of `cat/1.jpg` is `cat/1.png`.
+    """Find the picture of the same path but for the suffix: that of `cat/1.jpg` is `cat/1.png`.
 
     Args:
       folder: as typed; holds the pictures, or a subfolder `split` does.

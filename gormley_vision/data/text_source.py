@@ -1,4 +1,4 @@
-"""Text as bytes: windows of one long row of tokens, the files of a folder one behind the other."""
+"""Text as bytes: windows of one long row of tokens, the files of a folder one after another."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -66,7 +66,7 @@ class TextSource:
 
 
 def open_text(data: Mapping[str, Any]) -> TextSource:
-    """Reads `data.path`: a file, which is one split, "train"; or a folder.
+    """Read `data.path`: a file, which is one split, "train"; or a folder.
 
     Of a folder, what is read is its subfolder `<split>`, or its file `<split>.txt`, or, for "train", all of it: every
     visible file at any depth, sorted by name. An example is `tokens`, uint8 [context + 1]. With `data.packing` it has

@@ -69,7 +69,7 @@ class TfdsSource:
 
 
 def open_tfds(data: Mapping[str, Any]) -> Source:
-    """Opens `data.name` ("cifar10", "cifar10:3.0.2", "set/config") in the TFDS data directory `data.path`.
+    """Open `data.name` ("cifar10", "cifar10:3.0.2", "set/config") in the TFDS data directory `data.path`.
 
     It slices by itself. `data.path` "" means TFDS's default: the environment's TFDS_DATA_DIR, or
     ~/tensorflow_datasets. The image is the feature of type Image (the one named "image" where there are several), the
@@ -107,15 +107,15 @@ def open_tfds(data: Mapping[str, Any]) -> Source:
     image_key, label_key = _find_features(builder.info, conversion.channels)
     # TFDS shuffles what it writes, but for sets that ask it not to: these may lie sorted by class.
     sorted_part = "[" in split and builder.info.disable_shuffling
-    whole = slices.name_of(split) if sorted_part else split
-    if sorted_part and "+" in whole:
+    full = slices.name_of(split) if sorted_part else split
+    if sorted_part and "+" in full:
         raise UserError(
             f"{builder.info.full_name} was not shuffled when it was written, and of such a set a part of a sum "
             f"({split!r}) is not read: --config.data.split='train[:80%]'"
         )
-    _check_split(builder.info, whole)
+    _check_split(builder.info, full)
     try:
-        source = TfdsSource(builder, whole, image_key, label_key, conversion)
+        source = TfdsSource(builder, full, image_key, label_key, conversion)
         return slices.take(source, split) if sorted_part else source
     except OSError as error:
         raise UserError(

@@ -9,7 +9,7 @@ from gormley_vision.errors import UserError
 
 
 def convert_to_array_record(builder_dir: Path) -> list[Path]:
-    """Writes each tfrecord shard of a prepared set again as array_record, beside it.
+    """Write each tfrecord shard of a prepared set again as array_record, beside it.
 
     The records are copied byte by byte. Their checksums are not verified (grain's reader does not), their
     number is, against dataset_info.json. That file names the new format only once all shards are there.

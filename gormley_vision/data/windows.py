@@ -25,7 +25,7 @@ class Axis:
 
     def nearest(self) -> np.ndarray:
         """Which pixel of the picture the centre of each new pixel lies in: int [size]."""
-        # (i + cut + 1/2) * length / resized in whole numbers: a centre on the edge of two pixels is the second's.
+        # (i + cut + 1/2) * length / resized in integers: a centre on the edge of two pixels is the second's.
         return self.start + (2 * (np.arange(self.size) + self.cut) + 1) * self.length // (2 * self.resized)
 
 

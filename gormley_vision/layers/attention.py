@@ -62,7 +62,7 @@ def plain_attention(
     """`attend` in plain operations, on any platform and dtype; scores and sums in float32 or wider.
 
     Two departures from the letter, neither of which changes the value: Q is scaled rather than S, and the sum of each
-    row divides A V rather than A. Each spares a pass over [B, K, T, S], which is what an encoder waits for on a CPU.
+    row divides A V rather than A. Each saves a pass over [B, K, T, S], which is what an encoder waits for on a CPU.
     """
     scores, allowed = _scores(query, key, mask, causal)
     # Shifting a row by any number leaves its softmax as it is, so no gradient flows through the shift.
@@ -70,7 +70,7 @@ def plain_attention(
     if allowed is not None:
         weights = jnp.where(allowed, weights, 0)
     total = jnp.sum(weights, axis=-1, keepdims=True)
-    # [B, K, T, Dh] rather than [B, T, K, Dh]: matrix products of whole heads, which CPUs run faster.
+    # [B, K, T, Dh] rather than [B, T, K, Dh]: matrix products of contiguous heads, which CPUs run faster.
     weights, value = weights.astype(value.dtype), value.transpose(0, 2, 1, 3)
     mixed = jnp.einsum("bkts,bksh->bkth", weights, value, preferred_element_type=scores.dtype)
     mixed = mixed / jnp.where(total > 0, total, 1)

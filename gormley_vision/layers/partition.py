@@ -4,8 +4,8 @@ XLA's partitioner chooses for itself where nothing is said, and chose badly four
 
 - Parameters that are split over `fsdp`, and images split over the same axis, can meet in a product in two ways: gather
   the parameter (ZeRO stage 3, what is meant), or gather the images and sum partial results, which needs the memory and
-  the links of the whole batch on every device. It took the second.
-- Noise is drawn whole on every device, and so every device computed all fake images.
+  the links of the full batch on every device. It took the second.
+- All noise is drawn on every device, so that every device computed all fake images.
 - Where a dense layer that is split over `tensor` becomes a map, `tensor` splits the map's rows; and of a convolution
   with one side split by image and the other by rows, it computes a wrong gradient for the kernel.
 - Of two convolutions, the first with a kernel split over `fsdp` and `tensor`, it computes wrong values.

@@ -15,7 +15,7 @@ d in the exponent of theta_i = base^(-2(i-1)/d) is the number of channels that t
 equation 15 of the paper (the lecture's corrected slide says d = d_k / 2, with which the matrix R would lack half of its
 blocks), and d_k / 2 for each axis of an image.
 
-Positions, frequencies and angles below float32 are refused: bfloat16 has no 257, and nothing later can mend that. An
+Positions, frequencies and angles below float32 are refused: bfloat16 has no 257, and nothing later can recover that. An
 angle of float32 at position m is off by up to m * 2^-24 rad and its rounding, 6e-4 rad at 10,000; float64 is carried
 through where it is given.
 """

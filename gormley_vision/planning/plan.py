@@ -160,19 +160,19 @@ def split_memory(memory: Mapping[str, int], half: Mapping[str, int]) -> dict[str
 
 def halved(config: Config, devices: int) -> dict[str, Any] | None:
     """The override that halves the batch, if what is left divides over the devices."""
-    batch, whole = config["data"]["batch_size"], devices // config["mesh"]["tensor"]
-    return {"data.batch_size": batch // 2} if batch % (2 * config["accumulate"] * whole) == 0 else None
+    batch, shares = config["data"]["batch_size"], devices // config["mesh"]["tensor"]
+    return {"data.batch_size": batch // 2} if batch % (2 * config["accumulate"] * shares) == 0 else None
 
 
 def remedies(config: Config, devices: int) -> list[dict[str, Any]]:
     """Overrides that may make a step fit, each by itself."""
     found: list[dict[str, Any]] = []
-    half, whole = halved(config, devices), devices // config["mesh"]["tensor"]
+    half, shares = halved(config, devices), devices // config["mesh"]["tensor"]
     found += [{key: True} for key, value in flatten(config).items() if key.endswith(".remat") and value is False]
     if half:
         found.append({"accumulate": 2 * config["accumulate"]})
-    if config["mesh"]["fsdp"] < whole:
-        found.append({"mesh.fsdp": whole, "mesh.data": 1})
+    if config["mesh"]["fsdp"] < shares:
+        found.append({"mesh.fsdp": shares, "mesh.data": 1})
     if half:
         found.append(half)
     if config["compute_dtype"] == "float32":

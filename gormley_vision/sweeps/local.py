@@ -149,9 +149,9 @@ def _fill(jobs: list[Job], parts: Sequence[Share]) -> None:
 def _start(job: Job, share: Share) -> None:
     job.run.folder.mkdir(parents=True, exist_ok=True)
     words = [sys.executable, str(TRAIN), *job.run.flags, f"--workdir={job.run.folder}"]
-    whole = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
     with job.output.open("ab") as output:
-        if whole is not None:
+        if cores is not None:
             os.sched_setaffinity(0, share.cores)  # inherited; Popen's own hook is unsafe beside threads
         try:
             job.process = subprocess.Popen(
@@ -163,8 +163,8 @@ def _start(job: Job, share: Share) -> None:
                 start_new_session=True,  # a terminal's Ctrl-C reaches this process alone, which passes it on
             )
         finally:
-            if whole is not None:
-                os.sched_setaffinity(0, whole)
+            if cores is not None:
+                os.sched_setaffinity(0, cores)
     job.state, job.share, job.began = "running", share, time.monotonic()
 
 

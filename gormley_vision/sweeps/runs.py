@@ -200,10 +200,10 @@ def metrics_of(folder: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl; a last line that a kill cut short is left out."""
     path = folder / "metrics.jsonl"
     lines = path.read_text().splitlines() if path.exists() else []
-    whole = []
+    records = []
     for line in lines:
         try:
-            whole.append(json.loads(line))
+            records.append(json.loads(line))
         except json.JSONDecodeError:
             break
-    return whole
+    return records

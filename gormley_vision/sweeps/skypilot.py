@@ -3,7 +3,7 @@
 Written here, launched by `sky jobs launch`: this repository talks to no cloud. The run's folder lies in a bucket,
 which is what a recovered machine continues from. MOUNT_CACHED, because a checkpoint is a folder that is renamed into
 being and metrics.jsonl grows line by line: a plain bucket mount offers neither. Files go up behind the run's back; a
-checkpoint of which a part is missing is told by its sums, and the one before is used.
+checkpoint of which a part is missing is recognised by its sums, and the one before is used.
 """
 
 import re

@@ -1,7 +1,7 @@
 """Gradient accumulation: a batch as microbatches, one after the other, for the memory of one; the same step.
 
 Where every example is computed by itself, the gradient of a batch is the mean of its microbatches' gradients
-(`accumulated`). BatchNorm reads the whole batch, and microbatches with statistics of their own would be another
+(`accumulated`). BatchNorm reads the full batch, and microbatches with statistics of their own would be another
 model's step. There the statistics come first: those of each layer take a pass over the microbatches, given those of the
 layers before it (`run_in_microbatches`). L such layers cost L passes, each up to its layer, that are computed once more
 for the gradient.

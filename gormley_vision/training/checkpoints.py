@@ -1,9 +1,9 @@
-"""Checkpoints that are whole or absent, checked before use, and written while training goes on.
+"""Checkpoints that are complete or absent, checked before use, and written while training goes on.
 
 `checkpoints/<step>/` holds `arrays/` (orbax), `meta.json` (config, tree of shapes, versions, commit, data set)
 and `SHA256SUMS` (try `sha256sum -c SHA256SUMS` there). All is written under `<step>.partial` by a background
 thread, read back (every array's shape, dtype and last chunk), and only then renamed and the oldest deleted: a folder
-with a bare number is whole however the process ended. Orbax restores a flipped bit without a word; the sums tell.
+with a bare number is complete however the process ended. Orbax restores a flipped bit silently; the sums show it.
 
 Orbax's CheckpointManager is not used: it deletes old checkpoints before sums of the new one could be written.
 """
@@ -120,14 +120,13 @@ class Checkpoints:
         denied = any(sign in str(error) for sign in ("Read-only file system", "Permission denied"))
         if not (full or denied):
             return error
-        whole = steps_of(self.folder)
-        kept = f"the checkpoint of step {whole[-1]} is whole" if whole else "there is no earlier checkpoint"
+        steps = steps_of(self.folder)
+        kept = f"the checkpoint of step {steps[-1]} is kept" if steps else "there is no earlier checkpoint"
         what = "the disk is full" if full else "the folder cannot be written"
-        return UserError(f"{what}: no checkpoint in {self.folder}; {kept}. Mend it, then run the same command again")
+        return UserError(f"{what}: no checkpoint in {self.folder}; {kept}. Fix that, then run the same command again")
 
     def _prune(self) -> None:
-        whole = steps_of(self.folder)
-        for step in whole[: -self.keep_last]:
+        for step in steps_of(self.folder)[: -self.keep_last]:
             if not (self.keep_every and step % self.keep_every == 0):
                 to_delete = self.folder / f"{step}.partial"  # not a checkpoint any more, whenever the kill comes
                 (self.folder / str(step)).rename(to_delete)
@@ -171,7 +170,7 @@ def none_there(workdir: Path, wanted: str = "checkpoint") -> str:
 
 
 def steps_of(folder: Path) -> list[int]:
-    """Steps of the whole checkpoints in a folder, ascending."""
+    """Steps of the complete checkpoints in a folder, ascending."""
     found = [path for path in folder.glob("*") if re.fullmatch("0|[1-9][0-9]*", path.name)]
     return sorted(int(path.name) for path in found if path.is_dir())
 
@@ -245,8 +244,8 @@ def merge(like: Any, arrays: Mapping[str, jax.Array], parts: frozenset[str], che
     _refuse_differences(
         checkpoint, {name: _describe(x) for name, x in arrays.items()}, _chosen(describe_tree(like), parts)
     )
-    whole = traverse_util.flatten_dict(serialization.to_state_dict(like), keep_empty_nodes=True, sep="/")
-    return serialization.from_state_dict(like, traverse_util.unflatten_dict(whole | arrays, sep="/"))
+    leaves = traverse_util.flatten_dict(serialization.to_state_dict(like), keep_empty_nodes=True, sep="/")
+    return serialization.from_state_dict(like, traverse_util.unflatten_dict(leaves | arrays, sep="/"))
 
 
 def _chosen(tree: Mapping[str, Any], parts: frozenset[str]) -> dict[str, Any]:
@@ -294,7 +293,7 @@ def compare_trees(saved: Mapping[str, str], wanted: Mapping[str, str]) -> list[s
 
 
 def digest(checkpoint: Path) -> str:
-    """One SHA-256 over names, dtypes, shapes and bytes of the whole train state, whatever the files look like."""
+    """One SHA-256 over names, dtypes, shapes and bytes of the train state, whatever the files look like."""
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     tree = {name: _parse(name, text, lambda *_: here) for name, text in read_meta(checkpoint)["tree"].items()}
     total = hashlib.sha256()

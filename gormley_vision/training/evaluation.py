@@ -1,4 +1,4 @@
-"""Evaluation over a whole split, exactly: every example counts once, whatever the batches."""
+"""The evaluation pass over a split: every example counts once, whatever the batches."""
 
 from collections.abc import Callable
 from typing import Any

@@ -21,10 +21,10 @@ from gormley_vision.errors import UserError
 def initialize(coordinator: str, processes: int, process: int, heartbeat: int) -> None:
     """Join the other processes of this run, if there are others.
 
-    Who they are is told by `coordinator` ('HOST:PORT' of process 0), `processes` and `process`, or, with no coordinator
-    named, by the variables of a TPU pod, Slurm or Open MPI, as `jax.distributed.initialize` reads them. Where one of
-    them stops answering, or fails and waits in vain for the others to end with it, the runtime ends them all within
-    `heartbeat` seconds, and one or two to notice and to abort.
+    `coordinator` ('HOST:PORT' of process 0), `processes` and `process` say who they are; without a coordinator, the
+    environment variables of a TPU pod, Slurm or Open MPI do, as `jax.distributed.initialize` reads them. If a process
+    stops answering, or fails while others go on, the runtime ends all of them within `heartbeat` seconds, and one or
+    two to notice and to abort.
 
     Raises:
         UserError: flags that contradict each other.

@@ -1,6 +1,6 @@
 """The loop. It owns jit, sharding, donation, checkpoints, records and time, and knows no task by name.
 
-One turn: take a batch, run the compiled step (the old state's memory is reused), look whether the
+One turn: take a batch, run the compiled step (the old state's memory is reused), check whether the
 step before was finite, and from time to time record metrics, draw pictures and save. Everything random is a
 function of (seed, step), so a run that was killed goes on as if it had not been.
 """

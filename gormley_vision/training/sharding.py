@@ -1,7 +1,7 @@
 """The mesh, and where a batch, the state and the resident data lie on it.
 
 Three axes. `data` and `fsdp` split a batch by images. `fsdp` also splits the state (ZeRO stage 3, Rajbhandari et al.
-2019, arXiv:1910.02054): a parameter is gathered where the step uses it, and no device keeps it whole. `tensor` splits
+2019, arXiv:1910.02054): a parameter is gathered where the step uses it, and no device keeps all of it. `tensor` splits
 the matrices inside a layer (Megatron-LM, Shoeybi et al. 2019, arXiv:1909.08053), by rules from the config that read
 the names of parameters' axes (axes.py). XLA's partitioner puts in the communication: models know nothing of all this.
 """
@@ -80,7 +80,7 @@ class Shardings:
 
     @property
     def replicated(self) -> NamedSharding:
-        """The whole on every device."""
+        """Everything on every device."""
         return NamedSharding(self.mesh, PartitionSpec())
 
     @property

@@ -90,7 +90,7 @@ class Run:
 
 
 def prepare(task: Task, batches: Batches, config: Mapping[str, Any], workdir: Path, at: int | None = None) -> Run:
-    """Build the run, at its newest whole checkpoint (or the newest not after step `at`), or at the start."""
+    """Build the run, at its newest undamaged checkpoint (or the newest not after step `at`), or at the start."""
     plan = Plan.of(config, batches)
     mesh = make_mesh(config["mesh"], batches.batch_size, config["accumulate"])
     shardings = Shardings(mesh, parse_rules(config["mesh"]["rules"]))
@@ -128,7 +128,7 @@ def prepare(task: Task, batches: Batches, config: Mapping[str, Any], workdir: Pa
         by_name = ckpt.flat(state_shardings)
         state = ckpt.restore(folder / str(step), shapes, lambda name, _: by_name[name])
     else:
-        state = jax.jit(partial(first_state, task), out_shardings=state_shardings)(key)  # no device ever holds it whole
+        state = jax.jit(partial(first_state, task), out_shardings=state_shardings)(key)  # no device holds all of it
         if config["init_from"]:
             state = jax.device_put(
                 adopt_weights(task, state, user_path(config["init_from"]), shardings), state_shardings

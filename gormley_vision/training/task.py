@@ -59,7 +59,7 @@ class Previewed(Protocol):
 
 @runtime_checkable
 class Sampled(Protocol):
-    """Makes samples from a request."""
+    """Make samples from a request."""
 
     def sample(self, state: Any, *, num: int, seed: int, **options: Any) -> Samples:
         """Sample i depends on `seed`, the options and i alone; these are its module's SAMPLING.
@@ -71,7 +71,7 @@ class Sampled(Protocol):
 
 @runtime_checkable
 class Transferred(Protocol):
-    """Takes over another run's weights."""
+    """Take over another run's weights."""
 
     def transfer(self, weights: Batch, state: Any, *, config: Mapping[str, Any], class_names: tuple[str, ...]) -> Batch:
         """{name: array} of another run, of this config and these classes, made to fit `state`.

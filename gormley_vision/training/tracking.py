@@ -97,7 +97,7 @@ class Note:
                 continue
             self.run_id = entry.pop("run_id", self.run_id)
             self.sent |= entry
-        # One whole line in place of many; the id is on the disk before the tracker hears of it.
+        # One complete line in place of many; the id is on the disk before the tracker hears of it.
         write_atomically(path, (json.dumps({"run_id": self.run_id, **self.sent}) + "\n").encode())
 
     def write(self, kind: str, step: int) -> None:

@@ -106,7 +106,7 @@ def check(config: Mapping[str, Any]) -> None:
         near = min(fits, key=lambda p: abs(p - vit["patch_size"]))
         near_size = nearest_multiple(size, vit["patch_size"])
         raise UserError(
-            f"images of {size} pixels are no whole number of {vit['patch_size']}-pixel patches: "
+            f"images of {size} pixels do not divide into {vit['patch_size']}-pixel patches: "
             f"pass --config.vit.patch_size={near}, or --config.data.image_size={near_size}"
         )
     if vit["width"] % vit["heads"]:

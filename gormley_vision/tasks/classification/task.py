@@ -143,7 +143,7 @@ class Classification:
     def eval_step(self, state: ClassificationState, batch: Arrays) -> Arrays:
         """Sums over 'image' uint8 [B, H, W, C], 'label' [B] and 'mask' bool [B]: 'accuracy', 'loss', and 'count'.
 
-        A sum over its count is the mean of the whole split, however it was cut into batches.
+        A sum over its count is the mean over the split, however it was cut into batches.
         """
         logits = self.logits(state, batch["image"])
         losses = softmax_cross_entropy(logits, jax.nn.one_hot(batch["label"], self.classifier.classes))

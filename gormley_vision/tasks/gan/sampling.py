@@ -27,7 +27,7 @@ def sampled(gan: "GAN", variables: "Variables", *, num: int, seed: int, label: s
 
 
 def interpolated(gan: "GAN", variables: "Variables", *, num: int, seed: int, label: str) -> Pictures:
-    """Walks between pairs of noise vectors, a walk a row of `WALK` images, `num` rounded up to whole rows.
+    """Walks between pairs of noise vectors, a walk a row of `WALK` images, `num` rounded up to full rows.
 
     Along the great circle (White 2016, arXiv:1609.04468): a straight line between two Gaussian vectors
     passes lengths that the generator never saw.
