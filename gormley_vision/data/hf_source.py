@@ -1,184 +1,204 @@
-"""Data sets of Hugging Face that lie on disk, as Parquet or Arrow files; nothing asks the network.
+"""Data sets of Hugging Face that lie on disk, as Parquet (what the hub keeps) or Arrow (`save_to_disk`), by pyarrow."""
 
-pyarrow reads them, and memory-maps Arrow files. Any row of a Parquet file needs all of its row group, so that Parquet
-suits the placements "device" and "host", which read it once and in order.
-"""
-
+import bisect
 import importlib.util
 import json
 import logging
+import re
 import threading
-from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from gormley_vision.data.decoding import decode_bytes
+from gormley_vision.data.decoding import decode_bytes, decode_file
 from gormley_vision.data.features import Example, label_feature
-from gormley_vision.data.folder_listing import size_and_time
+from gormley_vision.data.folder_listing import list_files, size_and_time
+from gormley_vision.data.folder_source import SPLIT_NAMES
 from gormley_vision.data.images import Conversion
-from gormley_vision.errors import UserError
+from gormley_vision.errors import UserError, listed
 from gormley_vision.files import user_path
 
 SUFFIXES = (".parquet", ".arrow")
-SPLITS = ("train", "test", "validation", "valid", "val", "dev")  # as files begin, by the hub's conventions
-KEPT = 4  # row groups at a time, for threads that read near each other
+# Row groups of Parquet that are kept decompressed: enough for threads that read near each other.
+ROW_GROUPS = 4
 
 _log = logging.getLogger(__name__)
 
+# pyarrow takes 0.2 s to import and is an optional dependency, so only those who read such a set pay for it.
 
-class HuggingFaceSource:
-    """Rows of files in the order of their names: an image each, and its class where there is one."""
 
-    def __init__(self, root: Path, files: Sequence[Path], conversion: Conversion) -> None:
-        self._files = [_File(path) for path in files]
-        self._ends = np.cumsum([file.rows for file in self._files])
-        self._image, self._label, self.class_names = _columns(self._files[0], root)
+class HfSource:
+    """Images out of the files of one split, each with its label where the set has classes.
+
+    Arrow is memory-mapped. Parquet is decompressed a row group at a time, so that reading it in a shuffled order, as
+    placement "stream" does, is slow.
+    """
+
+    def __init__(self, root: Path, files: list[str], conversion: Conversion) -> None:
+        self._root, self._conversion = root, conversion
+        self._row_group = lru_cache(maxsize=ROW_GROUPS)(_read_row_group)
+        self._lock = threading.Lock()
+        self._image, self._label, self.class_names = _find_columns(root / files[0])
+        self._parts: list[tuple[Path, Callable[[], Any]]] = []  # a file, and what reads a table of it
+        sizes = []
+        for file in files:
+            for size, read in self._tables(root / file):
+                self._parts.append((root / file, read))
+                sizes.append(size)
+        self._begins = np.cumsum([0, *sizes]).tolist()  # one more: where all end
         self.features = {"image": conversion.feature, **label_feature(self.class_names)}
-        self.labels = np.concatenate([file.column(self._label) for file in self._files]) if self._label else None
-        if self.labels is not None and not 0 <= self.labels.min() <= self.labels.max() < len(self.class_names):
-            raise UserError(
-                f"{root}: the labels are {self.labels.min()} to {self.labels.max()}, and there are "
-                f"{len(self.class_names)} classes; a split without labels has -1: take another --config.data.split"
-            )
-        self._conversion = conversion
+        self.labels = None  # each lies beside its image
         self.identity: dict[str, Any] = {
             "source": "hf",
-            "files": [(str(path.relative_to(root)), *size_and_time(path)) for path in files],
-            "columns": [self._image, self._label],
             "classes": self.class_names,
+            "files": [(file, *size_and_time(root / file)) for file in files],
             "decode": conversion.identity,
         }
 
+    def _tables(self, path: Path) -> list[tuple[int, Callable[[], Any]]]:
+        """How many rows each table of a file has, and what reads it."""
+        if path.suffix == ".arrow":
+            table = _read_arrow(path)
+            return [(table.num_rows, lambda: table)]
+        with _parquet(path) as file:
+            sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+        return [(size, partial(self._row_group, path, group)) for group, size in enumerate(sizes)]
+
     def __len__(self) -> int:
-        return int(self._ends[-1])
+        return self._begins[-1]
 
     def __getitem__(self, index: int) -> Example:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        number = int(np.searchsorted(self._ends, index, "right"))
-        file = self._files[number]
-        row = index - int(self._ends[number]) + file.rows
-        value = file.value(self._image, row)
-        encoded = value.get("bytes") if isinstance(value, dict) else value
-        if not encoded:
-            raise UserError(
-                f"{file.path} row {row}: no bytes in the column {self._image!r}; embed the images in the file"
-            )
-        name = f"{file.path} row {row}"
-        image = self._conversion(decode_bytes(encoded, name=name, max_megapixels=self._conversion.max_megapixels))
-        example = {"image": image}
-        return example if self.labels is None else example | {"label": self.labels[index].astype(np.int32)}
+        part = bisect.bisect_right(self._begins, index) - 1
+        path, read = self._parts[part]
+        name, row = f"{path} (example {index})", index - self._begins[part]
+        with self._lock:  # so that no two threads decompress the same row group
+            table = read()
+        example = {"image": self._conversion(self._decode(table.column(self._image)[row].as_py(), name))}
+        if not self._label:
+            return example
+        label = table.column(self._label)[row].as_py()
+        if label is None or not 0 <= label < len(self.class_names):
+            raise UserError(f"{name} has the label {label}, and the set's classes are 0 to {len(self.class_names) - 1}")
+        return example | {"label": np.array(label, np.int32)}
+
+    def _decode(self, image: dict[str, Any] | None, name: str) -> Image.Image:
+        """A picture that lies in its row, or in a file that the row names."""
+        image, limit = image or {}, self._conversion.max_megapixels
+        if image.get("bytes") is not None:
+            return decode_bytes(image["bytes"], name=name, max_megapixels=limit)
+        if not image.get("path"):
+            raise UserError(f"{name} has no image: leave such rows out")
+        return decode_file(self._root / image["path"], limit)
 
 
-class _File:
-    """One Parquet or Arrow file, opened; rows are read from several threads."""
+def open_hf(data: Mapping[str, Any]) -> HfSource:
+    """Open the Parquet or Arrow files of a split in the folder `data.path`, or one such file.
 
-    def __init__(self, path: Path) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        self.path = path
-        self._lock, self._groups = threading.Lock(), OrderedDict[int, Any]()
-        try:
-            if path.suffix == ".parquet":
-                self._parquet = pq.ParquetFile(path, memory_map=True)
-                self.schema, self.rows = self._parquet.schema_arrow, self._parquet.metadata.num_rows
-                counts = [self._parquet.metadata.row_group(i).num_rows for i in range(self._parquet.num_row_groups)]
-                self._group_ends = np.cumsum(counts)
-            else:
-                self._parquet = None
-                mapped = pa.memory_map(str(path))
-                try:
-                    self._table = pa.ipc.open_stream(mapped).read_all()
-                except pa.ArrowInvalid:  # the file's format, which has an index at its end
-                    self._table = pa.ipc.open_file(mapped).read_all()
-                self.schema, self.rows = self._table.schema, self._table.num_rows
-        except (pa.ArrowException, OSError) as error:
-            raise UserError(f"cannot read {path}: {' '.join(str(error).split())}") from error
-
-    def column(self, name: str) -> np.ndarray:
-        """All of one column of numbers."""
-        table = self._table if self._parquet is None else self._parquet.read(columns=[name])
-        values = table[name].combine_chunks()
-        if values.null_count:
-            raise UserError(f"{self.path}: the column {name!r} has {values.null_count} rows without a value")
-        return values.to_numpy(zero_copy_only=False)
-
-    def value(self, name: str, row: int) -> Any:
-        """One cell."""
-        if self._parquet is None:
-            return self._table[name][row].as_py()
-        group = int(np.searchsorted(self._group_ends, row, "right"))
-        with self._lock:
-            if group not in self._groups:
-                self._groups[group] = self._parquet.read_row_group(group, columns=[name])
-                if len(self._groups) > KEPT:
-                    self._groups.popitem(last=False)
-            table = self._groups[group]
-        return table[name][row - int(self._group_ends[group]) + table.num_rows].as_py()
-
-
-def open_hf(data: Mapping[str, Any]) -> HuggingFaceSource:
-    """Open the .parquet or .arrow files of `data.path`, a file or a folder as the hub or `save_to_disk` lays it out.
-
-    A split is a subfolder `<split>`, or the files that begin with its name; without any, all files are "train".
+    A file is of the split whose name its path has as a word, as `data/test-00000-of-00001.parquet` and
+    `test/data-00000-of-00001.arrow` have; where no path has any split's name, all are "train". The image is the column
+    of type Image (the one named "image" where there are several), the label likewise the ClassLabel, found by type in
+    the schema's metadata.
 
     Raises:
-      UserError: pyarrow is missing, no such files or split, or no column of images; says what to type.
+      UserError: pyarrow is not installed; no such files or split; what is no such file; no image among the columns.
     """
-    if importlib.util.find_spec("pyarrow") is None:
-        raise UserError("data.source='hf' reads its files by pyarrow: pip install -e \".[hf]\"")
     if not data["path"]:
-        raise UserError("data.source='hf' needs files: --config.data.path=FILE_OR_FOLDER")
-    root = user_path(data["path"])
-    files = _find(root, data["split"])
-    return HuggingFaceSource(root.parent if root.is_file() else root, files, Conversion.of(data))
-
-
-def _find(root: Path, split: str) -> list[Path]:
-    if root.is_file():
-        if split not in ("", "train"):
-            raise UserError(f"{root} is one split, 'train'; it has no {split!r}: --config.data.split=train")
-        return [root]
-    if not root.is_dir():
-        raise UserError(f"no file or folder {root.absolute()}: set --config.data.path=FILE_OR_FOLDER")
-    files = sorted(path for path in root.rglob("*") if path.suffix in SUFFIXES and path.is_file())
+        raise UserError("data.source='hf' needs a folder of .parquet or .arrow files: --config.data.path=FOLDER")
+    if importlib.util.find_spec("pyarrow") is None:
+        raise UserError("data.source='hf' reads Parquet and Arrow with pyarrow: pip install -e \".[hf]\"")
+    path = user_path(data["path"])
+    if path.is_file() and path.suffix in SUFFIXES:
+        root, files = path.parent, [path.name]
+    elif path.is_dir():
+        root, files = path, [file for file in list_files(path) if file.endswith(SUFFIXES)]
+    else:
+        raise UserError(f"no folder or .parquet file {path.absolute()}: set --config.data.path=FOLDER")
+    # What `datasets` computes itself, it keeps beside what it was given.
+    files = [file for file in files if not file.rpartition("/")[2].startswith("cache-")]
     if not files:
-        raise UserError(f"no .parquet or .arrow file in {root} or below it: set --config.data.path=FILE_OR_FOLDER")
-    of_split = {path: _split_of(path.relative_to(root)) for path in files}
-    chosen = [path for path in files if of_split[path] == split]
-    if chosen or (split in ("", "train") and not any(of_split.values())):
-        return chosen or files
-    known = sorted(set(filter(None, of_split.values()))) or ["train"]
-    raise UserError(f"{root} has no split {split!r}; it has {', '.join(known)}: --config.data.split={known[-1]}")
+        raise UserError(f"no .parquet or .arrow files in {path} or below it: set --config.data.path=FOLDER")
+    return HfSource(root, _of_split(path, files, data["split"]), Conversion.of(data))
 
 
-def _split_of(path: Path) -> str:
-    """'train' of train/x.parquet, data/train-00000-of-00002.parquet and train.arrow; '' of what names none."""
-    names = [*path.parts[:-1], path.stem]
-    return next((split for name in names for split in SPLITS if name == split or name.startswith(f"{split}-")), "")
+def _of_split(path: Path, files: list[str], split: str) -> list[str]:
+    word = re.compile(rf"(?<![0-9A-Za-z]){re.escape(split)}(?![0-9A-Za-z])")
+    if split and (chosen := [file for file in files if word.search(file)]):
+        return chosen
+    named = sorted({word for file in files for word in re.split("[^0-9A-Za-z]+", file) if word in SPLIT_NAMES})
+    if named or split not in ("", "train"):
+        names = named or ["train"]
+        raise UserError(f"{path} has no split {split!r}; it has {listed(names)}: --config.data.split={names[0]}")
+    return files
 
 
-def _columns(file: _File, root: Path) -> tuple[str, str, tuple[str, ...]]:
-    """The column of images, that of labels ('' for none), and the classes' names."""
+def _find_columns(path: Path) -> tuple[str, str, tuple[str, ...]]:
+    """Names of the image's column and of the label's ("" where the set has none), and of the classes."""
+    if path.suffix == ".arrow":
+        schema = _read_arrow(path).schema
+    else:
+        with _parquet(path) as file:
+            schema = file.schema_arrow
+    noted = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+    kinds = {name: noted[name].get("_type") for name in schema.names if isinstance(noted.get(name), dict)}
+    images = [name for name in schema.names if kinds.get(name, _kind_by_type(schema.field(name).type)) == "Image"]
+    labels = [name for name in schema.names if kinds.get(name) == "ClassLabel"]
+    if not images:
+        raise UserError(f"{path} has no column of images; its columns: {listed(schema.names)}")
+    image, label = _single(path, "image", images), _single(path, "label", labels or [""])
+    if others := [name for name in schema.names if name not in (image, label)]:
+        _log.warning(
+            "%s: not read: %s (what is read: %s)", path.parent, listed(others), ", ".join(filter(None, (image, label)))
+        )
+    return image, label, tuple(noted[label]["names"]) if label else ()
+
+
+def _kind_by_type(kind: Any) -> str:
+    """Of a column without metadata: pictures are structs of their bytes and their path."""
     import pyarrow as pa
 
-    stored = (file.schema.metadata or {}).get(b"huggingface")
-    described = json.loads(stored)["info"]["features"] if stored else {}
-    kinds = {name: kind.get("_type") for name, kind in described.items() if isinstance(kind, dict)}
-    images = [name for name, kind in kinds.items() if kind == "Image"]
-    if not images:  # written by another program, without the hub's description
-        structs = [field for field in file.schema if pa.types.is_struct(field.type)]
-        images = [field.name for field in structs if field.type.get_field_index("bytes") >= 0]
-    if not images:
-        raise UserError(f"{root} has no column of images; its columns: {', '.join(file.schema.names)}")
-    image = "image" if "image" in images else images[0]
-    labels = [name for name, kind in kinds.items() if kind == "ClassLabel"]
-    label = "label" if "label" in labels else next(iter(labels), "")
-    names = tuple(described[label]["names"]) if label else ()
-    if others := [name for name in file.schema.names if name not in (image, label)]:
-        _log.warning("%s: not read: %s (read: %s)", root, ", ".join(others), ", ".join(filter(None, (image, label))))
-    return image, label, names
+    return "Image" if pa.types.is_struct(kind) and {field.name for field in kind} == {"bytes", "path"} else ""
+
+
+def _single(path: Path, usual: str, names: list[str]) -> str:
+    if len(names) > 1 and usual not in names:
+        raise UserError(f"{path} has several columns of {usual}s and none is named {usual!r}: {', '.join(names)}")
+    return usual if usual in names else names[0]
+
+
+def _parquet(path: Path) -> Any:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        return parquet.ParquetFile(path)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"cannot read {path} as Parquet: {error}") from error
+
+
+def _read_row_group(path: Path, group: int) -> Any:
+    import pyarrow as pa
+
+    with _parquet(path) as file:
+        try:
+            return file.read_row_group(group)
+        except (pa.ArrowException, OSError) as error:
+            raise UserError(f"cannot read {path}, row group {group}: {error}") from error
+
+
+def _read_arrow(path: Path) -> Any:
+    """The table of an Arrow file, memory-mapped; a stream, as `datasets` writes it, or Arrow's own file format."""
+    import pyarrow as pa
+
+    try:
+        try:
+            return pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
+        except pa.ArrowInvalid:
+            return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"cannot read {path} as Arrow: {error}") from error

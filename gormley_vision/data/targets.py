@@ -76,7 +76,7 @@ def open_targets(folder: str, kind: str, split: str, images: Sequence[str], feat
         )
     files = [by_name[_without_suffix(file)] for file in images]
     if others := sorted(set(found) - set(files)):
-        _log.warning("%s: left out %d pictures that belong to no image: %s", root, len(others), listed(others))
+        _log.warning("%s: left out, since they belong to no image: %s", root, listed(others))
     if kind == "image":
         return Targets(root, files, feature)
     if lossy := [file for file in files if Path(file).suffix.lower() in _LOSSY]:

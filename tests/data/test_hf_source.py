@@ -1,118 +1,181 @@
-"""Data sets of Hugging Face on disk: written by pyarrow with the hub's metadata, read without the network."""
+"""Parquet and Arrow as Hugging Face's `datasets` writes them, made here with pyarrow; nothing needs a network."""
 
+import importlib.util
 import io
 import json
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
+from pyarrow import ipc, parquet
 
+from gormley_vision.data import hf_source
 from gormley_vision.data.batches import open_batches
 from gormley_vision.data.sources import open_source
 from gormley_vision.errors import UserError
 
-pa = pytest.importorskip("pyarrow")
-import pyarrow.parquet as pq  # noqa: E402
-
-FEATURES = {
-    "photo": {"_type": "Image"},
-    "kind": {"_type": "ClassLabel", "names": ["cat", "dog", "eel"]},
-    "caption": {"_type": "Value", "dtype": "string"},
-}
+PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+FEATURES = {"image": {"_type": "Image"}, "label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}
 
 
-def png(value):
+def png(value, mode="L"):
     buffer = io.BytesIO()
-    Image.fromarray(np.full((8, 8), value, np.uint8)).save(buffer, "png")
-    return {"bytes": buffer.getvalue(), "path": f"{value}.png"}
+    Image.new(mode, (8, 8), value).save(buffer, "png")
+    return buffer.getvalue()
 
 
-def table(values, labels=None, features=FEATURES):
-    columns = {"photo": pa.array([png(value) for value in values])}
-    columns |= {"kind": pa.array(labels or [value % 3 for value in values], pa.int64())}
-    columns |= {"caption": pa.array([f"no. {value}" for value in values])}
-    made = pa.table(columns)
-    return made.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+def table(values, features=FEATURES, **columns):
+    """Picture i is filled with values[i] and has the label values[i] % 2."""
+    pictures = pa.array([{"bytes": png(value), "path": None} for value in values], PICTURE)
+    made = pa.table({"image": pictures, "label": pa.array([value % 2 for value in values], pa.int64())} | columns)
+    return made.replace_schema_metadata(
+        {"huggingface": json.dumps({"info": {"features": features}})} if features else None
+    )
 
 
-def write_parquet(path, values, **options):
+def write(path, rows, **options):
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table(values), path, **options)
-
-
-def write_arrow(path, values, writer=None):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    made = table(values)
-    with (writer or pa.ipc.new_stream)(str(path), made.schema) as file:
-        file.write_table(made)
+    if path.suffix == ".parquet":
+        parquet.write_table(rows, path, **options)
+        return
+    make = ipc.new_file if options.get("random_access") else ipc.new_stream
+    with pa.OSFile(str(path), "wb") as file, make(file, rows.schema) as writer:
+        writer.write_table(rows, max_chunksize=2)
 
 
 @pytest.fixture
 def opened(settings, tmp_path):
-    def open_hf(**changes):
-        found = {**settings, "source": "hf", "path": str(tmp_path / "set"), "channels": 1, "crop": "none"}
-        return open_source(found | changes)
-
-    return open_hf
+    usual = {"source": "hf", "path": str(tmp_path / "set"), "channels": 1}
+    return lambda **changes: open_source(settings | usual | changes)
 
 
-def read(source):
+def values(source):
     return [(int(example["image"][0, 0, 0]), int(example["label"])) for example in source]
 
 
-def test_the_hubs_layout_is_read_in_the_order_of_names_over_row_groups(opened, tmp_path):
-    write_parquet(tmp_path / "set/data/train-00001-of-00002.parquet", [5, 6])
-    write_parquet(tmp_path / "set/data/train-00000-of-00002.parquet", range(5), row_group_size=2)
-    write_parquet(tmp_path / "set/data/test-00000-of-00001.parquet", [9])
+def test_the_files_of_a_split_are_read_one_behind_the_other(opened, tmp_path):
+    write(tmp_path / "set/data/train-00000-of-00002.parquet", table([10, 11, 12]), row_group_size=2)
+    write(tmp_path / "set/data/train-00001-of-00002.parquet", table([13]))
+    write(tmp_path / "set/data/test-00000-of-00001.parquet", table([21, 20]))
     source = opened()
-    assert read(source) == [(value, value % 3) for value in range(7)]
-    assert source.class_names == ("cat", "dog", "eel")
-    assert source.labels.tolist() == [value % 3 for value in range(7)]
-    assert source[3]["label"].dtype == np.int32
-    assert [read(source)[i] for i in (6, 0, 4)] == [(6, 0), (0, 0), (4, 1)]
-    assert read(opened(split="test")) == [(9, 0)]
-    with pytest.raises(UserError, match=r"no split 'validation'; it has test, train: --config\.data\.split="):
+    assert source.class_names == source.features["label"].class_names == ("cat", "dog")
+    assert values(source) == [(10, 0), (11, 1), (12, 0), (13, 1)]
+    assert values(opened(split="test")) == [(21, 1), (20, 0)]
+    assert values(opened(path=str(tmp_path / "set/data/test-00000-of-00001.parquet"), split="test")) == [
+        (21, 1),
+        (20, 0),
+    ]
+    assert sorted(values(opened(split="train[:2]")) + values(opened(split="train[2:]"))) == values(source)
+    with pytest.raises(UserError, match=r"no split 'validation'; it has test, train: --config.data.split=test"):
         opened(split="validation")
-    with pytest.raises(IndexError):
-        source[7]
 
 
-@pytest.mark.parametrize("writer", [None, pa.ipc.new_file], ids=["stream", "file"])
-def test_what_save_to_disk_wrote_is_read_the_same_in_every_placement(opened, settings, tmp_path, writer):
-    write_arrow(tmp_path / "set/train/data-00000-of-00001.arrow", range(20), writer)
-    assert read(opened()) == [(value, value % 3) for value in range(20)]
-    data = {**settings, "source": "hf", "path": str(tmp_path / "set"), "channels": 1, "batch_size": 4}
-    batches = {}
-    for placement in ("host", "stream"):
-        made = open_batches(seed=1, minibatches=1, data=data | {"placement": placement}, needs={"label": "label"})
-        batches[placement] = made.read(3)
-    for name in ("image", "label"):
-        np.testing.assert_array_equal(batches["host"][name], batches["stream"][name])
+@pytest.mark.parametrize("random_access", [False, True])
+def test_arrow_is_read_as_save_to_disk_leaves_it(opened, tmp_path, random_access):
+    for split, rows in (("train", [1, 2, 3]), ("test", [5])):
+        write(tmp_path / f"set/{split}/data-00000-of-00001.arrow", table(rows), random_access=random_access)
+        write(tmp_path / f"set/{split}/cache-0123456789abcdef.arrow", table([9]))
+    assert values(opened()) == [(1, 1), (2, 0), (3, 1)]
+    assert values(opened(path=str(tmp_path / "set/test"))) == [(5, 1)]  # where nothing names a split
+    assert opened().identity != opened(split="test").identity
 
 
-def test_without_the_hubs_metadata_a_column_of_bytes_is_the_image(opened, tmp_path, caplog):
-    (tmp_path / "set").mkdir()
-    pq.write_table(table([1, 2]).replace_schema_metadata({}), tmp_path / "set" / "x.parquet")
+def test_a_row_group_is_decompressed_once_for_readers_in_order(opened, tmp_path, monkeypatch):
+    read, groups = hf_source._read_row_group, []
+    monkeypatch.setattr(hf_source, "_read_row_group", lambda *at: groups.append(at[1]) or read(*at))
+    write(tmp_path / "set/a.parquet", table(list(range(12))), row_group_size=4)
+    batches = open_batches(
+        seed=0,
+        minibatches=1,
+        data={
+            "source": "hf",
+            "path": str(tmp_path / "set"),
+            "split": "train",
+            "image_size": 8,
+            "channels": 1,
+            "crop": "none",
+            "crop_fraction": 0.875,
+            "resize_filter": "box",
+            "max_megapixels": 178,
+            "batch_size": 12,
+            "placement": "host",
+            "workers": 0,
+            "cache_dir": str(tmp_path / "cache"),
+        },
+    )
+    assert sorted(groups) == [0, 1, 2]
+    assert sorted(batches.read(0)["image"][0, :, 0, 0, 0].tolist()) == list(range(12))
+
+
+def test_columns_are_found_by_type_and_what_is_not_read_is_told(opened, tmp_path, caplog):
+    features = {
+        "photo": {"_type": "Image"},
+        "sound": {"_type": "Audio"},
+        "caption": {"dtype": "string", "_type": "Value"},
+    }
+    rows = table([1, 2], features=None).rename_columns(["photo", "n"])
+    rows = rows.append_column("sound", rows.column("photo")).append_column("caption", pa.array(["a", "b"]))
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    write(tmp_path / "set/a.parquet", rows.replace_schema_metadata(metadata))
     source = opened()
-    assert source.features.keys() == {"image"}
-    assert [int(example["image"][0, 0, 0]) for example in source] == [1, 2]
-    assert "not read: kind, caption (read: photo)" in caplog.text
+    assert source.features.keys() == source[0].keys() == {"image"}
+    assert source[1]["image"].max() == 2
+    assert "set: not read: n, sound, caption (what is read: photo)" in caplog.text
+    write(tmp_path / "set/a.parquet", table([3], features=None))  # without any metadata
+    assert opened()[0]["image"].max() == 3
 
 
-def test_mistakes_are_named(opened, tmp_path):
-    with pytest.raises(UserError, match=r"needs files: --config\.data\.path"):
+def test_of_several_images_the_one_of_that_name_is_read(opened, tmp_path):
+    write(tmp_path / "set/a.parquet", table([1], other=pa.array([{"bytes": png(2), "path": None}], PICTURE)))
+    assert opened()[0]["image"].max() == 1
+    write(
+        tmp_path / "set/a.parquet", parquet.read_table(tmp_path / "set/a.parquet").rename_columns(["a", "label", "b"])
+    )
+    with pytest.raises(UserError, match="several columns of images and none is named 'image': a, b"):
+        opened()
+
+
+def test_pictures_may_lie_beside_the_files(opened, tmp_path):
+    pictures = pa.array([{"bytes": None, "path": "pictures/1.png"}, None], PICTURE)
+    write(tmp_path / "set/a.parquet", table([0, 0]).set_column(0, "image", pictures))
+    (tmp_path / "set/pictures").mkdir()
+    (tmp_path / "set/pictures/1.png").write_bytes(png(77))
+    assert opened()[0]["image"].max() == 77
+    with pytest.raises(UserError, match=r"a.parquet \(example 1\) has no image"):
+        opened()[1]
+
+
+def test_colours_are_converted_and_pictures_of_any_mode_resized(opened, tmp_path):
+    write(tmp_path / "set/a.parquet", table([50]))
+    assert (opened(channels=3, image_size=4)[0]["image"] == np.full((4, 4, 3), 50)).all()
+
+
+def test_what_cannot_be_read_is_named(opened, tmp_path):
+    with pytest.raises(UserError, match=r"needs a folder of .parquet"):
         opened(path="")
-    with pytest.raises(UserError, match="no file or folder"):
+    with pytest.raises(UserError, match=r"no folder or .parquet file .*/set"):
         opened()
     (tmp_path / "set").mkdir()
-    with pytest.raises(UserError, match=r"no \.parquet or .arrow file in"):
+    with pytest.raises(UserError, match=r"no .parquet or .arrow files in .*set"):
         opened()
-    (tmp_path / "set" / "x.parquet").write_bytes(b"PAR1 is not all of it")
-    with pytest.raises(UserError, match=r"cannot read .*x\.parquet"):
-        opened()
-    pq.write_table(pa.table({"text": ["a"]}), tmp_path / "set" / "x.parquet")
-    with pytest.raises(UserError, match="no column of images; its columns: text"):
-        opened()
-    pq.write_table(table([1, 2], labels=[0, -1]), tmp_path / "set" / "x.parquet")
-    with pytest.raises(UserError, match="the labels are -1 to 0"):
+    for name, kind in (("a.parquet", "Parquet"), ("a.arrow", "Arrow")):
+        (tmp_path / "set" / name).write_bytes(b"not such a file at all")
+        with pytest.raises(UserError, match=f"cannot read .*{name} as {kind}"):
+            opened(path=str(tmp_path / "set" / name))
+    for changes, message in [
+        ({"image": pa.array([1])}, "no column of images; its columns: image, label"),
+        ({"label": pa.array([-1])}, r"example 0\) has the label -1, and the set's classes are 0 to 1"),
+        ({"image": pa.array([{"bytes": b"GIF89a", "path": ""}], PICTURE)}, r"example 0\) \(6 bytes\)"),
+    ]:
+        features = {} if "no column" in message else FEATURES
+        write(tmp_path / "set/one/a.parquet", table([1], features=features, **changes))
+        with pytest.raises(UserError, match=message):
+            opened(path=str(tmp_path / "set/one"))[0]
+
+
+def test_without_pyarrow_it_says_what_to_install(opened, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "pyarrow" else find(name))
+    with pytest.raises(UserError, match=r'pip install -e "\.\[hf\]"'):
         opened()

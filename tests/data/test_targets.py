@@ -40,7 +40,7 @@ def test_a_label_map_is_the_one_of_its_images_name_and_cropped_as_it(pair, tmp_p
             "maps/b/2.png": columns(3),  # nobody's
         }
     )
-    assert "maps: left out 1 pictures that belong to no image: b/2.png" in caplog.text
+    assert "maps: left out, since they belong to no image: b/2.png" in caplog.text
     assert (source.features["target"].kind, source.features["target"].shape) == ("label_map", (4, 4))
     assert source.features["target"].fill == 255
     assert [int(example["label"]) for example in source] == [0, 1]
