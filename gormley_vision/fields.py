@@ -61,7 +61,7 @@ RUN_FIELDS: dict[str, Field] = {
     "duration": duration("30 epochs", "length of training"),
     "stop_after": duration("", "end early, schedules unchanged; '' runs to the end", may_change=True),
     "init_from": Field("", "another run's folder whose weights start this one; '' starts fresh"),
-    "accumulate": count(1, "microbatches of a batch, computed one after the other for the memory of one", 2**20),
+    "accumulate": count(1, "microbatches of a batch, computed one after another, with the memory of one", 2**20),
     "compute_dtype": Field("float32", "dtype of activations", ("float32", "bfloat16")),
     "data.source": Field(
         "mnist_5k",

@@ -45,7 +45,7 @@ def restore(workdir: str | Path, step: int | None = None) -> Restored:
     found = ckpt.newest_complete(folder) if step is None else step
     if found is None or found not in ckpt.steps_of(folder):
         wanted = "undamaged checkpoint" if step is None else f"checkpoint of step {step}"
-        raise UserError(ckpt.none_there(user_path(workdir), wanted))
+        raise UserError(ckpt.no_checkpoint_message(user_path(workdir), wanted))
     checkpoint = folder / str(found)
     if step is not None and (damage := ckpt.find_damage(checkpoint)):
         raise UserError(f"checkpoint {step} is damaged: {damage}")

@@ -328,7 +328,7 @@ def test_full_disk_ends_the_run_with_one_line_and_leaves_checkpoints_whole(progr
     assert newest < 8
     line = error_line(errors)
     assert "the disk is full" in line
-    assert f"the checkpoint of step {newest} is whole" in line
+    assert f"the checkpoint of step {newest} is complete" in line
 
 
 @pytest.mark.slow
