@@ -40,8 +40,8 @@ def make_classifier_optimizer(
 ) -> optax.GradientTransformation:
     """Return clipping; AdamW (Loshchilov & Hutter 2017), Muon or momentum SGD; decoupled decay of matrices.
 
-    The rate warms up linearly, then falls along half a cosine to 0 or is constant. `layer_decay` multiplies the update of
-    block l by layer_decay^(L - l), of the embeddings by layer_decay^(L + 1) (BEiT, arXiv:2106.08254, appendix), with
+    The rate warms up linearly, then falls along half a cosine to 0 or is constant. `layer_decay` multiplies the updates
+    of block l by layer_decay^(L - l), of the embeddings by layer_decay^(L + 1) (BEiT, arXiv:2106.08254, appendix), with
     blocks counted from 0. `only_head` freezes everything else: a linear probe.
 
     Args:

@@ -170,7 +170,7 @@ def test_a_checkpoint_of_one_mesh_is_restored_on_another(lab, tmp_path, said, st
     [
         ("mlp tensor", "'mlp tensor': write 'NAME: MESH_AXIS"),
         ("mlp:", "write 'NAME: MESH_AXIS"),
-        ("embed: fsdp; mlp: model", "in 'mlp: model': 'model' is none of data, fsdp, tensor"),
+        ("embed: fsdp; mlp: model", "in 'mlp: model': 'model' is not one of data, fsdp, tensor"),
         # Those of earlier versions.
         ("attention/qkv: tensor - -", "'attention/qkv: tensor - -': write 'NAME: MESH_AXIS"),
         ("mlp/in: tensor", "as in --config.mesh.rules='heads: tensor; mlp: tensor'"),
