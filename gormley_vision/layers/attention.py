@@ -1,6 +1,6 @@
 """Scaled dot-product attention, S = Q K^T / sqrt(d_k) + M, A = softmax(S), X' = A V; and the kernels for it.
 
-Vaswani et al. 2017 (arXiv:1706.03762), section 3.2. Queries are [B, T, K, Dh], keys and values [B, S, K, Dh], for K heads.
+Vaswani et al. 2017 (arXiv:1706.03762), section 3.2. Queries [B, T, K, Dh], keys and values [B, S, K, Dh].
 A mask is bool, True where query t may attend to key s, and broadcasts to [B, K, T, S]. The result for a query without
 any allowed key is zero. There is no dropout of weights, since fused kernels do not store them.
 """

@@ -28,7 +28,7 @@ GELU: dict[str, Callable[[jax.Array], jax.Array]] = {
 
 
 class MixedRope(NamedTuple):
-    """RoPE with frequencies learned by each layer: the base of their initial values, and the NTK rule's (x, y) scale."""
+    """RoPE with frequencies learned by each layer: base of their initial values, and the NTK rule's (x, y) scale."""
 
     base: float
     ntk_scale: tuple[float, float] = (1.0, 1.0)

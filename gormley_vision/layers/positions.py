@@ -16,8 +16,8 @@ ResizeConvention = Literal["google", "timm", "huggingface"]
 def sincos_2d(height: int, width: int, dim: int, temperature: float = 10000.0) -> jax.Array:
     """Return [H*W, D] float32: [sin x w, cos x w, sin y w, cos y w], with D/4 frequencies w_k = T^(-k / (D/4 - 1)).
 
-    This is `posemb_sincos_2d` of big_vision (Beyer et al. 2022, arXiv:2205.01580) and vit-pytorch: the last frequency is
-    exactly 1 / T. big_vision says that it follows MoCo-v3, but MoCo-v3 (arXiv:2104.02057) divides k by D/4 and
+    This is `posemb_sincos_2d` of big_vision (Beyer et al. 2022, arXiv:2205.01580) and vit-pytorch: the last frequency
+    is exactly 1 / T. big_vision says that it follows MoCo-v3, but MoCo-v3 (arXiv:2104.02057) divides k by D/4 and
     lets its first half vary down the rows; timm divides by D/4 too and orders [sin y, sin x, cos y, cos x]. Those are
     different tables. Computed on the host in float64 and rounded once.
     """

@@ -36,7 +36,7 @@ Coordinates = Literal["index", "separate", "max", "min"]
 
 
 def rope_frequencies(dim: int, base: float = 10000.0, dtype=jnp.float32) -> jax.Array:
-    """Return [dim/2] radians per unit of position, theta_i = base^(-2(i-1)/dim), i = 1 ... dim/2 (RoFormer, equation 15).
+    """Return theta_i = base^(-2(i-1)/dim), i = 1 ... dim/2, radians per unit of position (RoFormer, equation 15).
 
     `dim` counts the channels that they rotate: the head width in 1-D, half of it for each axis of `axial_angles`.
     Computed on the host in float64 and rounded once, so that a compiled program sees the same bits.
@@ -157,7 +157,7 @@ def leave_unrotated(angles: jax.Array, first: int = 0, last: int = 0, token_axis
 
 
 def rotation_matrix(angles: jax.Array) -> jax.Array:
-    """Return R, the definition: block diagonal with [[cos, -sin], [sin, cos]] of each angle; [..., d/2] -> [..., d, d]."""
+    """Return the definition: R, block diagonal with [[cos, -sin], [sin, cos]] per angle; [..., d/2] -> [..., d, d]."""
     angles = _precise("angles", angles)
     cos, sin = jnp.cos(angles), jnp.sin(angles)
     blocks = jnp.stack([jnp.stack([cos, -sin], axis=-1), jnp.stack([sin, cos], axis=-1)], axis=-2)  # [..., d/2, 2, 2]
@@ -181,7 +181,7 @@ def rotate_interleaved(y: jax.Array, angles: jax.Array) -> jax.Array:
 
 
 def rotate_half_split(y: jax.Array, angles: jax.Array) -> jax.Array:
-    """Rotate in the lecture's matrix version: Y * cos(C) + [-Y's right half | Y's left half] * sin(C), C = [angles | angles].
+    """Rotate by the lecture's matrix version: Y * cos(C) + [-right half | left half] * sin(C), C = [angles | angles].
 
     Channel i is paired with i + Dh/2, where R pairs neighbours: not R y, but R after `pairing_permutation`. Scores are
     the same if queries and keys are rotated alike and the weights were trained for it. Shapes as in
@@ -232,7 +232,8 @@ def pairing_permutation(dim: int) -> np.ndarray:
 def interpolate_positions(positions: jax.Array, scale: float | Sequence[float]) -> jax.Array:
     """Divide positions by `scale`: position interpolation (Chen et al. 2023, arXiv:2306.15595, section 2.3).
 
-    Positions are [..., N] with one number, or [..., N, 2] with (x, y). On an index grid this is EVA-02's and timm's reference shape; the
+    Positions are [..., N] with one number, or [..., N, 2] with (x, y). On an index grid this is the reference shape of
+    EVA-02 and timm; the
     normalised coordinates of `grid_positions` already interpolate.
     """
     positions, scales = _precise("positions", positions), _scales(scale)
@@ -296,8 +297,8 @@ PRESETS = {
 def preset_angles(name: str, dim: int, positions: jax.Array, ntk_scale: float | Sequence[float] = 1.0) -> jax.Array:
     """Return angles [..., N, Dh/2] of a fixed preset for heads of width `dim`; use with `PRESETS[name].pairing`.
 
-    `positions` are [..., N] on a line; on a grid `grid_positions(height, width, PRESETS[name].coordinates)`. `ntk_scale`
-    applies `ntk_base`, separately to each axis (x, y) of a grid; not with periods, whose coordinates are normalised.
+    `positions` are [..., N] on a line; on a grid `grid_positions(height, width, PRESETS[name].coordinates)`.
+    `ntk_scale` applies `ntk_base`, separately to each axis (x, y) of a grid; not with periods, whose coordinates are normalised.
     """
     if name not in PRESETS:
         raise ValueError(f"no preset {name!r}: one of {', '.join(PRESETS)}")

@@ -168,7 +168,7 @@ class ViT(nn.Module):
         return Rotation(angles=rope.leave_unrotated(angles, first=self.num_prefix_tokens))
 
     def _encoder(self, grid: tuple[int, int], train: bool) -> nn.Module:
-        """Return all layers as one module [B, N, D] -> ([B, N, D], None), with parameters stacked along a first axis."""
+        """Return all layers as one module [B, N, D] -> ([B, N, D], None), their parameters stacked on a first axis."""
         body = nn.remat(Block, prevent_cse=not self.scan) if self.remat else Block
         layers = nn.scan(
             body,
