@@ -1,4 +1,4 @@
-"""gormley_vision: the lecture's models (RoPE, transformers, ViT, GANs) in JAX and Flax.
+"""gormley_vision: RoPE, transformers, Vision Transformers and GANs in JAX and Flax.
 
 `gormley_vision.restore(RUN)` reads a trained run. Importing the package itself loads no jax.
 """
@@ -9,7 +9,7 @@ from gormley_vision.libtpu import quieten
 
 __all__ = ["restore"]
 
-quieten()  # whatever starts jax
+quieten()  # before anything starts jax
 
 
 def __getattr__(name: str) -> Any:

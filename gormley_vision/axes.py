@@ -1,12 +1,12 @@
-"""What the axes of parameters are called, and what their names say.
+"""The names of parameters' axes, and what follows from them.
 
-A module names the axes of each parameter once, where it makes it, in flax's own way:
+A module names the axes of each parameter when it creates it, as usual in flax:
 
     self.param("kernel", nn.with_logical_partitioning(init, ("embed", "mlp")), (64, 256))
 
-flax then keeps each parameter in a box with its names until `nn.unbox`; the boxes of an abstract `init` are where names
-are read. Two things follow from them: where an array lies on a mesh (`mesh.rules`, training/sharding.py), and which
-parameters are matrices, of what (tasks/optimizers.py). Rules may have names of a module's own; optimizers know `NAMES`.
+flax then keeps each parameter in a box with its names until `nn.unbox`; the names are read from the boxes of an
+abstract `init`. They decide how an array is sharded (`mesh.rules`, training/sharding.py), and which parameters an
+optimizer treats as matrices (tasks/optimizers.py). Rules may use a module's own names; optimizers only know `NAMES`.
 """
 
 from collections.abc import Callable
@@ -18,43 +18,43 @@ from flax.core.meta import is_axis_metadata
 
 NAMES = {
     "embed": "channels of a token",
-    "heads": "attention heads; with the axis after it one side of a matrix",
+    "heads": "attention heads; together with the next axis one side of a matrix",
     "head_dim": "channels of a head",
     "mlp": "channels inside an MLP",
-    "vocab": "tokens that there are",
-    "classes": "classes that there are",
+    "vocab": "tokens in the vocabulary",
+    "classes": "classes of a classifier",
     "representation": "channels of the layer before a classifier's head",
     "layers": "layers of the same kind, stacked",
     "qkv": "queries, keys, values, stacked",
-    "tokens": "places in a sequence: rows that are added to tokens or are tokens",
+    "tokens": "positions in a sequence, of embeddings that are added to tokens or are tokens",
     "one": "of length 1",
     "coordinates": "x and y",
-    "frequencies": "pairs of channels that RoPE turns",
-    "patch_height": "of a patch; with the two after it one side of a matrix",
+    "frequencies": "pairs of channels that RoPE rotates",
+    "patch_height": "of a patch; together with the next two axes one side of a matrix",
     "patch_width": "of a patch",
     "patch_in": "channels of an image, in a patch embedding",
     "patch_out": "channels of a token, in a patch embedding",
-    "conv_height": "of a convolution's kernel; with the two after it one side of a matrix",
+    "conv_height": "of a convolution's kernel; together with the next two axes one side of a matrix",
     "conv_width": "of a convolution's kernel",
-    "conv_in": "channels that a convolution reads",
-    "conv_out": "channels that a convolution makes",
-    "features": "channels of a map, in what has one number for each: norms and biases",
-    "map": "a feature map as one vector",
-    "channels": "channels of an image, which a convolution reads or makes",
-    "latent": "a generator's noise, and labels beside it",
-    "logits": "a discriminator's judgements",
+    "conv_in": "input channels of a convolution",
+    "conv_out": "output channels of a convolution",
+    "features": "channels of a feature map, in norms and biases",
+    "map": "a feature map flattened to one vector",
+    "channels": "channels of an image, as input or output of a convolution",
+    "latent": "a generator's noise, and one-hot labels",
+    "logits": "a discriminator's logits",
 }
-# Along these lie things beside each other, each with its own matrix or vector.
+# Each index of these axes has its own matrix or vector.
 _STACKED = frozenset({"layers", "qkv", "tokens", "one", "coordinates"})
-# These make one side of a matrix together with what follows them.
+# These make one side of a matrix together with the axis that follows.
 _WITH_NEXT = frozenset({"heads", "patch_height", "patch_width", "conv_height", "conv_width"})
-# A matrix with one of these reads the data or makes the answer: an embedding or a head.
+# A matrix with one of these reads the data or returns the result: an embedding or a head.
 _ENDS = frozenset({"vocab", "classes", "patch_in", "channels", "latent", "logits"})
 _EMBEDDED = frozenset({"tokens", "patch_in", "patch_out"})
 
 
 class Parameter(NamedTuple):
-    """A parameter of an abstract `init`; `names` is None where an axis has none, or one that `NAMES` lack."""
+    """A parameter of an abstract `init`; `names` is None if an axis has no name, or one that is not in `NAMES`."""
 
     path: str
     shape: tuple[int, ...]
@@ -65,18 +65,18 @@ class Parameter(NamedTuple):
 
 
 def map_parameters(function: Callable[[Parameter], Any], params: Any) -> Any:
-    """`function` of each parameter of an abstract `init`, in the structure that they have without boxes."""
+    """Map `function` over the parameters of an abstract `init`. The result has their structure without boxes."""
 
-    def of(path: Any, leaf: Any) -> Any:
+    def map_one(path: Any, leaf: Any) -> Any:
         names = tuple(leaf.names) if isinstance(leaf, nn.Partitioned) else (None,)
         known = tuple(map(str, names)) if NAMES.keys() >= set(names) else None
         return function(Parameter(jax.tree_util.keystr(path, simple=True, separator="/"), nn.unbox(leaf).shape, known))
 
-    return jax.tree_util.tree_map_with_path(of, params, is_leaf=is_axis_metadata)
+    return jax.tree_util.tree_map_with_path(map_one, params, is_leaf=is_axis_metadata)
 
 
 def sides(names: tuple[str, ...]) -> list[tuple[int, ...]]:
-    """The axes that belong together, a tuple for each side of a matrix, stacked ones left out; a vector has one side.
+    """Group the axes by the sides of a matrix, leaving out stacked ones. A vector has one side.
 
     ('layers', 'embed', 'heads', 'qkv', 'head_dim') -> [(1,), (2, 4)]: from `embed` to all heads' channels, for each
     layer and for each of queries, keys and values.
@@ -95,10 +95,10 @@ def sides(names: tuple[str, ...]) -> list[tuple[int, ...]]:
 
 
 def is_end(names: tuple[str, ...]) -> bool:
-    """Whether a matrix reads the data (an embedding, a first convolution) or makes the answer (a head)."""
+    """Return whether a matrix reads the data (an embedding, a first convolution) or returns the result (a head)."""
     return bool(_ENDS & set(names))
 
 
 def is_embedding(names: tuple[str, ...]) -> bool:
-    """Whether a parameter makes tokens of the data or is added to them, below the first layer."""
+    """Return whether a parameter makes tokens from the data or is added to them, before the first layer."""
     return bool(_EMBEDDED & set(names)) or (names[0] == "vocab" and len(names) > 1)

@@ -1,7 +1,7 @@
 """The command line: `--config=FILE[:arg]` and `--config.KEY=VALUE`, checked before anything slow is imported.
 
-jax and its friends take seconds to import; a mistyped key is refused in a tenth of one. The config is read once and
-the words of the command line are parsed here alone, so that what was checked is what runs.
+Importing jax takes seconds, but a mistyped key is refused in a tenth of a second. The config is read once, and only
+this module parses it from the command line, so that what was checked is what runs.
 """
 
 import dataclasses
@@ -23,16 +23,16 @@ _HOW = 'def get_config(arg=""): return default_config("classification")'
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """What --config and --config.KEY=VALUE say."""
+    """The experiment given by --config and --config.KEY=VALUE."""
 
     path: Path
     arg: str
     config: ml_collections.ConfigDict
-    given: Collection[str]  # the keys that the command line names
+    given: Collection[str]  # the keys set on the command line
 
     @property
     def name(self) -> str:
-        """'vit_mnist', 'vit_mnist_smoke'."""
+        """A name such as 'vit_mnist' or 'vit_mnist_smoke'."""
         return f"{self.path.stem}_{self.arg}" if self.arg else self.path.stem
 
 
@@ -40,7 +40,7 @@ def load_config_file(spec: str) -> ml_collections.ConfigDict:
     """Run `get_config(arg)` of a config file given as `FILE` or `FILE:arg`.
 
     Raises:
-        UserError: what is wrong in it, with the file's line.
+        UserError: the file fails, or does not return a config. Names its line.
     """
     path, arg = split_spec(spec)
     module = load_python(path)
@@ -65,23 +65,23 @@ def load_config_file(spec: str) -> ml_collections.ConfigDict:
 
 
 def split_spec(spec: str) -> tuple[Path, str]:
-    """`FILE` or `FILE:arg` as the file and its argument; a file may have a colon in its name."""
+    """Split `FILE` or `FILE:arg` into the file and its argument; a file's name may contain a colon."""
     name, colon, arg = spec.rpartition(":")
     return (user_path(name), arg) if colon and not user_path(spec).is_file() else (user_path(spec), "")
 
 
 def settle(config: ml_collections.ConfigDict, given: Collection[str]) -> None:
-    """Check what the config file and the command line made together, before anything slow.
+    """Check the config that the file and the command line gave, before anything slow.
 
-    Keys that the file set for a choice of its own, and that nothing reads now that the command line chose otherwise,
-    go back to their defaults, each with a line.
+    Keys that the file set and that nothing reads, because the command line made another choice, are reset to their
+    defaults; one line is printed for each.
 
     Args:
-        config: with the command line's values; changed in place.
-        given: the keys that the command line named.
+        config: includes the command line's values; changed in place.
+        given: the keys set on the command line.
 
     Raises:
-        UserError: names each key at fault.
+        UserError: names each wrong key.
     """
     check_values(config)
     for line in reset_unread(config, given):
@@ -90,12 +90,12 @@ def settle(config: ml_collections.ConfigDict, given: Collection[str]) -> None:
 
 
 def run(main: Callable[[Experiment], int]) -> None:
-    """Run `main(experiment)` of a program whose other flags are absl's, and end with the status that it returns.
+    """Run `main(experiment)` of a program whose other flags are absl's, and exit with the status that it returns.
 
     Raises:
         UserError: any mistake in the command line.
     """
-    from absl import app, flags  # a tenth of a second
+    from absl import app, flags  # takes 0.1 s to import
 
     argv = sys.argv[1:]
     if any(word.lstrip("-").partition("=")[0] in ("help", "helpshort", "helpfull", "helpxml") for word in argv):
@@ -111,21 +111,21 @@ def run(main: Callable[[Experiment], int]) -> None:
             meant = [key for key in keys if name in (key, key.rpartition(".")[2])]
             if meant:
                 raise UserError(f"--{name}: a key of the config is written --config.{meant[0]}=VALUE") from None
-            raise UserError(f"{str(error).replace(' ?', '?')} --help shows what there is") from None
+            raise UserError(f"{str(error).replace(' ?', '?')} --help lists the flags") from None
         except flags.Error as error:
             raise UserError(str(error)) from None
         if rest[1:]:
-            raise UserError(f"{' '.join(rest[1:])}: belongs to no flag; values are written --config.KEY=VALUE")
+            raise UserError(f"{' '.join(rest[1:])}: does not belong to a flag; values are written --config.KEY=VALUE")
         return rest
 
     app.run(lambda _: main(experiment), argv=[sys.argv[0], *words], flags_parser=parse)
 
 
 def read(argv: Sequence[str]) -> tuple[Experiment, list[str]]:
-    """The experiment that a command line names, with its `--config.KEY=VALUE`; and the other words.
+    """Return the experiment that a command line gives, and its other words.
 
     Raises:
-        UserError: no config file or two, unknown keys, or values of a wrong type or choice, with the nearest valid one.
+        UserError: no config file, or two; unknown keys or wrong values, with the nearest valid one.
     """
     spec, words = _config_spec(argv)
     path, arg = split_spec(spec)
@@ -135,22 +135,22 @@ def read(argv: Sequence[str]) -> tuple[Experiment, list[str]]:
 
 
 def override(config: dict, words: list[str], section: str) -> dict:
-    """A run's config with `--config.SECTION.KEY=VALUE` words of a script's command line, checked as train.py does.
+    """Apply `--config.SECTION.KEY=VALUE` words of a script to a run's config, checked as in train.py.
 
     Raises:
-        UserError: another word, another section, or what `settle` refuses.
+        UserError: other words, other sections, or what `settle` refuses.
     """
     changed = ml_collections.ConfigDict(config).lock()
     given, others = _apply(changed, words)
     others += [f"--config.{key}" for key in given if not key.startswith(f"{section}.")]
     if others:
-        raise UserError(f"{' '.join(others)}: unknown here; of a run's config, --config.{section}.KEY=VALUE can be set")
+        raise UserError(f"{' '.join(others)}: unknown here; only --config.{section}.KEY=VALUE can be set")
     settle(changed, given)
     return changed.to_dict()
 
 
 def _apply(config: ml_collections.ConfigDict, argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Set what `--config.KEY=VALUE` words say; returns the keys, and the other words."""
+    """Apply `--config.KEY=VALUE` words to the config. Returns the keys, and the other words."""
     fields = fields_of(config)
     overrides, words = _overrides(argv, fields)
     problems = []
@@ -173,9 +173,9 @@ def _parsed(text: str | None, field: Field) -> Value:
 
 
 def _overrides(argv: Sequence[str], fields: dict[str, Field]) -> tuple[list[tuple[str, str | None]], list[str]]:
-    """(key, text) for each `--config.KEY=TEXT`, `--config.KEY TEXT` or `--noconfig.KEY`; and the other words.
+    """Return (key, text) of each `--config.KEY=TEXT`, `--config.KEY TEXT` or `--noconfig.KEY`, and the other words.
 
-    Text is None where there is none, as behind a bool, which is true by its name alone.
+    The text is None if it is missing, as after a bool, whose name means true.
     """
     found: list[tuple[str, str | None]] = []
     others, left = [], list(argv)
@@ -197,7 +197,7 @@ def _overrides(argv: Sequence[str], fields: dict[str, Field]) -> tuple[list[tupl
 
 
 def _config_spec(argv: Sequence[str]) -> tuple[str, list[str]]:
-    """What `--config=FILE` or `--config FILE` names, and the other words."""
+    """Return the FILE of `--config=FILE` or `--config FILE`, and the other words."""
     specs, others, left = [], [], list(argv)
     while left:
         word = left.pop(0)
@@ -211,13 +211,13 @@ def _config_spec(argv: Sequence[str]) -> tuple[str, list[str]]:
         raise UserError(f"--config is given {len(specs)} times, {' and '.join(specs)}: name one experiment")
     if not specs or not specs[0]:
         shipped = " ".join(sorted(str(path) for path in Path("configs").glob("*.py")))
-        here = "" if shipped else f"; there is no folder configs in {Path.cwd()}, where you are"
+        here = "" if shipped else f"; the current folder, {Path.cwd()}, has no folder configs"
         raise UserError(f"name an experiment: --config=FILE, one of {shipped or 'configs/*.py'}{here}")
     return specs[0], others
 
 
 def _problem_with(text: str | None, field: Field) -> str:
-    """Why this text is no value for this field; '' when it is one."""
+    """Return why this text is not a value of this field; '' if it is."""
     kind = type(field.default)
     needs = f"needs {TYPE_NAMES[kind]}"
     if text is None:

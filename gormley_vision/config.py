@@ -1,9 +1,9 @@
-"""The mechanics of configs and their tables: made, checked, compared, shrunk, and read from older runs.
+"""Configs: created from tables of fields, checked, compared, shrunk, and read from older runs.
 
 A config is a locked `ml_collections.ConfigDict` with exactly the keys of its table, which are those of every run
-(fields.RUN_FIELDS) and those of its task (task_modules.py): each section is splatted into one constructor, which
-refuses what it does not know. Values are bool, int, float or str alone: a ConfigDict cannot override None, and JSON
-turns tuples into lists.
+(fields.RUN_FIELDS) and those of its task (task_modules.py): each section becomes the keyword arguments of one
+constructor, which refuses unknown ones. Values are only bool, int, float or str: a ConfigDict cannot override None, and
+JSON turns tuples into lists.
 """
 
 import difflib
@@ -24,12 +24,12 @@ TYPE_NAMES = {bool: "true or false", int: "an integer", float: "a number", str: 
 
 
 def fields_of(config: Mapping) -> dict[str, Field]:
-    """The config's table: the keys of every run, and those of its task."""
+    """Return the config's table: the keys of every run, and those of its task."""
     return {**RUN_FIELDS, **task_modules.find(config["task"]).FIELDS}
 
 
 def default_config(task: str) -> ml_collections.ConfigDict:
-    """A locked config with every key at its default; `task` is a name or a dotted path (task_modules.py)."""
+    """Return a locked config with every key at its default; `task` is a name or a dotted path (task_modules.py)."""
     config = ml_collections.ConfigDict()
     for key, field in fields_of({"task": task}).items():
         section, _, name = key.rpartition(".")
@@ -41,12 +41,12 @@ def default_config(task: str) -> ml_collections.ConfigDict:
 
 
 def step_images(config: Mapping) -> int:
-    """Examples of one step: k minibatches."""
+    """Return the number of examples in one step: k minibatches."""
     return config["data"]["batch_size"] * task_modules.find(config["task"]).minibatches(config)
 
 
 def flatten(config: Mapping, prefix: str = "") -> dict[str, Value]:
-    """`{'data.batch_size': 64, ...}` in the config's own order."""
+    """Return `{'data.batch_size': 64, ...}` in the config's own order."""
     flat: dict[str, Value] = {}
     for key, value in config.items():
         name = f"{prefix}{key}"
@@ -60,7 +60,7 @@ def validate(config: Mapping) -> None:
     """Refuse a config that its table does not allow (`validate_fields`), or that contradicts itself.
 
     Raises:
-        UserError: names each key at fault, and what to type.
+        UserError: names each wrong key, and what to type.
     """
     validate_fields(config)
     batch, accumulate = config["data"]["batch_size"], config["accumulate"]
@@ -70,17 +70,17 @@ def validate(config: Mapping) -> None:
             f"--config.data.batch_size={nearest_multiple(batch, accumulate)}"
         )
     task = task_modules.find(config["task"])
-    if config["mesh"]["rules"] == fields_of(config)["mesh.rules"].default:  # others' are checked by the shapes
+    if config["mesh"]["rules"] == fields_of(config)["mesh.rules"].default:  # other rules are checked against the shapes
         for key in task.TENSOR_KEYS:
             _check_tensor(key, flatten(config))
     task.check(config)
 
 
 def validate_fields(config: Mapping) -> None:
-    """Refuse a config that is not as its table says (`check_values`), or has values that nothing reads.
+    """Refuse a config that does not fit its table (`check_values`), or sets keys that nothing reads.
 
     Raises:
-        UserError: names each key at fault, and what to type.
+        UserError: names each wrong key, and what to type.
     """
     check_values(config)
     fields, flat = fields_of(config), flatten(config)
@@ -91,7 +91,7 @@ def check_values(config: Mapping) -> None:
     """Refuse a config whose keys, types, ranges or choices are not those of its table.
 
     Raises:
-        UserError: names each key at fault, and what to type.
+        UserError: names each wrong key, and what to type.
     """
     fields, flat = fields_of(config), flatten(config)
     problems = [f"{key}: no such key; {nearest(key, fields)}" for key in flat.keys() - fields.keys()]
@@ -119,7 +119,7 @@ def _check_tensor(key: str, flat: Mapping[str, Any]) -> None:
 
 
 def fault_of(value: Value, field: Field) -> str:
-    """Why a value of the right type is still none for this field; '' when it is one."""
+    """Return why a value of the right type is still invalid for this field; '' if it is valid."""
     if field.choices and value not in field.choices and not field.is_module(value):
         return nearest(str(value), [str(choice) for choice in field.choices])
     if isinstance(value, float) and not math.isfinite(value):
@@ -137,14 +137,14 @@ def fault_of(value: Value, field: Field) -> str:
 
 
 def unread_keys(config: Mapping) -> list[str]:
-    """Keys that differ from their defaults and that nothing reads, as the config's choices are."""
+    """Return the keys that differ from their defaults but that nothing reads, given the config's choices."""
     fields, flat = fields_of(config), flatten(config)
     differ = [key for key, field in fields.items() if flat[key] != field.default]
     return [key for key in differ if _unmet(key, fields, flat)]
 
 
 def _unmet(key: str, fields: Mapping[str, Field], flat: Mapping[str, Value]) -> str:
-    """The key whose value keeps `key` from being read; '' where it is read."""
+    """Return the key whose value keeps `key` from being read; '' if it is read."""
     for other, values in fields[key].when.items():
         if not (flat[other] in values or fields[other].is_module(flat[other]) if values else _is_on(flat[other])):
             return other
@@ -156,27 +156,27 @@ def _is_on(value: Value) -> bool:
 
 
 def why_unread(key: str, fields: Mapping[str, Field], flat: Mapping[str, Value]) -> str:
-    """What keeps a key from being read, and what to type instead."""
+    """Return what keeps a key from being read, and what to type instead."""
     field, other = fields[key], _unmet(key, fields, flat)
     values = [str(value).lower() if isinstance(value, bool) else str(value) for value in field.when[other]]
     instead = f"pass --config.{other}={values[0]}" if values else f"set --config.{other}"
     instead += f" (or {', '.join(values[1:])})" if values[1:] else ""
-    return f"nothing reads it where {other}={flat[other]!r}; {instead}, or leave it at {field.default!r}"
+    return f"nothing reads it if {other}={flat[other]!r}; {instead}, or leave it at {field.default!r}"
 
 
 def reset_unread(config: Any, given: Collection[str] | None = None) -> list[str]:
-    """Put keys that nothing reads back to their defaults, in place; returns a line on each.
+    """Reset keys that nothing reads to their defaults, in place. Returns one line for each.
 
-    A config file sets keys for its own choices, and the command line may choose otherwise: with `given`, the keys
-    that it named, only what those made idle is put back, and a key that it named itself stays, to be refused.
+    A config file sets keys for its own choices, and the command line may make another choice: with `given`, the keys
+    set there, only keys that became unread by these are reset. A key in `given` itself stays, to be refused.
     """
     fields, flat, lines = fields_of(config), flatten(config), []
     changed = set(fields if given is None else given)
-    for key in fields:  # a choice stands before what it chooses
+    for key in fields:  # a choice precedes the keys that depend on it
         reader = _unmet(key, fields, flat)
         if not reader or flat[key] == fields[key].default or reader not in changed or (given and key in given):
             continue
-        lines.append(f"{key}={flat[key]!r} is left out: nothing reads it where {reader}={flat[reader]!r}")
+        lines.append(f"{key}={flat[key]!r} is left out: nothing reads it if {reader}={flat[reader]!r}")
         section, _, name = key.rpartition(".")
         (config[section] if section else config)[name] = flat[key] = fields[key].default
         changed.add(key)
@@ -184,32 +184,32 @@ def reset_unread(config: Any, given: Collection[str] | None = None) -> list[str]
 
 
 def run_config(workdir: Path) -> dict[str, Any]:
-    """The config of the run in a folder, in today's keys.
+    """Read the config of the run in a folder, converted to today's keys.
 
     Raises:
-        UserError: no run is there, or its config is damaged.
+        UserError: the folder has no run, or its config is damaged.
     """
     path = workdir / "config.json"
     if not path.is_file():
         raise UserError(f"no run in {workdir}: there is no config.json")
     saved = read_json(path)
     if not isinstance(saved, dict) or not isinstance(saved.get("task"), str):
-        raise UserError(f"{path} is damaged: it names no task; restore it, or move its folder away")
+        raise UserError(f"{path} is damaged: it does not name a task; restore it, or move its folder away")
     return upgraded(saved)
 
 
 def upgraded(saved: Mapping[str, Any]) -> dict[str, Any]:
-    """A config that an earlier version wrote, in today's keys: what it lacks is at its default, then as now.
+    """Convert a config that an earlier version wrote to today's keys; missing ones get their defaults.
 
     Raises:
-        UserError: it has keys that were never known here.
+        UserError: it has keys that no earlier version had.
     """
     fields, flat = fields_of(saved), flatten(saved)
     flat = {RETIRED.get(key, key) if key not in fields else key: value for key, value in flat.items()}
     flat.pop("", None)
     if unknown := sorted(flat.keys() - fields.keys()):
         raise UserError(f"this run was made by another version, whose keys are unknown here: {', '.join(unknown)}")
-    if not are_rules(str(flat.get("mesh.rules", ""))):  # patterns of parameters' names, as they once were
+    if not are_rules(str(flat.get("mesh.rules", ""))):  # an earlier version's: patterns of parameters' names
         flat["mesh.rules"] = fields["mesh.rules"].default
     config = default_config(saved["task"])
     config.update_from_flattened_dict(flat)
@@ -218,7 +218,7 @@ def upgraded(saved: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def changed_keys(old: Mapping, new: Mapping) -> list[str]:
-    """Lines `key: old -> new` for keys that differ and may not change on resume; `old` may be an older version's."""
+    """Return lines `key: old -> new` for keys that differ and must not change on resume; `old` may be older."""
     fields, a, b = fields_of(new), flatten(upgraded(old)), flatten(new)
     return [
         f"{key}: {a.get(key, '(absent)')!r} -> {b.get(key, '(absent)')!r}"
@@ -228,7 +228,7 @@ def changed_keys(old: Mapping, new: Mapping) -> list[str]:
 
 
 def describe(config: Mapping) -> str:
-    """One line a key: value, and meaning as a comment."""
+    """Return one line for each key: its value, and its meaning as a comment."""
     fields, flat = fields_of(config), flatten(config)
     left = {key: f"{key} = {value!r}" for key, value in flat.items()}
     width = max(map(len, left.values()))
@@ -236,16 +236,16 @@ def describe(config: Mapping) -> str:
 
 
 def check_arg(arg: str) -> bool:
-    """Whether a config file's argument asks for the smoke version; anything else is refused."""
+    """Return whether a config file's argument asks for the smoke version; refuse other arguments."""
     if arg not in ("", "smoke"):
         raise UserError(f"config argument ':{arg}': only ':smoke' (shrink to seconds) is known")
     return arg == "smoke"
 
 
 def shrink(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """The smoke version of any experiment: the same code on tiny shapes, in seconds.
+    """Return the smoke version of any experiment: the same code on tiny shapes, in seconds.
 
-    Data that a machine may not have give way to made-up images, another run to fresh weights.
+    Data that a machine may not have are replaced by fake images, and another run's weights by fresh ones.
     """
     if config.data.source in ("tfds", "npz", "folder", "hf"):
         config.data.update(source="fake", split="train")
@@ -264,7 +264,7 @@ def shrink(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 
 
 def nearest(word: str, valid: Iterable[str]) -> str:
-    """What to type instead of `word`."""
+    """Return what to type instead of `word`."""
     valid = list(valid)
     near = difflib.get_close_matches(word, valid, n=1, cutoff=0.5)
     if not near:  # a key typed without its section, or under another one
@@ -272,4 +272,4 @@ def nearest(word: str, valid: Iterable[str]) -> str:
     choices = "one of " + ", ".join(repr(choice) for choice in valid)
     if near:
         return f"did you mean {near[0]!r}?" + (f" ({choices})" if len(valid) <= 6 else "")
-    return choices if len(valid) <= 8 else "--print_config shows what there is"
+    return choices if len(valid) <= 8 else "--print_config lists the keys"

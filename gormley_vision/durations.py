@@ -10,21 +10,21 @@ _SCALE = {"": 1.0, "k": 1e3, "m": 1e6}
 
 
 def is_duration(text: str) -> bool:
-    """Whether the text is of the form."""
+    """Return whether the text is a duration."""
     return _PATTERN.fullmatch(text) is not None
 
 
 def is_zero(text: str) -> bool:
-    """Whether the text is a duration of nothing."""
+    """Return whether the text is a duration of 0."""
     match = _PATTERN.fullmatch(text)
     return match is not None and float(match[1]) == 0
 
 
 def to_images(duration: str, *, epoch_images: int, step_images: int) -> float:
-    """A duration in images shown, given the images of an epoch and of a step.
+    """Convert a duration to images, given the images in an epoch and in a step.
 
     Raises:
-        UserError: not of the form.
+        UserError: the text is not a duration.
     """
     match = _PATTERN.fullmatch(duration)
     if match is None:
@@ -35,10 +35,10 @@ def to_images(duration: str, *, epoch_images: int, step_images: int) -> float:
 
 
 def to_steps(duration: str, *, epoch_images: int, step_images: int) -> int:
-    """A duration in steps, rounded to the nearest; at least 1 unless it is zero; '' is 0 (never)."""
+    """Convert a duration to steps, rounded to the nearest, and at least 1 unless it is zero; '' is 0 (never)."""
     if not duration:
         return 0
     images = to_images(duration, epoch_images=epoch_images, step_images=step_images)
     if images / step_images >= MOST_STEPS:
-        raise UserError(f"{duration!r} is {images / step_images:.3g} steps, and a run may have {MOST_STEPS:,} at most")
+        raise UserError(f"{duration!r} is {images / step_images:.3g} steps, but a run may have at most {MOST_STEPS:,}")
     return max(1, round(images / step_images)) if images else 0

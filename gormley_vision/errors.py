@@ -1,4 +1,4 @@
-"""The one exception that means "the user can fix this", and how programs show it."""
+"""The exception that means "the user can fix this", and how programs show it."""
 
 import contextlib
 import errno
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from gormley_vision.signals import at_once
 
-# Of a path, a disk or a limit of the system: what a person can put right, and no fault of ours.
+# Errors of a path, a disk or a system limit, which the user can fix: not bugs.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FIXABLE = (
     *_FULL,
@@ -23,18 +23,18 @@ class UserError(Exception):
     """A mistake in a command, config, data set or run folder.
 
     The message names what is wrong and what to type instead. Command-line programs print it without a
-    trace and exit with status 2, and so an OSError of a path, a disk or a limit that a person can put right; every
-    other exception is ours and keeps its trace.
+    traceback and exit with status 2. They do the same for an OSError that the user can fix (a path, a disk, a limit).
+    Any other exception is a bug and keeps its traceback.
     """
 
 
 def listed(names: Sequence[str]) -> str:
-    """The first ten names, and how many more there are: for messages."""
+    """Join the first ten names, and say how many more there are: for messages."""
     return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
 def nearest_multiple(number: int, multiple: int) -> int:
-    """The multiple to type instead: at least one `multiple`."""
+    """Return the multiple of `multiple` nearest to `number`, at least `multiple` itself."""
     return max(1, round(number / multiple)) * multiple
 
 
@@ -42,7 +42,7 @@ def nearest_multiple(number: int, multiple: int) -> int:
 def reported() -> Iterator[None]:
     """Turn a UserError, a full or read-only disk, Ctrl-C and SIGTERM into one message and an exit status.
 
-    Output is made to outlive its readers first (`protect_output`). What takes time to import is imported within.
+    First makes output independent of its readers (`protect_output`). Import slow modules inside this context.
     """
     protect_output()
     try:
@@ -50,15 +50,15 @@ def reported() -> Iterator[None]:
             with at_once():
                 yield
         except SystemExit:
-            sys.stdout.flush()  # what finds no room is told here
+            sys.stdout.flush()  # so that a full disk is reported here
             raise
         sys.stdout.flush()
     except UserError as error:
         _refuse(str(error))
     except OSError as error:
-        if error.errno not in _FIXABLE or (error.errno == errno.ENOENT and not error.filename and _folder()):
+        if error.errno not in _FIXABLE or (error.errno == errno.ENOENT and not error.filename and _current_folder()):
             raise
-        _refuse(f"{_told(error)}; put that right, then run the same command again")
+        _refuse(f"{_message_of(error)}; fix that, then run the same command again")
 
 
 def _refuse(message: str) -> None:
@@ -68,16 +68,16 @@ def _refuse(message: str) -> None:
     raise SystemExit(2) from None
 
 
-def _told(error: OSError) -> str:
-    """What the system says, and what it means."""
-    if error.errno == errno.ENOENT and not _folder():
-        return "the folder you are in was removed: cd to one that is there"
+def _message_of(error: OSError) -> str:
+    """Return the system's message, explained if it is unclear."""
+    if error.errno == errno.ENOENT and not _current_folder():
+        return "the folder you are in was removed: cd to one that exists"
     blocked = error.errno in (errno.EEXIST, errno.ENOTDIR)
     return f"{error} (a file is where a folder should be)" if blocked else str(error)
 
 
-def _folder() -> str:
-    """The current one; '' where it was removed."""
+def _current_folder() -> str:
+    """Return the current folder; '' if it was removed."""
     try:
         return os.getcwd()  # noqa: PTH109
     except FileNotFoundError:
@@ -86,7 +86,7 @@ def _folder() -> str:
 
 @contextlib.contextmanager
 def naming(path: str | os.PathLike) -> Iterator[None]:
-    """Let a full disk be named: what is flushed to a file fails without telling which."""
+    """Name `path` in errors of a full disk: a failing flush does not say which file it was."""
     try:
         yield
     except OSError as error:
@@ -96,10 +96,10 @@ def naming(path: str | os.PathLike) -> Iterator[None]:
 
 
 def protect_output(product: bool = True) -> None:
-    """Make standard output and error streams that outlive whoever reads them: a terminal or `tee` that is gone.
+    """Let standard output and error survive their readers: a terminal or `tee` that is gone.
 
-    A full disk is an error of standard output, where that is the program's `product`; what comes on the way is dropped.
-    A missing stream (`2>&-`) becomes /dev/null, or the next file opened would take its number and every message.
+    A full disk is an error for standard output if that is the program's `product`; other output is dropped. A missing
+    stream (`2>&-`) becomes /dev/null, or the next file opened would get its number and every message.
     """
     for number, name in ((0, "stdin"), (1, "stdout"), (2, "stderr")):
         if getattr(sys, name) is None:
@@ -112,7 +112,7 @@ def protect_output(product: bool = True) -> None:
 
 
 def _protected(stream, product: bool):
-    """The stream over a descriptor that swallows what cannot be written; itself where it has none, as under a test."""
+    """Return the stream over a descriptor that drops what cannot be written; unchanged without one, as in a test."""
     try:
         number = stream.fileno()
         buffered = hasattr(stream.buffer, "raw")  # not with PYTHONUNBUFFERED
@@ -128,22 +128,22 @@ def _protected(stream, product: bool):
     return io.TextIOWrapper(
         io.BufferedWriter(outlet) if buffered else outlet,
         encoding=stream.encoding,
-        errors="backslashreplace",  # a name that is no text in the terminal's encoding
+        errors="backslashreplace",  # for names that the terminal's encoding lacks
         line_buffering=stream.line_buffering,
         write_through=stream.write_through,
     )
 
 
 class _Outlet(io.FileIO):
-    """A descriptor whose writes do not fail: what has no reader any more is dropped, and so is what has no room.
+    """A descriptor whose writes do not fail: output is dropped if its reader is gone or the disk is full.
 
-    Where it is the program's product, no room is an error, told once.
+    If it is the program's product, a full disk raises an error, once.
     """
 
     product = False
 
     def write(self, data) -> int:
-        """Write what can be written; all of it counts as written."""
+        """Write what can be written; report all of it as written."""
         try:
             written = super().write(data)
         except OSError as error:

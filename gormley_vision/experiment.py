@@ -1,4 +1,4 @@
-"""From a config to what it names: the task, the batches, the evaluation. Knows no task by name."""
+"""Makes what a config describes, for any task: the task itself, the batches, the evaluation."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,11 @@ Config = Mapping[str, Any]
 
 
 def check(config: Config) -> None:
-    """Refuse a config that contradicts itself, before data are read or anything compiles."""
+    """Refuse a config that contradicts itself, before data are read or anything is compiled.
+
+    Raises:
+        UserError: names each wrong key, and what to type.
+    """
     validate(config)
     parse_rules(config["mesh"]["rules"])
 
@@ -31,7 +35,7 @@ def check(config: Config) -> None:
 def make_batches(config: Config, progress=None, split: str = "", class_names: tuple[str, ...] = ()) -> Batches:
     """Open the data set and its order for this process.
 
-    `split` other than the config's, if given, and labels of other `class_names`, matched by name.
+    `split` and `class_names`, if given, replace the config's split and the data set's classes, matched by name.
     """
     data = {**config["data"], "split": split or config["data"]["split"]}
     task = task_modules.find(config["task"])
@@ -47,43 +51,43 @@ def make_batches(config: Config, progress=None, split: str = "", class_names: tu
 
 
 def mesh_of(config: Config, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """The config's mesh, of all devices or of these."""
+    """Make the config's mesh, of all devices or of these."""
     return make_mesh(config["mesh"], config["data"]["batch_size"], config["accumulate"], devices)
 
 
 def make_task(config: Config, data: Description) -> Task:
-    """The task of a config on such a data set."""
+    """Make the config's task for a data set of this description."""
     return task_modules.find(config["task"]).make(config, data)
 
 
 def images_described(config: Config, class_names: tuple[str, ...], length: int) -> Description:
-    """Images as the config makes them, and these classes: of a data set that is not at hand."""
+    """Describe a data set that is not available: images of the config's shape, and these classes."""
     data = config["data"]
     shape = (data["image_size"], data["image_size"], data["channels"])
     return Description({"image": Feature("image", shape, "uint8"), **label_feature(class_names)}, length)
 
 
 def make_evaluation(config: Config, task: Task, training: Batches, progress=None) -> Evaluation | None:
-    """What evaluates a task that can be, in the loop, where the config names a split for it."""
+    """Return the loop's evaluation; None if the task has none or the config names no split for it."""
     if not isinstance(task, Evaluated) or not config["eval"]["split"]:
         return None
     try:
         batches = make_batches(config, progress, split=config["eval"]["split"], class_names=training.class_names)
-    except UserError as error:  # a source knows no key but data.split
+    except UserError as error:  # sources only know the key data.split
         advice = str(error).replace("--config.data.split=", "--config.eval.split=")
         raise UserError(f"eval.split={config['eval']['split']}: {advice}") from None
-    _tell_of_unseen_classes(config, training, batches)
+    _warn_of_unseen_classes(config, training, batches)
     every = durations.to_steps(config["eval"]["every"], epoch_images=training.length, step_images=training.batch_size)
     return Evaluation(task, batches, every)
 
 
-def _tell_of_unseen_classes(config: Config, training: Batches, evaluated: Batches) -> None:
-    """A class that training never shows makes the accuracy low for a reason that no curve tells."""
+def _warn_of_unseen_classes(config: Config, training: Batches, evaluated: Batches) -> None:
+    """Warn of classes without training images: they lower the accuracy for a reason that no curve shows."""
     seen, asked = training.classes_present(), evaluated.classes_present()
     if seen is None or asked is None or not (unseen := sorted(asked - seen)):
         return
     log.warning(
-        "data.split=%s has no image of %d of the classes in eval.split=%s: %s; they cannot be learned",
+        "data.split=%s has no images for %d of the classes in eval.split=%s: %s; they cannot be learned",
         config["data"]["split"],
         len(unseen),
         config["eval"]["split"],

@@ -1,8 +1,8 @@
-"""Tables of fields: of each config key its default, meaning and range, what reads it, and whether it may change.
+"""Tables of fields: the default, meaning and range of each config key, when it is read, and whether it may change.
 
 A config's table is RUN_FIELDS and its task's own (gormley_vision/tasks); the others here are parts that several tasks
-include by name. A key may be read by some choices alone, as `data.name` is by `data.source=tfds`: `when` says so, and a
-value that nobody would read is refused (gormley_vision/config.py). `tests/test_fields.py` walks all of them.
+include. A key may be read only for some choices, as `data.name` is for `data.source=tfds`: `when` lists these, and a
+value that nothing would read is refused (gormley_vision/config.py). `tests/test_fields.py` tests all of them.
 """
 
 import dataclasses
@@ -10,16 +10,16 @@ from collections.abc import Mapping
 
 Value = bool | int | float | str
 ON = ()  # in `when`: any value but '', 'none', false, 0 and a duration of 0
-LARGE = 1e6  # of a number that has no natural limit; infinities and NaN are above it
+LARGE = 1e6  # upper limit of a number without a natural one; excludes infinities and NaN
 
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-    """One config key: its default (which gives the type), its meaning, and what it may be.
+    """One config key: its default (which gives the type), its meaning, and its valid values.
 
-    Every number has a range, `at_least` to `at_most`, or to just `below`. `when` is {key: values}: this key is read
-    where each of those keys has one of its values. With `or_module`, the dotted path of a user's module may stand for a
-    choice; what it reads nobody knows, so that every key that depends on the choice counts as read.
+    Every number has a range, from `at_least` up to `at_most`, or to `below` exclusively. `when` is {key: values}: this
+    key is read if each of those keys has one of its values. With `or_module`, the dotted path of a user's module is a
+    valid choice, too; it may read anything, so every key that depends on the choice counts as read.
     """
 
     default: Value
@@ -34,22 +34,22 @@ class Field:
     when: Mapping[str, tuple[Value, ...]] = dataclasses.field(default_factory=dict)
 
     def is_module(self, value: Value) -> bool:
-        """Whether a value is the dotted path of a user's module."""
+        """Return whether a value is the dotted path of a user's module."""
         return self.or_module and isinstance(value, str) and "." in value
 
 
 def duration(default: str, meaning: str, may_change: bool = False, when: Mapping | None = None) -> Field:
-    """A field of a duration, which is text: '50 epochs'."""
+    """Return a field for a duration, which is text: '50 epochs'."""
     meaning = f"{meaning} (steps, epochs or images)"
     return Field(default, meaning, is_duration=True, may_change=may_change, when=when or {})
 
 
 def count(default: int, meaning: str, at_most: int, at_least: int = 1, may_change: bool = False) -> Field:
-    """A field of a positive integer, or one from `at_least`."""
+    """Return a field for an integer from `at_least`, by default positive."""
     return Field(default, meaning, at_least=at_least, at_most=at_most, may_change=may_change)
 
 
-# Which named axes of parameters `tensor` splits (mesh_rules.py): for every model, since a name means the same in each.
+# Which named axes of parameters are split over `tensor` (mesh_rules.py). Names mean the same in every model.
 MESH_RULES = "heads: tensor; mlp: tensor; vocab: tensor; conv_in: tensor; conv_out: tensor"
 _FILES = {"data.source": ("tfds", "folder", "npz", "hf", "text")}
 _TEXT = {"data.source": ("text",)}
@@ -57,11 +57,11 @@ _PICTURES = {"data.source": ("tfds", "folder", "npz", "hf", "mnist_5k")}
 
 RUN_FIELDS: dict[str, Field] = {
     "task": Field("", "what is learned: a folder of gormley_vision/tasks, or a module as in my_package.my_task"),
-    "seed": count(0, "every random draw and the data order follow from it", 2**63 - 1, at_least=0),
+    "seed": count(0, "determines every random draw and the data order", 2**63 - 1, at_least=0),
     "duration": duration("30 epochs", "length of training"),
     "stop_after": duration("", "end early, schedules unchanged; '' runs to the end", may_change=True),
     "init_from": Field("", "another run's folder whose weights start this one; '' starts fresh"),
-    "accumulate": count(1, "microbatches of a batch, computed one after the other for the memory of one", 2**20),
+    "accumulate": count(1, "microbatches of a batch, computed one after another, with the memory of one", 2**20),
     "compute_dtype": Field("float32", "dtype of activations", ("float32", "bfloat16")),
     "data.source": Field(
         "mnist_5k",
@@ -86,9 +86,13 @@ RUN_FIELDS: dict[str, Field] = {
         "label_map", "what these pictures are", ("label_map", "image"), when={"data.targets": ON}
     ),
     "data.context": Field(
-        256, "tokens that a window of text has before its last", at_least=1, at_most=2**24, when=_TEXT
+        256,
+        "input tokens in a window of text (it has one more, the last target)",
+        at_least=1,
+        at_most=2**24,
+        when=_TEXT,
     ),
-    "data.packing": Field(False, "windows say which document each token is of, and its position there", when=_TEXT),
+    "data.packing": Field(False, "give each token's document and its position there", when=_TEXT),
     "data.split": Field("train", "part of the data set"),
     "data.batch_size": count(64, "images of one minibatch (m), over all devices and hosts", 2**20),
     "data.placement": Field(
@@ -99,7 +103,7 @@ RUN_FIELDS: dict[str, Field] = {
     ),
     "data.workers": Field(
         2,
-        "threads that decode a stream; 0 is this one",
+        "threads that decode a stream; 0 decodes in the main thread",
         at_least=0,
         at_most=4096,
         may_change=True,
@@ -111,10 +115,10 @@ RUN_FIELDS: dict[str, Field] = {
         may_change=True,
         when={"data.placement": ("device", "host")},
     ),
-    "mesh.data": count(0, "devices that share a batch; 0 is what the others leave", 2**20, 0, may_change=True),
+    "mesh.data": count(0, "devices that share a batch; 0 is all that remain", 2**20, 0, may_change=True),
     "mesh.fsdp": count(1, "devices that share a batch and the state", 2**20, may_change=True),
     "mesh.tensor": count(1, "devices that share each layer's matrices, by mesh.rules", 2**20, may_change=True),
-    "mesh.rules": Field(MESH_RULES, "'NAME: MESH_AXIS; ...' for parameters' axes so named", may_change=True),
+    "mesh.rules": Field(MESH_RULES, "'NAME: MESH_AXIS; ...' for parameters' axes with these names", may_change=True),
     "checkpoint.every": duration("5 epochs", "between checkpoints", may_change=True),
     "checkpoint.keep_last": count(2, "newest checkpoints kept", 10**6, may_change=True),
     "checkpoint.keep_every": duration(
@@ -124,7 +128,7 @@ RUN_FIELDS: dict[str, Field] = {
     "log.samples_every": duration("1 epochs", "between samples, of pictures or of text", may_change=True),
     "log.tracker": Field(
         "none",
-        "where figures and sample grids go besides (docs/tracking.md)",
+        "also send metrics and sample grids here (docs/tracking.md)",
         ("none", "wandb", "mlflow", "trackio"),
         may_change=True,
     ),
@@ -142,7 +146,7 @@ IMAGE_FIELDS: dict[str, Field] = {
     ),
     "data.crop_fraction": Field(
         0.875,
-        "share of the shorter side that resize_center leaves",
+        "share of the shorter side that resize_center keeps",
         at_least=0.01,
         at_most=1,
         when={"data.crop": ("resize_center",)},
@@ -163,7 +167,7 @@ IMAGE_FIELDS: dict[str, Field] = {
 
 
 def average_fields(section: str, half_life: str, of: str) -> dict[str, Field]:
-    """An exponential moving average of weights."""
+    """Return the fields of an exponential moving average of weights."""
     return {
         f"{section}.ema_half_life": duration(half_life, f"half-life of the averaged {of}, 0 for no average"),
         f"{section}.ema_ramp": Field(
@@ -203,14 +207,16 @@ VIT_FIELDS: dict[str, Field] = {
     "vit.head_bias": Field(0.0, "initial bias of the head", at_least=-100, at_most=100),
     "vit.gelu": Field("tanh", "tanh (flax, Google's weights) or erf (timm, Hugging Face)", ("tanh", "erf")),
     "vit.norm": Field("layer", "LayerNorm, or ViT-22B's without bias and centering", ("layer", "rms")),
-    "vit.parallel": Field(False, "attention and MLP side by side, as in ViT-22B"),
+    "vit.parallel": Field(False, "attention and MLP in parallel, as in ViT-22B"),
     "vit.qkv_bias": Field(True, "biases of queries, keys and values"),
     "vit.qk_norm": Field(False, "normalise queries and keys of each head"),
     "vit.layer_scale": Field(0.0, "initial LayerScale; 0 for none", at_least=0, at_most=100),
     "vit.dropout": Field(0.0, "probability, after each branch's last matrix and within MLPs", at_least=0, at_most=1),
-    "vit.stochastic_depth": Field(0.0, "probability that the last layer is left out", at_least=0, at_most=1),
+    "vit.stochastic_depth": Field(0.0, "probability of dropping the last layer", at_least=0, at_most=1),
     "vit.scan": Field(False, "compile one layer and loop over it: for deep nets on accelerators", may_change=True),
-    "vit.remat": Field(False, "compute a layer again for its gradient rather than keep it", may_change=True),
+    "vit.remat": Field(
+        False, "recompute a layer's activations for its gradient instead of keeping them", may_change=True
+    ),
 }
 
 OPTIMIZER_FIELDS: dict[str, Field] = {
@@ -227,7 +233,7 @@ OPTIMIZER_FIELDS: dict[str, Field] = {
         when={"optimizer.name": ("adam", "muon")},
     ),
     "optimizer.weight_decay": Field(
-        0.0, "decoupled, of matrices alone; multiplied by the rate", at_least=0, at_most=LARGE
+        0.0, "decoupled, only of matrices; multiplied by the rate", at_least=0, at_most=LARGE
     ),
     "optimizer.clip_norm": Field(1.0, "largest global norm of a gradient; 0 for no limit", at_least=0, at_most=LARGE),
     "optimizer.layer_decay": Field(
@@ -245,7 +251,7 @@ EVALUATION_FIELDS: dict[str, Field] = {
     ),
 }
 
-# What became of keys that runs of earlier versions have and today's tables lack: {key: its name now, or '' for none}.
+# Keys of earlier versions that today's tables lack: {key: its name today, or '' if it was removed}.
 RETIRED = {
-    "log.samples": "",  # of classification, whose pictures are the patch embedding's filters: it had no effect
+    "log.samples": "",  # classification had it, without effect
 }

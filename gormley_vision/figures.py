@@ -1,4 +1,4 @@
-"""Figures from arrays that inspection.py computes. Needs matplotlib, which is no dependency of the package."""
+"""Figures of arrays that inspection.py computes. Needs matplotlib, which is not a dependency of the package."""
 
 import math
 from typing import Any
@@ -11,7 +11,7 @@ SHOWN_FILTERS = 64
 
 
 def new_figure(rows: int, columns: int, size: tuple[float, float], title: str, **options: Any) -> tuple[Any, Any]:
-    """A figure that draws itself without a screen, and its axes [rows, columns] without ticks."""
+    """Return a figure that needs no screen, and its axes [rows, columns] without ticks."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(max(size[0], 0.075 * len(title)), size[1]), layout="constrained")
@@ -23,9 +23,9 @@ def new_figure(rows: int, columns: int, size: tuple[float, float], title: str, *
 
 
 def attention(pixels: Any, maps: Any, rows: list[str], columns: list[str], title: str, across: bool = False) -> Any:
-    """Images beside their maps [rows, columns, h, w], or `across` above them; one scale, on which 1 is "all alike".
+    """Draw images beside their maps [rows, columns, h, w], or `across`: above them. On the scale, 1 is uniform.
 
-    A patch's colour is its weight; the image only lightens it, so that black pixels show the scale's own colours.
+    A patch's colour is its weight; the image only lightens it: black pixels show the scale's own colours.
     """
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
@@ -35,7 +35,7 @@ def attention(pixels: Any, maps: Any, rows: list[str], columns: list[str], title
     shape = (shown + 1, count) if across else (count, shown + 1)
     figure, axes = new_figure(*shape, (1.15 * shape[1] + 1, 1.2 * shape[0] + 0.6), title)
     axes = axes.T if across else axes
-    # The root spreads what is dark: most weights are below 1, and a few far above.
+    # The square root spreads dark colours: most weights are below 1, and a few far above.
     norm = PowerNorm(0.5, vmin=0, vmax=max(float(np.quantile(maps, 0.995)), 1.0), clip=True)
     extent = (0, pixels.shape[2], pixels.shape[1], 0)
     patch = np.ones((pixels.shape[1] // maps.shape[2], pixels.shape[2] // maps.shape[3], 1))
@@ -61,12 +61,12 @@ def attention(pixels: Any, maps: Any, rows: list[str], columns: list[str], title
 
 
 def as_rgb(pixels: Any) -> Any:
-    """uint8 [H, W, C] to [0, 1] with three channels."""
+    """Convert uint8 [H, W, C] to [0, 1] with three channels."""
     return np.broadcast_to(pixels / 255.0, (*pixels.shape[:2], 3))
 
 
 def positions(similarity: Any, grid: tuple[int, int], title: str) -> Any:
-    """A grid of grids: tile (row, column) is that patch's similarity with all patches."""
+    """Draw a grid of grids: tile (row, column) is that patch's similarity with all patches."""
     height, width = grid
     tiled = mosaic(similarity.reshape(-1, height, width), width)
     figure, axes = new_figure(1, 1, (5.4, 4.8), title)
@@ -85,18 +85,18 @@ def positions(similarity: Any, grid: tuple[int, int], title: str) -> Any:
 
 
 def mosaic(tiles: Any, columns: int) -> Any:
-    """[n, h, w] as one array, a line of NaN (drawn as nothing) between tiles."""
+    """Tile [n, h, w] into one array, with a line of NaN (not drawn) between tiles."""
     count, height, width = tiles.shape
     rows = -(-count // columns)
-    mosaic = np.full((rows * (height + 1) - 1, columns * (width + 1) - 1), np.nan)
+    tiled = np.full((rows * (height + 1) - 1, columns * (width + 1) - 1), np.nan)
     for index, one in enumerate(tiles):
         top, left = index // columns * (height + 1), index % columns * (width + 1)
-        mosaic[top : top + height, left : left + width] = one
-    return mosaic
+        tiled[top : top + height, left : left + width] = one
+    return tiled
 
 
 def offsets(theory: Any, measured: Any, grid: tuple[int, int], layers: list[int], learned: bool, title: str) -> Any:
-    """Above the rotation alone, below the measured mean scores; a column a layer."""
+    """Draw the effect of rotation alone above the measured mean scores, one column for each layer."""
     height, width = grid
     figure, axes = new_figure(2, len(layers), (1.5 * len(layers) + 1.2, 4.0), title)
     extent = (0.5 - width, width - 0.5, height - 0.5, 0.5 - height)
@@ -122,13 +122,13 @@ def offsets(theory: Any, measured: Any, grid: tuple[int, int], layers: list[int]
 
 
 def filters(components: Any, shares: Any, kernel: Any, name: str) -> Any:
-    """Principal components on the left, the first filters on the right, each scaled by itself, mid-grey 0."""
+    """Draw principal components on the left, the first filters on the right, each scaled separately; mid-grey is 0."""
     raw = np.moveaxis(kernel, 3, 0)[:SHOWN_FILTERS]
     title = f"{name}: patch embedding, {kernel.shape[3]} filters of {kernel.shape[0]}x{kernel.shape[1]} pixels"
     figure, axes = new_figure(1, 2, (8.2, 4.5), title)
     held = f"{100 * shares.sum():.0f}% of the variance (first: {100 * shares[0]:.0f}%)"
-    said = f"{len(components)} principal components, {held}", f"the first {len(raw)} filters"
-    for here, images, above in zip(axes[0], (components, raw), said, strict=True):
+    titles = f"{len(components)} principal components, {held}", f"the first {len(raw)} filters"
+    for here, images, above in zip(axes[0], (components, raw), titles, strict=True):
         scaled = images / np.maximum(np.abs(images).max(axis=(1, 2, 3), keepdims=True), 1e-8)
         large = np.kron(to_uint8(scaled), np.ones((1, 8, 8, 1), np.uint8))
         framed = np.pad(large, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=90)

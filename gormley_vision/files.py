@@ -1,4 +1,4 @@
-"""Files that are complete or absent, whenever the process is killed; and paths as people type them."""
+"""Files that are complete or absent, whenever the process is killed; and paths as users type them."""
 
 import json
 import os
@@ -11,7 +11,7 @@ STORES = ("gs:", "s3:", "az:", "hf:")
 
 
 def user_path(text: str | os.PathLike) -> Path:
-    """A path that a person typed, in a flag or a config: `~` and `~name` are expanded, wherever the shell does not.
+    """Return a path typed by the user in a flag or a config, with `~` and `~name` expanded.
 
     Raises:
         UserError: an object store's address, or an unknown home.
@@ -29,7 +29,7 @@ def user_path(text: str | os.PathLike) -> Path:
 
 
 def home_cache() -> Path:
-    """`$XDG_CACHE_HOME/gormley_vision`, by default `~/.cache/gormley_vision`.
+    """Return `$XDG_CACHE_HOME/gormley_vision`, by default `~/.cache/gormley_vision`.
 
     Raises:
         UserError: neither XDG_CACHE_HOME nor a home directory is known.
@@ -38,7 +38,7 @@ def home_cache() -> Path:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write beside `path`, flush to the disk, then rename: a reader sees the old file or the new one."""
+    """Write a temporary file, flush it to disk, then rename it to `path`: readers see the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _beside(path)
     try:
@@ -52,7 +52,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def refuse_unwritable(path: Path) -> None:
-    """Find out before the work, rather than after it, that its result cannot be written: raises what writing would."""
+    """Raise the error that writing `path` would: before the work, rather than after it."""
     if path.is_dir():
         raise UserError(f"{path} is a folder: name a file, as in {path / 'result.json'}")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,7 +65,7 @@ def _beside(path: Path) -> Path:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush a folder's entries to the disk, so that a rename in it outlives a power cut."""
+    """Flush a folder's entries to the disk, so that a rename in it survives a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -74,7 +74,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Indented JSON, atomically; NaN and infinities are refused."""
+    """Write indented JSON atomically. Refuses NaN and infinities."""
     write_atomically(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 
 
@@ -82,9 +82,9 @@ def read_json(path: Path) -> Any:
     """Parse a JSON file.
 
     Raises:
-        UserError: it is none.
+        UserError: it is not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # of the text, or of its encoding
-        raise UserError(f"{path} is damaged: no JSON ({error}); restore it, or move its folder away") from None
+    except ValueError as error:  # in the text, or in its encoding
+        raise UserError(f"{path} is damaged: not JSON ({error}); restore it, or move its folder away") from None

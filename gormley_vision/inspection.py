@@ -1,7 +1,7 @@
-"""What a trained Vision Transformer attends to and how it knows where: numbers for `scripts/visualize.py` to draw.
+"""What a trained Vision Transformer attends to, and how it encodes positions: data for `scripts/visualize.py`.
 
 Shapes: L layers, B images, K heads, N tokens in the order [CLS], registers, patches of an h x w grid row by row. Layers
-count from 0. All functions take the network and its parameters, or arrays, and keep nothing.
+count from 0. All functions are pure, and take the network and its parameters, or arrays.
 """
 
 import dataclasses
@@ -29,17 +29,17 @@ class Inspected(Protocol):
     """A task whose network is a Vision Transformer."""
 
     def vision_transformer(self, state: Any) -> tuple[ViT, Params]:
-        """The network and its averaged parameters, those that evaluation uses."""
+        """Return the network and its averaged parameters, which evaluation uses."""
 
 
 def vision_transformer_of(run: Restored) -> tuple[ViT, Params]:
-    """A run's Vision Transformer and its averaged parameters.
+    """Return a run's Vision Transformer and its averaged parameters.
 
     Raises:
         UserError: the run trained something else.
     """
     if not isinstance(run.task, Inspected):
-        raise UserError(f"a {run.config['task']} run has no attention to look at: pass the folder of one with a ViT")
+        raise UserError(f"a {run.config['task']} run has no attention to show: pass the folder of a run with a ViT")
     return run.task.vision_transformer(run.state)
 
 
@@ -48,9 +48,9 @@ def vision_transformer_of(run: Restored) -> tuple[ViT, Params]:
 
 
 def attention_maps(model: ViT, params: Params, images: jax.Array, layers: Iterable[int]) -> dict[int, np.ndarray]:
-    """A of the chosen layers, {layer: [B, K, N, N]}, row = query; images float [B, H, W, C] in [-1, 1].
+    """Return the attention A of the chosen layers, {layer: [B, K, N, N]}, row = query.
 
-    The other layers run as they do in training and never write their weights down.
+    Images are float [B, H, W, C] in [-1, 1]. The other layers run as in training, and do not store their weights.
     """
     wanted = set(layers)
     _, recorded = encode(model, params, images, wanted)
@@ -58,7 +58,7 @@ def attention_maps(model: ViT, params: Params, images: jax.Array, layers: Iterab
 
 
 def attention_scores(model: ViT, params: Params, images: jax.Array, layers: Iterable[int]) -> dict[int, np.ndarray]:
-    """S = rotated q . k / sqrt(Dh) of the chosen layers, {layer: [B, K, N, N]}: what the softmax sees, row = query."""
+    """Return the softmax's input S = rotated q . k / sqrt(Dh) of these layers, {layer: [B, K, N, N]}, row = query."""
     wanted = set(layers)
     _, recorded = encode(model, params, images, wanted)
     grid = _grid_of(model, images)
@@ -72,8 +72,8 @@ def attention_scores(model: ViT, params: Params, images: jax.Array, layers: Iter
         if model.qk_norm:
             query, key = (inner[name]["__call__"][0].astype(jnp.float32) for name in ("query_norm", "key_norm"))
         if angles is not None:
-            turn = partial(rope.apply_rope, angles=jnp.asarray(angles[layer]), pairing=pairing, token_axis=-3)
-            query, key = turn(query), turn(key)
+            rotate = partial(rope.apply_rope, angles=jnp.asarray(angles[layer]), pairing=pairing, token_axis=-3)
+            query, key = rotate(query), rotate(key)
         scores[layer] = np.asarray(jnp.einsum("btkd,bskd->bkts", query, key)) * query.shape[-1] ** -0.5
     return scores
 
@@ -81,10 +81,10 @@ def attention_scores(model: ViT, params: Params, images: jax.Array, layers: Iter
 def encode(
     model: ViT, params: Params, images: jax.Array, layers: Iterable[int] = ()
 ) -> tuple[jax.Array, dict[int, dict[str, Any]]]:
-    """The last layer's tokens [B, N, D] as the full network has them, and what the chosen layers recorded.
+    """Return the last layer's tokens [B, N, D], as in the network itself, and what the chosen layers recorded.
 
-    One layer after the other by the network's own `Block`. Recorded: 'maps' and, as 'intermediates', what the
-    projection to Q, K, V and their norms returned.
+    Runs one layer after another with the network's own `Block`. Recorded are 'maps' and, as 'intermediates', the
+    outputs of the projection to Q, K, V and of their norms.
     """
     wanted = set(layers)
     if beyond := sorted(wanted - set(range(model.depth))):
@@ -114,10 +114,10 @@ def encode(
 
 
 def attention_rollout(maps: np.ndarray) -> np.ndarray:
-    """[L, B, K, N, N] -> [B, N, N]: how much of each input token (column) is in each output token (row).
+    """Return the share of each input token (column) in each output token (row), [L, B, K, N, N] -> [B, N, N].
 
     Abnar & Zuidema 2020 (arXiv:2005.00928), section 3: the product over layers, last one leftmost, of half the mean
-    attention of the heads and half the identity, which stands for the residual stream. It knows nothing of values or
+    attention of the heads and half the identity, which stands for the residual stream. It ignores values and
     MLPs.
     """
     identity = np.eye(maps.shape[-1])
@@ -129,7 +129,7 @@ def attention_rollout(maps: np.ndarray) -> np.ndarray:
 
 
 def read_out(rows: np.ndarray, pooling: str, num_prefix_tokens: int, grid: Grid) -> np.ndarray:
-    """[..., N, N] -> [..., h, w]: the patches' share in what the head reads.
+    """Return the patches' share in what the head reads, [..., N, N] -> [..., h, w].
 
     The class token's row; with mean pooling the mean over the patches' rows; with attention pooling that over all rows
     (the probe's own weights are not in it).
@@ -143,19 +143,19 @@ def read_out(rows: np.ndarray, pooling: str, num_prefix_tokens: int, grid: Grid)
 
 
 def learned_positions(params: Params, grid: Grid) -> np.ndarray:
-    """The patches' rows of the learned table, [h*w, D], without [CLS]'s."""
+    """Return the patches' rows of the learned table, [h*w, D], without [CLS]'s."""
     table = np.asarray(params["position_embedding"][0], np.float32)
     return table[len(table) - grid[0] * grid[1] :]
 
 
 def position_similarity(table: np.ndarray) -> np.ndarray:
-    """Cosine similarity of all pairs, [h*w, D] -> [h*w, h*w] (arXiv:2010.11929, figure 7, centre)."""
+    """Return the cosine similarity of all pairs, [h*w, D] -> [h*w, h*w] (arXiv:2010.11929, figure 7, centre)."""
     unit = table / np.maximum(np.linalg.norm(table, axis=-1, keepdims=True), 1e-12)
     return unit @ unit.T
 
 
 def rotation_angles(model: ViT, params: Params, grid: Grid) -> np.ndarray:
-    """Radians by which each layer turns each token's pairs, [L, N, K or 1, Dh/2]; K where the layers learn them."""
+    """Return the radians by which each layer rotates each token's pairs, [L, N, K or 1, Dh/2]; K if learned."""
     rotation, mixed = model.rotation(grid), model.block_options(grid)["mixed_rope"]
     if rotation is None:
         raise ValueError("this network rotates nothing: rope='none'")
@@ -173,9 +173,9 @@ def rotation_angles(model: ViT, params: Params, grid: Grid) -> np.ndarray:
 
 
 def rope_similarity(angles: np.ndarray, grid: Grid) -> np.ndarray:
-    """What the rotation alone says of two patches, by offset: [..., h*w, Dh/2] -> [..., 2h-1, 2w-1], 1 where none.
+    """Return the effect of rotation alone on scores, by offset: [..., h*w, Dh/2] -> [..., 2h-1, 2w-1], 1 if none.
 
-    The score of a query and a key that are alike and have all pairs of length one, over the number of pairs:
+    The score of an equal query and key whose pairs all have length one, divided by the number of pairs:
     Re sum_i exp(i (angle_i(key) - angle_i(query))) / (Dh/2). Element [h-1 + dy, w-1 + dx] is for a key dx patches to
     the right of the query and dy below. Angles are linear in positions, so it does not matter where the query is.
     """
@@ -188,10 +188,10 @@ def rope_similarity(angles: np.ndarray, grid: Grid) -> np.ndarray:
 
 
 def mean_by_offset(scores: np.ndarray, grid: Grid) -> np.ndarray:
-    """The measured counterpart: mean over all pairs of patches with an offset, [..., h*w, h*w] -> [..., 2h-1, 2w-1].
+    """Return the mean over all pairs of patches with an offset, [..., h*w, h*w] -> [..., 2h-1, 2w-1].
 
-    Given the mean over images of `attention_scores` between patches, what content and rotation together make of an
-    offset. Far offsets are seen by few pairs, all at the image's edges. Axes as in `rope_similarity`.
+    Of the mean over images of `attention_scores` between patches, this is the effect of content and rotation together.
+    Only few pairs have large offsets, all at the image's edges. Axes as in `rope_similarity`.
     """
     height, width = grid
     y, x = np.divmod(np.arange(height * width), width)
@@ -209,7 +209,7 @@ def mean_by_offset(scores: np.ndarray, grid: Grid) -> np.ndarray:
 
 
 def principal_filters(kernel: np.ndarray, count: int = 28) -> tuple[np.ndarray, np.ndarray]:
-    """Principal components of the D filters [P, P, C, D]: [n, P, P, C], and each one's share of the variance [n].
+    """Return principal components of the D filters [P, P, C, D]: [n, P, P, C], and their shares of the variance [n].
 
     arXiv:2010.11929, figure 7, left, shows the first 28. Each has norm 1, and its largest value is positive.
     """
@@ -222,11 +222,11 @@ def principal_filters(kernel: np.ndarray, count: int = 28) -> tuple[np.ndarray, 
 
 
 class _Embedding(ViT):
-    """The part of a network before its layers, with the full network's parameters."""
+    """The part of a network before its layers; takes the parameters of the full network."""
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> Any:
-        """Tokens [B, N, D], and what rotates them."""
+        """Return tokens [B, N, D], and their rotation."""
         tokens, grid = self._embed(images)
         return tokens, self.rotation(grid)
 

@@ -1,9 +1,9 @@
-"""TPU's library where it is installed and no TPU is: for planning, say. It looks for chips as soon as jax does."""
+"""Quietens libtpu on machines without a TPU, where planning needs it: it looks for chips as soon as jax starts."""
 
 import os
 from pathlib import Path
 
-# It must not look for chips or a metadata server, nor tell from C++ that it found none.
+# Do not look for chips or a metadata server, nor log from C++ that none were found.
 QUIET = {
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     "TPU_SKIP_MDS_QUERY": "1",
@@ -16,7 +16,7 @@ _GOOGLE, _NETWORK_CARD = "0x1ae0", "0x0042"
 
 
 def quieten(root: Path = Path("/")) -> None:
-    """Set what it reads of the environment, unless a chip may be here: what it prints then is about that."""
+    """Set libtpu's environment variables, unless this machine may have a chip: then its messages matter."""
     if not _may_have_chips(root):
         for name, value in QUIET.items():
             os.environ.setdefault(name, value)

@@ -1,7 +1,7 @@
-"""Where log lines go: the package's own to the console and run.log, and libraries' warnings with them.
+"""Where log lines go: the package's own and libraries' warnings go to the console and run.log.
 
-Nothing that a library warns of is silenced: each warning becomes one line of ours, once. What a library logs of an
-error that it also raises, and the search for accelerators that are not there, only run.log keeps.
+No warning of a library is silenced: each becomes one line of ours, once. Only run.log keeps what a library logs about
+an error that it also raises, and about accelerators that this machine lacks.
 """
 
 import logging
@@ -13,12 +13,12 @@ import absl.logging
 
 log = logging.getLogger(__name__)
 _PACKAGE = logging.getLogger("gormley_vision")
-# Of every start of a machine that lacks this accelerator, whose library is installed.
+# Logged at every start if an accelerator's library is installed but not the accelerator.
 _EXPECTED = ("Unable to initialize backend",)
 
 
 def to_console(handler: logging.Handler) -> None:
-    """Send the package's lines and libraries' warnings to `handler`, and nowhere else as yet."""
+    """Send the package's lines and libraries' warnings to `handler`, and nowhere else."""
     root = logging.getLogger()
     for logger, kinds in ((_PACKAGE, logging.Handler), (root, absl.logging.ABSLHandler | _Libraries)):
         for old in [handler for handler in logger.handlers if isinstance(handler, kinds)]:
@@ -28,14 +28,14 @@ def to_console(handler: logging.Handler) -> None:
     _PACKAGE.propagate = False
     _PACKAGE.addHandler(handler)
     absl.logging.set_verbosity(absl.logging.WARNING)
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # traces of what orbax raises besides
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # tracebacks of what orbax also raises
     logging.captureWarnings(True)
     root.addHandler(_Libraries())
     sys.unraisablehook = _unraisable
 
 
 def to_file(path: Path) -> None:
-    """Send all of it, with times, to a file besides."""
+    """Also send all lines, with times, to a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     file = _LogFile(path, encoding="utf-8", errors="backslashreplace")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
@@ -47,24 +47,24 @@ class _Libraries(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self._said: set[str] = set()
+        self._seen: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
         text = " ".join(record.getMessage().split())
         for_file = record.exc_info is not None or record.levelno >= logging.ERROR or text.startswith(_EXPECTED)
-        if text not in self._said:
-            self._said.add(text)
+        if text not in self._seen:
+            self._seen.add(text)
             log.log(record.levelno, "%s: %s", record.name, text, extra={"for_file": for_file})
 
 
 class _LogFile(logging.FileHandler):
-    """Raise what goes wrong, a full disk above all, where logging would print a trace and go on."""
+    """Raises errors, such as a full disk, of which logging would only print a traceback."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         raise  # called while the error is being handled
 
 
 def _unraisable(fault: Any) -> None:
-    """Python's hook, but for tensorstore's callbacks, which outlive orbax's event loop when a write failed."""
+    """Ignore tensorstore's callbacks, which outlive orbax's event loop after a failed write; else Python's own hook."""
     if str(fault.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(fault)

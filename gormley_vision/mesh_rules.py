@@ -1,7 +1,7 @@
-"""`mesh.rules`: which mesh axis splits which named axes of parameters, as text; without jax, as configs are.
+"""Parses `mesh.rules`: which mesh axis splits which named axes of parameters. Loads no jax.
 
 'heads: tensor; mlp: tensor' splits each parameter that has an axis `heads` or `mlp` over the mesh axis `tensor` along
-it. A mesh axis is used once in an array: rules are tried in order, so that of two names the first rule's wins.
+it. Each mesh axis is used once in an array: rules are tried in order, and the first that applies wins.
 """
 
 import re
@@ -13,35 +13,35 @@ MESH_AXES = ("data", "fsdp", "tensor")
 
 
 class Rule(NamedTuple):
-    """Parameters' axes called `name` are split over `mesh_axis`."""
+    """A rule: parameters' axes named `name` are split over `mesh_axis`."""
 
     name: str
     mesh_axis: str
 
 
 def parse_rules(text: str) -> tuple[Rule, ...]:
-    """'heads: tensor; mlp: tensor' -> rules.
+    """Parse 'heads: tensor; mlp: tensor'.
 
     Raises:
-        UserError: not of that form, naming the part at fault.
+        UserError: the text does not have that form. Names the wrong part.
     """
     rules = []
     for part in filter(None, map(str.strip, text.split(";"))):
         found = re.fullmatch(r"([A-Za-z_]\w*)\s*:\s*(\w+)", part)
         if not found:
             raise UserError(
-                f"mesh.rules, in {part!r}: write 'NAME: MESH_AXIS; ...', names being those of parameters' axes "
+                f"mesh.rules, in {part!r}: write 'NAME: MESH_AXIS; ...' with names of parameters' axes "
                 "(docs/scaling.md), as in --config.mesh.rules='heads: tensor; mlp: tensor'"
             )
         rule = Rule(*found.groups())
         if rule.mesh_axis not in MESH_AXES:
-            raise UserError(f"mesh.rules, in {part!r}: {rule.mesh_axis!r} is none of {', '.join(MESH_AXES)}")
+            raise UserError(f"mesh.rules, in {part!r}: {rule.mesh_axis!r} is not one of {', '.join(MESH_AXES)}")
         rules.append(rule)
     return tuple(rules)
 
 
 def are_rules(text: str) -> bool:
-    """Whether `parse_rules` takes it. Earlier versions had patterns of parameters' names here."""
+    """Return whether `parse_rules` accepts the text. Earlier versions had patterns of parameters' names here."""
     try:
         parse_rules(text)
     except UserError:

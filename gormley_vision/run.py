@@ -1,4 +1,4 @@
-"""One run in its folder: what `train.py` does after its flags are checked."""
+"""Trains one run in its folder: what `train.py` does after checking its flags."""
 
 import contextlib
 import fcntl
@@ -22,9 +22,12 @@ from gormley_vision.training.trackers import refuse_missing
 
 
 def start_jax() -> None:
-    """What every program does before it computes: tell of what happens, find the devices, keep compiled programs.
+    """Set up logging, the devices and the compilation cache; every program calls this first.
 
-    These are kept in ~/.cache/gormley_vision/xla, unless JAX_COMPILATION_CACHE_DIR says otherwise.
+    Compiled programs are cached in ~/.cache/gormley_vision/xla, unless JAX_COMPILATION_CACHE_DIR is set.
+
+    Raises:
+        UserError: an environment variable prevents it. Names it.
     """
     logs.to_console(progress.console_handler())
     _refuse_environment()
@@ -34,9 +37,7 @@ def start_jax() -> None:
         if not (wanted := os.environ.get("JAX_PLATFORMS")):
             raise
         why = str(error).partition(" (set JAX_PLATFORMS")[0] or "jax finds no such device"
-        raise UserError(
-            f"JAX_PLATFORMS={wanted}: {why}; unset it, and jax takes the best device that is here"
-        ) from None
+        raise UserError(f"JAX_PLATFORMS={wanted}: {why}; unset it, and jax uses the best available device") from None
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(home_cache() / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
@@ -44,9 +45,9 @@ def start_jax() -> None:
 
 
 def _refuse_environment() -> None:
-    """Variables with which nothing can run. XLA ends the process where it reads wrong flags, so another one tries."""
+    """Refuse variables with which nothing can run. XLA aborts on wrong flags, so another process tries them."""
     if jax.config.jax_disable_jit:  # type: ignore[attr-defined]
-        raise UserError("JAX_DISABLE_JIT is set, and steps are compiled here: unset it")
+        raise UserError("JAX_DISABLE_JIT is set, but training compiles its steps: unset it")
     if not (flags := os.environ.get("XLA_FLAGS")):
         return
     program = "from jaxlib import xla_client; xla_client.CompileOptions().executable_build_options.debug_options"
@@ -57,12 +58,12 @@ def _refuse_environment() -> None:
 
 
 def run(config: Mapping[str, Any], workdir: Path, profile: bool = False) -> int:
-    """Train `config` in `workdir`, or continue there; returns the exit status of the process.
+    """Train `config` in `workdir`, or continue there. Returns the exit status of the process.
 
-    Each of several processes (`hosts.initialize`) calls it with the same arguments; the first owns the folder and log.
+    All processes of a run (`hosts.initialize`) call it with the same arguments; the first owns the folder and log.
 
     Raises:
-        UserError: whatever the user can fix, before anything long starts where that can be known.
+        UserError: anything that the user can fix, if possible before anything slow starts.
     """
     experiment.check(config)
     refuse_missing(config["log"]["tracker"])
@@ -83,10 +84,10 @@ def run(config: Mapping[str, Any], workdir: Path, profile: bool = False) -> int:
 
 @contextlib.contextmanager
 def fitting(config: Mapping[str, Any]) -> Iterator[None]:
-    """Say what would make a step fit where the memory of a device is full.
+    """If the memory of a device is full, say what would make a step fit.
 
     Raises:
-        UserError: it is.
+        UserError: the memory is full.
     """
     try:
         yield
@@ -99,24 +100,24 @@ def fitting(config: Mapping[str, Any]) -> Iterator[None]:
         smaller += [f"--config.{key}=true" for key, value in remat.items() if not value]
         raise UserError(
             f"the memory of a device is full ({' '.join(str(error).splitlines()[0].split())[:200]}). Pass "
-            f"{', or '.join(smaller)}; python scripts/plan.py says how much each config needs"
+            f"{', or '.join(smaller)}; python scripts/plan.py shows how much a config needs"
         ) from None
 
 
 @contextlib.contextmanager
 def locked(workdir: Path) -> Iterator[None]:
-    """Own the run's folder while the block runs; the system gives it up however the process ends.
+    """Lock the run's folder while the block runs; the system releases it however the process ends.
 
     Raises:
-        UserError: another process owns it.
+        UserError: another process has locked it.
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
-        raise UserError(f"{workdir} is a file, and a run needs a folder: pass another --workdir") from None
+        raise UserError(f"{workdir} is a file, but a run needs a folder: pass another --workdir") from None
     for name in ("checkpoints", "samples", "tensorboard"):
         if (workdir / name).exists() and not (workdir / name).is_dir():
-            raise UserError(f"{workdir / name} is a file, and a run needs a folder there: move it away")
+            raise UserError(f"{workdir / name} is a file, but a run needs a folder there: move it away")
     with (workdir / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""What people look at: pictures and texts that a model made, and the files that they become."""
+"""Pictures and texts that a model made, and how they are written to files."""
 
 import dataclasses
 import json
@@ -14,12 +14,12 @@ from gormley_vision.files import write_atomically
 
 
 def to_uint8(images: Any) -> np.ndarray:
-    """[-1, 1] to uint8 [0, 255], rounded."""
+    """Convert [-1, 1] to uint8 [0, 255], rounded."""
     return np.clip(np.rint((np.asarray(images, np.float32) + 1) * 127.5), 0, 255).astype(np.uint8)
 
 
 def tile(images: np.ndarray, columns: int) -> np.ndarray:
-    """uint8 [n, H, W, C] to one picture [rows*(H+2)-2, columns*(W+2)-2, C], row by row, white where empty."""
+    """Tile uint8 [n, H, W, C] to one picture [rows*(H+2)-2, columns*(W+2)-2, C], row by row, white where empty."""
     count, height, width, channels = images.shape
     columns = min(columns, count)
     rows = -(-count // columns)
@@ -31,14 +31,14 @@ def tile(images: np.ndarray, columns: int) -> np.ndarray:
 
 
 def write_png(path: Path, image: np.ndarray) -> None:
-    """uint8 [H, W, C], C 1 or 3, as PNG, atomically."""
+    """Write uint8 [H, W, C], with 1 or 3 channels, as PNG, atomically."""
     buffer = BytesIO()
     Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(buffer, "PNG")
     write_atomically(path, buffer.getvalue())
 
 
 def read_png(path: Path) -> np.ndarray:
-    """What `write_png` wrote: uint8 [H, W, C]."""
+    """Read a PNG that `write_png` wrote, as uint8 [H, W, C]."""
     with Image.open(path) as picture:
         pixels = np.array(picture)
     return pixels[..., None] if pixels.ndim == 2 else pixels
@@ -46,9 +46,9 @@ def read_png(path: Path) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Pictures:
-    """Images float32 [n, H, W, C] in [-1, 1], and where they have classes, int32 labels [n] and all names.
+    """Images float32 [n, H, W, C] in [-1, 1] and, if they have classes, int32 labels [n] and all names.
 
-    `columns` of the grid; 0 for a square, or a row a class where there are several.
+    `columns` of the grid; 0 for a square, or one row for each class if there are several.
     """
 
     images: np.ndarray
@@ -60,14 +60,14 @@ class Pictures:
         return len(self.images)
 
     def grid(self) -> np.ndarray:
-        """All of them in one picture, uint8 [height, width, C]."""
+        """Return all images in one picture, uint8 [height, width, C]."""
         images, columns = self.images, self.columns
         if not columns and self.labels is not None and len(classes := set(self.labels.tolist())) > 1:
             images, columns = images[self.labels.argsort(kind="stable")], -(-len(images) // len(classes))
         return tile(to_uint8(images), columns or max(1, round(len(images) ** 0.5)))
 
     def write(self, out: Path) -> None:
-        """FILE.png for a grid, FILE.npz for uint8 `images` (and `labels`), or a folder of one PNG an image."""
+        """Write FILE.png with a grid, FILE.npz with uint8 `images` (and `labels`), or a folder with a PNG per image."""
         form = _form(out)
         if form == ".png":
             write_png(out, self.grid())
@@ -88,7 +88,7 @@ class Pictures:
 
 @dataclasses.dataclass(frozen=True)
 class Texts:
-    """Texts, in the order made."""
+    """Texts, in order."""
 
     texts: tuple[str, ...]
 
@@ -96,11 +96,11 @@ class Texts:
         return len(self.texts)
 
     def joined(self) -> str:
-        """All of them in one text, a line of dashes between."""
+        """Return all texts as one, separated by lines of dashes."""
         return "\n---\n".join(self.texts) + "\n"
 
     def write(self, out: Path) -> None:
-        """FILE.txt for all in one, FILE.jsonl for a JSON line on each, or a folder of one file a text."""
+        """Write FILE.txt with all texts, FILE.jsonl with one JSON line for each, or a folder with one file for each."""
         form = _form(out)
         if form == ".txt":
             write_atomically(out, self.joined().encode())
@@ -118,10 +118,10 @@ Samples = Pictures | Texts
 
 
 def _form(out: Path) -> str:
-    """The suffix in lower case, '' for a folder.
+    """Return the suffix in lower case, '' for a folder.
 
     Raises:
-        UserError: a folder that has files, with which these would be mixed.
+        UserError: the folder already has files.
     """
     if not out.is_dir():
         return out.suffix.lower()

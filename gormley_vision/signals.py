@@ -1,6 +1,6 @@
-"""SIGTERM, SIGINT and SIGHUP: the first asks the loop to save and end, one that comes later ends at once.
+"""SIGTERM, SIGINT and SIGHUP: the first asks the loop to save and exit, a later one exits at once.
 
-Before the loop there is nothing to save, and the first one ends the process (`at_once`).
+Before the loop there is nothing to save, and the first signal ends the process (`at_once`).
 """
 
 import contextlib
@@ -11,13 +11,13 @@ import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-# Supervisors and shells send one request several times, within milliseconds: only a later one is impatience.
+# Supervisors and shells repeat a signal within milliseconds: only a later one is a second request.
 PATIENCE = 1.0  # seconds
 
 
 @contextlib.contextmanager
 def handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Within the block `handler` gets the three signals, but for those ignored already, as SIGHUP is under `nohup`."""
+    """Let `handler` receive the three signals within the block, except ignored ones (SIGHUP under `nohup`)."""
     wanted = [
         number
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -37,22 +37,22 @@ def handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def at_once() -> Iterator[None]:
-    """Within the block the signals end the process with a line and 128 + n, but where `handled` has taken over.
+    """Let the signals end the process within the block, with a line and status 128 + n, unless `handled` is active.
 
-    A thread does it: Python's handlers wait for native code, a compiler's for minutes, and what they raise can be
-    swallowed on its way, as by jax's callback of the garbage collector.
+    A thread does this: Python's handlers wait for native code (minutes, for a compiler), and what they raise can be
+    swallowed, for instance in jax's garbage collection callback.
     """
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))  # its signals are not ours
+    os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))  # a child handles its own signals
     threading.Thread(target=_watch, args=(reader,), daemon=True).start()
     try:
         with handled(_end):
             yield
     finally:
         signal.set_wakeup_fd(before)
-        os.close(writer)  # the watcher's end
+        os.close(writer)  # ends the thread
 
 
 def _watch(reader: int) -> None:
@@ -66,27 +66,29 @@ _ending = threading.Lock()
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    if not _ending.acquire(blocking=False):  # the watcher and Python's own call come together
+    if not _ending.acquire(blocking=False):  # the thread and Python's handler may both call this
         return
-    cursor = "\x1b[?25h\n" if os.isatty(2) else ""  # which a progress bar hides
+    cursor = "\x1b[?25h\n" if os.isatty(2) else ""  # show it: a progress bar hides it
     with contextlib.suppress(OSError):
         os.write(2, f"{cursor}stopped by {signal.Signals(number).name}\n".encode())
     os._exit(128 + number)
 
 
 class Interrupts:
-    """`signal` is 0 until one of them arrives; `with handled(interrupts.receive)`."""
+    """Remembers the first signal (else 0). Use `with handled(interrupts.receive)`."""
 
     def __init__(self) -> None:
         self.signal = 0
         self._since = 0.0
 
     def receive(self, number: int, frame: FrameType | None = None) -> None:
-        """Note the first signal and say so; end the process at a later one."""
+        """Note and announce the first signal; end the process at a later one."""
         now = time.monotonic()
         if not self.signal:
             self.signal, self._since = number, now
-            with contextlib.suppress(OSError):  # whoever read the output may be gone: that must not cost the state
-                os.write(2, b"\nfinishing this step, saving, ending; after a second, the same again ends at once\n")
-        elif number != signal.SIGHUP and now - self._since > PATIENCE:  # nobody is behind a closed terminal
-            os._exit(128 + number)  # finished checkpoints stay: nothing is lost but the steps since
+            with contextlib.suppress(OSError):  # the output's reader may be gone: still save the state
+                os.write(
+                    2, b"\nfinishing this step, then saving and exiting; the same again after a second exits at once\n"
+                )
+        elif number != signal.SIGHUP and now - self._since > PATIENCE:  # SIGHUP: a closed terminal is not impatience
+            os._exit(128 + number)  # only the steps since the last checkpoint are lost

@@ -1,13 +1,13 @@
-"""Tasks by name: a folder of gormley_vision/tasks, or a module of a user's own. Loads no jax.
+"""Finds tasks by name: a folder of gormley_vision/tasks, or a user's own module. Loads no jax.
 
-A task is a module, of one file or a folder, that offers
+A task is a module (a file or a folder) that has
 
 - `FIELDS`: its config keys, {key: Field}, besides those of every run (fields.RUN_FIELDS);
-- `make(config, data)`: the task itself, with the shape of training/task.py, for a data set with these features and this
-  length (data/features.Description); it is here that jax is loaded, not at the module's top;
+- `make(config, data)`: returns the task itself (training/task.py) for a data set with these features and this length
+  (data/features.Description); it imports jax, the module's top level does not;
 
-and, where it has them, the other attributes of `TaskModule`, by their names. What a made task can do besides training
-(evaluate, draw samples, take over weights) shows in its methods; see training/task.py.
+and optionally the other attributes of `TaskModule`. What a task can do besides training (evaluate, sample, start from
+other weights) is defined by its methods; see training/task.py.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ Config = Mapping[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class TaskModule:
-    """What a task says of itself before jax is loaded."""
+    """What a task declares before jax is loaded."""
 
     FIELDS: Mapping[str, Field]
     make: Callable[..., Any]
@@ -36,7 +36,7 @@ class TaskModule:
     smoke: Callable[[Config], Mapping[str, Value]] = lambda config: {}
     # Refuses a config that contradicts itself, by UserError.
     check: Callable[[Config], None] = lambda config: None
-    # k, minibatches of data.batch_size examples that a step takes.
+    # k: minibatches, of data.batch_size examples, in a step.
     minibatches: Callable[[Config], int] = lambda config: 1
     # {name: kind} of the features that an example must have (data/features.py).
     needs: Callable[[Config], Mapping[str, str]] = lambda config: {}
@@ -44,34 +44,35 @@ class TaskModule:
     TENSOR_KEYS: tuple[str, ...] = ()
     # Flags of scripts/sample.py besides those of every task.
     SAMPLING: Mapping[str, Field] = dataclasses.field(default_factory=dict)
-    # Flags of scripts/evaluate.py besides those of every task, {flag: key that it sets}, and what completes the config.
+    # Flags of scripts/evaluate.py besides those of every task, {flag: key that it sets}, and a function that completes
+    # the config.
     EVALUATION: Mapping[str, str] = dataclasses.field(default_factory=dict)
     evaluated: Callable[[dict[str, Any], Config], None] = lambda config, trained: None
 
 
 def names() -> list[str]:
-    """The tasks that come with the package."""
+    """Return the tasks that come with the package."""
     return sorted(module.name for module in pkgutil.iter_modules(tasks.__path__) if module.ispkg)
 
 
 @functools.cache
 def find(task: str) -> TaskModule:
-    """The module that `config.task` names; a dotted path is looked for in the current folder, too.
+    """Return the module that `config.task` names; a dotted path is also looked up in the current folder.
 
     Raises:
-        UserError: no such module, or one that is no task; what is wrong in it is raised as it is.
+        UserError: there is no such module, or it is not a task. Errors inside the module are raised unchanged.
     """
     path = f"{tasks.__name__}.{task}" if task in names() else task
     if (here := str(Path.cwd())) not in sys.path:  # as `python -m` does; a script's own folder comes first
         sys.path.append(here)
-    known = f"a task is one of {', '.join(map(repr, names()))}, or a module of yours, as 'my_package.my_task'"
+    known = f"a task is one of {', '.join(map(repr, names()))}, or a module of yours, such as 'my_package.my_task'"
     if not all(map(str.isidentifier, path.split("."))):
         raise UserError(f"task={task!r}: {known}")
     try:
         module = importlib.import_module(path)
     except ModuleNotFoundError as error:
         if not error.name or not f"{path}.".startswith(f"{error.name}."):
-            raise  # of what the module itself imports
+            raise  # raised by an import in the module
         raise UserError(f"task={task!r}: no such module in {here} or on PYTHONPATH; {known}") from None
     parts = {field.name: getattr(module, field.name, None) for field in dataclasses.fields(TaskModule)}
     if missing := [name for name in ("FIELDS", "make") if parts[name] is None]:

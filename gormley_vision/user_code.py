@@ -1,4 +1,4 @@
-"""Python that a person wrote, a config or a sweep: what goes wrong in it is one line, which names the file's own."""
+"""Loads Python that the user wrote, a config or a sweep. Its errors become one message that names the line in it."""
 
 import contextlib
 import difflib
@@ -17,12 +17,12 @@ def load_python(path: Path) -> ModuleType:
     """Run the Python file that --config names.
 
     Raises:
-        UserError: it is not there (with the nearest that is), is no Python, or fails (with its line).
+        UserError: the file does not exist (names the nearest), is not Python, or fails (names the line).
     """
     _refuse_missing(path)
     module = ModuleType(path.stem)
     module.__file__ = str(path)
-    code = _compiled(path)  # not by importlib, whose cached bytecode is a file's of the same size and second
+    code = _compiled(path)  # not by importlib, which may use the bytecode of an older file of the same size and second
     with blamed(path):
         exec(code, module.__dict__)
     return module
@@ -30,40 +30,40 @@ def load_python(path: Path) -> ModuleType:
 
 @contextlib.contextmanager
 def blamed(path: Path) -> Iterator[None]:
-    """Turn what goes wrong in a person's file into `FILE, line N: what`.
+    """Turn errors in the user's file into `FILE, line N: what`.
 
-    What goes wrong in our code that the file calls is a fault of ours, and keeps its trace.
+    Errors in our code that the file calls are bugs, and keep their traceback.
     """
     try:
         yield
     except Exception as error:
-        if isinstance(error, SyntaxError) and error.filename:  # of a module that the file imports
+        if isinstance(error, SyntaxError) and error.filename:  # in a module that the file imports
             raise UserError(f"{error.filename}, line {error.lineno}: {error.msg}") from None
         places = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
-        theirs = [index for index, (file, _) in enumerate(places) if file == str(path)]
+        in_file = [index for index, (file, _) in enumerate(places) if file == str(path)]
         refused = isinstance(error, UserError)
-        if not theirs and not refused:
+        if not in_file and not refused:
             raise
-        if not refused and any(file.startswith(_OURS) for file, _ in places[theirs[-1] + 1 :]):
+        if not refused and any(file.startswith(_OURS) for file, _ in places[in_file[-1] + 1 :]):
             raise
-        where = f"{path}, line {places[theirs[-1]][1]}" if theirs else f"{path}"
+        where = f"{path}, line {places[in_file[-1]][1]}" if in_file else f"{path}"
         what = str(error) if refused else f"{type(error).__name__}: {_in_a_line(str(error))}"
         raise UserError(f"{where}: {what}") from None
 
 
 def _in_a_line(text: str) -> str:
-    if text[:1] == text[-1:] == "'":  # as a KeyError quotes its own
+    if text[:1] == text[-1:] == "'":  # a KeyError quotes its message
         text = text[1:-1].replace("\\n", " ").replace("\\'", "'")
     return " ".join(re.sub(r" Other fields present: .* (?=Did you mean)", " ", text).split())
 
 
 def _compiled(path: Path):
-    """The file's code object."""
-    kind = "" if path.suffix == ".py" else "; a config is a Python file, as configs/vit_mnist.py is"
+    """Compile the file."""
+    kind = "" if path.suffix == ".py" else "; a config is a Python file, such as configs/vit_mnist.py"
     try:
         return compile(path.read_text(encoding="utf-8"), path, "exec")
     except SyntaxError as error:
-        where = f"{path}, line {error.lineno}" if error.lineno else f"{path}"  # none of a null byte
+        where = f"{path}, line {error.lineno}" if error.lineno else f"{path}"  # a null byte has no line
         raise UserError(f"{where}: {error.msg}{kind}") from None
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
@@ -82,5 +82,5 @@ def _refuse_missing(path: Path) -> None:
         instead = f"did you mean {near[0]!r}?"
     else:
         instead = f"one of {listed(files)}" if files else f"there are no .py files in {folder}"
-    here = "" if path.is_absolute() else f"; you are in {Path.cwd()}"  # which may be what is wrong
+    here = "" if path.is_absolute() else f"; you are in {Path.cwd()}"  # which may be the mistake
     raise UserError(f"--config={path}: {what}; {instead}{here}")

@@ -26,8 +26,7 @@ def test_a_result_that_finds_no_room_is_an_error(unbuffered):
         done = run(program, '"$@" > /dev/full', PYTHONUNBUFFERED=unbuffered)
         assert done.returncode == 2
         assert done.stderr.splitlines() == [
-            "error: [Errno 28] No space left on device: 'standard output'; put that right, then run the same command "
-            "again"
+            "error: [Errno 28] No space left on device: 'standard output'; fix that, then run the same command again"
         ]
 
 
@@ -45,7 +44,7 @@ def test_what_is_printed_on_the_way_and_a_reader_that_is_gone_cost_nothing():
     [
         (lambda folder: (folder / "file" / "x").mkdir(), "file/x' (a file is where a folder should be)"),
         (lambda folder: (folder / "file").mkdir(), "file' (a file is where a folder should be)"),
-        (lambda folder: (folder / "nope").open(), "nope'; put that right"),
+        (lambda folder: (folder / "nope").open(), "nope'; fix that"),
     ],
 )
 def test_a_path_that_cannot_be_is_one_line(tmp_path, fault, message, capfd):
@@ -67,7 +66,7 @@ def test_a_folder_that_was_removed_under_us_is_told(tmp_path, monkeypatch, capfd
     (tmp_path / "gone").rmdir()
     with pytest.raises(SystemExit), reported():
         os.getcwd()  # noqa: PTH109
-    assert capfd.readouterr().err.startswith("error: the folder you are in was removed: cd to one that is there")
+    assert capfd.readouterr().err.startswith("error: the folder you are in was removed: cd to one that exists")
 
 
 def test_a_full_disk_names_the_file(tmp_path, monkeypatch):

@@ -45,7 +45,7 @@ def test_a_key_is_refused_where_nothing_reads_it_and_accepted_where_something_do
         config.update_from_flattened_dict(flat | {key: another(field)})
         cfg.validate_fields(config)
         config.update_from_flattened_dict({other: _not_among(table[other], values)})
-        with pytest.raises(UserError, match=f"{key}=.*nothing reads it where .*leave it at"):
+        with pytest.raises(UserError, match=f"{key}=.*nothing reads it if .*leave it at"):
             cfg.validate_fields(config)
 
 
@@ -71,7 +71,7 @@ def test_only_what_the_command_line_made_idle_goes_back():
     config = cfg.default_config("gan")
     config.data.update(source="folder", name="cifar10", path="photos")
     assert cfg.reset_unread(config, {"data.source"}) == [
-        "data.name='cifar10' is left out: nothing reads it where data.source='folder'"
+        "data.name='cifar10' is left out: nothing reads it if data.source='folder'"
     ]
     config.data.name = "cifar10"
     assert cfg.reset_unread(config, {"data.source", "data.name"}) == []  # typed in vain: `validate` refuses it

@@ -59,7 +59,7 @@ def test_flags_as_people_type_them():
     assert "data.flip = False" in done.stdout
     done = train_py("--config=configs/vit_mnist.py", "--print_config", "--config.data.flip", "false")
     assert done.returncode == 2
-    assert "false: belongs to no flag" in done.stderr
+    assert "false: does not belong to a flag" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -107,9 +107,9 @@ def test_a_checkpoint_of_other_code_is_refused_by_name(folder, tmp_path):
 
 
 def test_a_missing_run_or_step_is_named(folder, tmp_path):
-    with pytest.raises(UserError, match="there: none"):
+    with pytest.raises(UserError, match="it has: none"):
         gormley_vision.restore(tmp_path)
-    with pytest.raises(UserError, match=r"of step 7 .*there: 6, 8"):
+    with pytest.raises(UserError, match=r"of step 7 .*it has: 6, 8"):
         gormley_vision.restore(folder, step=7)
 
 

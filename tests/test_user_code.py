@@ -101,7 +101,7 @@ def test_a_faulty_sweep_file_is_refused_by_its_line(here, text, message):
 
 
 def test_an_experiment_is_no_sweep(here):
-    with pytest.raises(UserError, match=r"no sweep but an experiment: python train.py --config=base.py"):
+    with pytest.raises(UserError, match=r"not a sweep but an experiment: python train.py --config=base.py"):
         load_sweep(Path("base.py"), here / "runs")
 
 

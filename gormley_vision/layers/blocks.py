@@ -18,31 +18,31 @@ from gormley_vision.layers.naming import named
 from gormley_vision.layers.partition import split_by_image
 
 xavier = nn.initializers.xavier_uniform()
-# Each of Q, K, V is drawn as the matrix [D, K*Dh] that it is.
+# Each of Q, K, V is initialised as a matrix [D, K*Dh].
 _xavier_qkv = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform", in_axis=0, out_axis=(1, 3), batch_axis=(2,))
 _xavier_out = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform", in_axis=(0, 1), out_axis=2)
 GELU: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "tanh": partial(jax.nn.gelu, approximate=True),  # flax's default, hence of Google's weights
-    "erf": partial(jax.nn.gelu, approximate=False),  # of timm's and Hugging Face's
+    "tanh": partial(jax.nn.gelu, approximate=True),  # flax's default, used by Google's weights
+    "erf": partial(jax.nn.gelu, approximate=False),  # used by timm and Hugging Face
 }
 
 
 class MixedRope(NamedTuple):
-    """RoPE whose frequencies each layer learns: the base that they start from, and the NTK rule's (x, y) scale."""
+    """RoPE with frequencies learned by each layer: base of their initial values, and the NTK rule's (x, y) scale."""
 
     base: float
     ntk_scale: tuple[float, float] = (1.0, 1.0)
 
 
 class Rotation(NamedTuple):
-    """What turns queries and keys: `angles` [N, Dh/2], or `positions` [N, 2], of which each layer makes its angles."""
+    """The rotation of queries and keys: `angles` [N, Dh/2], or `positions` [N, 2] from which layers compute angles."""
 
     angles: jax.Array | None = None
     positions: jax.Array | None = None
 
 
 def make_norm(kind: str, dtype: Any, name: str | None = None, axis: str = "embed") -> nn.Module:
-    """LayerNorm, or 'rms': ViT-22B's, without bias and centering; eps 1e-6, statistics in float32; over `axis`."""
+    """Return LayerNorm, or for 'rms' ViT-22B's norm without bias and centering; eps 1e-6, statistics in float32."""
     scale = named(nn.initializers.ones, axis)
     if kind == "rms":
         return nn.RMSNorm(epsilon=1e-6, dtype=dtype, scale_init=scale, name=name)
@@ -54,8 +54,8 @@ class Attention(nn.Module):
     """Multi-head self-attention [B, N, D] -> [B, N, D].
 
     Parameters: `qkv` [D, K, 3, Dh] (heads first, so that they split over devices) and `out` [K, Dh, D] kernels; with
-    `qk_norm` a LayerNorm of queries and one of keys, over each head's channels, before the rotation. Without a rotation
-    nothing is turned; with `mixed_rope` it has positions, which the layer's own `rope_frequencies` make angles of.
+    `qk_norm` a LayerNorm of queries and one of keys, over each head's channels, before the rotation. With `mixed_rope`
+    the rotation has positions, and angles are computed from the layer's own `rope_frequencies`.
     """
 
     heads: int
@@ -101,7 +101,7 @@ class Attention(nn.Module):
 class Projection(nn.Module):
     """x [B, N, (last `contracts` axes)] -> [B, N, *shape] as one matrix product; kernel [*contracted, *shape].
 
-    `axes` name the kernel's, and so the bias'.
+    `axes` names the kernel's axes, the last of which are the bias'.
     """
 
     shape: tuple[int, ...]
@@ -139,7 +139,7 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, N, D] -> [B, N, D]."""
+        """Map [B, N, D] to [B, N, D]."""
 
         def dense(x: jax.Array, features: int, name: str, axes: tuple[str, str]) -> jax.Array:
             kernel, bias = named(xavier, *axes), named(nn.initializers.normal(1e-6), axes[1])
@@ -155,8 +155,8 @@ class Block(nn.Module):
     """One layer [B, N, D] -> [B, N, D]; dropout on both branches, then LayerScale, then stochastic depth.
 
     LayerScale (Touvron et al. 2021, arXiv:2103.17239): a learned factor for each channel, `layer_scale` at first, 0 for
-    none. Stochastic depth (Huang et al. 2016, arXiv:1603.09382): an image's branch is left out with probability
-    `drop_rate` (an array, so that scanned layers may differ) and divided by what is left.
+    none. Stochastic depth (Huang et al. 2016, arXiv:1603.09382): an image's branch is dropped with probability
+    `drop_rate` (an array, so that scanned layers may differ), and divided by 1 - `drop_rate` otherwise.
     """
 
     heads: int
@@ -179,7 +179,7 @@ class Block(nn.Module):
     def __call__(
         self, x: jax.Array, drop_rate: jax.Array, rotation: Rotation | None = None, mask: jax.Array | None = None
     ) -> tuple[jax.Array, None]:
-        """The new residual stream, and nothing for the scan over layers to stack."""
+        """Return the new residual stream, and None: the scan over layers has nothing to stack."""
         attention = Attention(
             heads=self.heads,
             dtype=self.dtype,
@@ -208,5 +208,5 @@ class Block(nn.Module):
         if self.stochastic_depth and self.train:
             keep = 1 - drop_rate
             kept = jax.random.bernoulli(self.make_rng("dropout"), keep, (y.shape[0], 1, 1))
-            y = jnp.where(kept, y / jnp.where(keep > 0, keep, 1).astype(y.dtype), 0)  # 0/0 would spoil gradients
+            y = jnp.where(kept, y / jnp.where(keep > 0, keep, 1).astype(y.dtype), 0)  # 0/0 would make gradients NaN
         return y

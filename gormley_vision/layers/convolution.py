@@ -8,17 +8,17 @@ and the derivatives of each are the other two:
     input_gradient   outputs, kernel -> inputs      a fractionally-strided ("transposed") convolution
     kernel_gradient  inputs, outputs  -> kernel
 
-So a rule for each gives reverse-mode derivatives of any order (gradient penalties need two), and each can
-have the lowering that is fast where it runs. Off the CPU all three are XLA's own. On the CPU, XLA runs
+So one rule for each gives reverse-mode derivatives of any order (gradient penalties need two), and each can
+have a fast lowering for its platform. On other platforms than the CPU all three are XLA's own. On the CPU, XLA runs
 strided forward convolutions well; dilated ones and kernel gradients poorly (jax-ml/jax#23783), so
 
 - an input gradient with stride s becomes s*s stride-1 convolutions, one for each phase of the input
   (the sub-pixel form, Shi et al. 2016, arXiv:1609.05158, section 2.2), or, for a few channels such as an
   image's, one matrix product and shifted adds;
 - a kernel gradient is summed over four parts of the batch, because XLA's layout changes run on one thread
-  each, and independent ones run side by side.
+  each, and independent ones run in parallel.
 
-`benchmarks/train_step.py` measures what this gives. Forward-mode differentiation is not supported.
+`benchmarks/train_step.py` measures the gain. Forward-mode differentiation is not supported.
 """
 
 import dataclasses
@@ -37,10 +37,10 @@ _BATCH_PARTS = 4
 
 @dataclasses.dataclass(frozen=True)
 class Geometry:
-    """What the arrays do not say: stride, padding (low, high) of both axes, and the size of the input.
+    """What the arrays' shapes do not give: stride, padding (low, high) of both axes, and the size of the input.
 
-    `shared` are the kernel's axes that several devices may share: input channels, or, where those are an image's few,
-    output channels.
+    `shared` are the kernel's axes that may be sharded, in order of preference: input channels, or, if these are an
+    image's few, output channels.
     """
 
     stride: int
@@ -50,7 +50,7 @@ class Geometry:
     shared: tuple[int, int]
 
     def output_size(self, kernel_size: int) -> tuple[int, int]:
-        """Height and width of the output."""
+        """Return height and width of the output."""
         size = [(side + sum(self.padding) - kernel_size) // self.stride + 1 for side in (self.height, self.width)]
         if min(size) < 1:
             raise ValueError(
@@ -61,7 +61,7 @@ class Geometry:
 
 
 def convolve(x: jax.Array, kernel: jax.Array, *, stride: int, padding: tuple[int, int]) -> jax.Array:
-    """Cross-correlation of `x` [B, H, W, C] with `kernel` [k, k, C, O], as in `lax.conv_general_dilated`.
+    """Cross-correlate `x` [B, H, W, C] with `kernel` [k, k, C, O], as in `lax.conv_general_dilated`.
 
     Returns [B, h, w, O] with h = (H + sum(padding) - k) // stride + 1; `padding` is (low, high) in pixels.
     """
@@ -71,7 +71,7 @@ def convolve(x: jax.Array, kernel: jax.Array, *, stride: int, padding: tuple[int
 
 
 def convolve_transposed(y: jax.Array, kernel: jax.Array, *, stride: int, padding: tuple[int, int]) -> jax.Array:
-    """Fractionally-strided convolution: `y` [B, h, w, O], `kernel` [k, k, C, O] -> [B, h*stride, w*stride, C].
+    """Convolve with fractional stride: `y` [B, h, w, O], `kernel` [k, k, C, O] -> [B, h*stride, w*stride, C].
 
     The gradient of `convolve` with respect to its input (Dumoulin & Visin 2016, arXiv:1603.07285, ch. 4);
     `kernel` and `padding` are those of that convolution.
@@ -115,7 +115,7 @@ def _kernel_gradient(geometry: Geometry, size: int, inputs: jax.Array, outputs: 
 
 
 def _maps(x: jax.Array) -> jax.Array:
-    """Feature maps [B, H, W, C], none of them in parts on several devices."""
+    """Constrain feature maps [B, H, W, C] to be sharded only by image."""
     return split_by_image(x, unsplit=2)
 
 
@@ -164,7 +164,7 @@ def _xla_kernel_gradient(geometry: Geometry, size: int, inputs: jax.Array, outpu
 
 
 def _phases(geometry: Geometry, outputs: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Input pixel s*n + a is a stride-1 convolution of the output with the taps i = a + low (mod s)."""
+    """Compute input pixels s*n + a as a stride-1 convolution of the output with the taps i = a + low (mod s)."""
     s, low, size = geometry.stride, geometry.padding[0], kernel.shape[0]
 
     def taps(phase: int, side: int, output_side: int) -> tuple[slice, tuple[int, int]]:
@@ -192,10 +192,10 @@ def _phases(geometry: Geometry, outputs: jax.Array, kernel: jax.Array) -> jax.Ar
 
 
 def _shifted_adds(geometry: Geometry, outputs: jax.Array, kernel: jax.Array) -> jax.Array:
-    """One matrix product gives each output pixel's k*k patch; patches are added where they overlap.
+    """Compute each output pixel's k*k patch in one matrix product, and add patches where they overlap.
 
-    The k taps of an axis are grouped into ceil(k / s) blocks of s: block u of all pixels, laid side by
-    side, is the input moved by s*u, so a block is added with one pad.
+    The k taps of an axis are grouped into ceil(k / s) blocks of s: block u of all pixels, concatenated, is the
+    input shifted by s*u, so a block is added with one pad.
     """
     s, low, (size, _, channels, features) = geometry.stride, geometry.padding[0], kernel.shape
     batch, h, w, _ = outputs.shape

@@ -1,4 +1,4 @@
-"""What DCGAN and PatchGAN players are made of: N(0, 0.02) convolutions, BatchNorm, LeakyReLU, label maps.
+"""Layers of DCGAN and PatchGAN: N(0, 0.02) convolutions, BatchNorm, LeakyReLU, label maps.
 
 Initialisation and slopes: Radford et al. 2015 (arXiv:1511.06434), section 4. The authors' code also draws
 BatchNorm scales from N(1, 0.02). Deviation: running variances are the biased ones (flax).
@@ -22,7 +22,7 @@ def _one_plus_normal(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) 
 class Convolution(nn.Module):
     """Square kernel, `stride`, `padding` (low, high): [B, H, W, C] -> [B, h, w, features].
 
-    `inputs` and `outputs` name the kernel's channels, where they are an image's or the answer.
+    `inputs` and `outputs` name the kernel's axes of channels; they differ if these are an image's or logits.
     """
 
     features: int
@@ -49,7 +49,7 @@ class Convolution(nn.Module):
 class TransposedConvolution(nn.Module):
     """Fractionally-strided, no bias: [B, h, w, C] -> [B, h*stride, w*stride, features].
 
-    The kernel is that of the convolution of which this is the transpose, [k, k, features, C].
+    The kernel is that of the convolution that this transposes, [k, k, features, C].
     """
 
     features: int
@@ -60,7 +60,7 @@ class TransposedConvolution(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Enlarge."""
+        """Convolve with fractional stride."""
         shape = (self.kernel_size, self.kernel_size, self.features, x.shape[-1])
         names = ("conv_height", "conv_width", self.outputs, "conv_in")
         kernel = self.param("kernel", named(normal_weights, *names), shape).astype(x.dtype)
@@ -68,7 +68,7 @@ class TransposedConvolution(nn.Module):
 
 
 def batch_norm(train: bool, dtype: jnp.dtype) -> nn.BatchNorm:
-    """BatchNorm over all but channels; `train` uses the batch's statistics and moves the running ones."""
+    """Return BatchNorm over all axes but channels; `train` uses the batch's statistics and updates running ones."""
     return nn.BatchNorm(
         use_running_average=not train,
         momentum=BATCH_NORM_MOMENTUM,
@@ -80,12 +80,12 @@ def batch_norm(train: bool, dtype: jnp.dtype) -> nn.BatchNorm:
 
 
 def leaky_relu(x: jax.Array) -> jax.Array:
-    """Slope 0.2 below zero."""
+    """Apply LeakyReLU with slope 0.2."""
     return nn.leaky_relu(x, 0.2)
 
 
 def with_label_maps(images: jax.Array, labels: jax.Array | None, classes: int) -> jax.Array:
-    """Append `classes` one-hot feature maps to images [B, H, W, C]; nothing where `classes` is 0."""
+    """Append `classes` one-hot feature maps to images [B, H, W, C]; return images unchanged if it is 0."""
     if not classes:
         return images
     batch, height, width, _ = images.shape
@@ -94,5 +94,5 @@ def with_label_maps(images: jax.Array, labels: jax.Array | None, classes: int) -
 
 
 def at_least_float32(x: jax.Array) -> jax.Array:
-    """Logits and images leave a model in float32, or wider where it was wider."""
+    """Convert to float32, unless the type is already wider: for logits and images that leave a model."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))

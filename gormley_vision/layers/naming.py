@@ -1,4 +1,4 @@
-"""How a layer names the axes of a parameter. gormley_vision/axes.py tells the names, and what follows from them."""
+"""How a layer names the axes of a parameter. gormley_vision/axes.py lists the names, and what they are used for."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,5 +7,5 @@ import flax.linen as nn
 
 
 def named(initial: Callable[..., Any], *names: str) -> Any:
-    """An initialiser whose arrays come in flax's box with the names of their axes; `self.param` opens the box."""
+    """Wrap an initialiser to return arrays in flax's box with the names of their axes; `self.param` unboxes them."""
     return nn.with_logical_partitioning(initial, names)

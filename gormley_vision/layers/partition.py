@@ -1,29 +1,29 @@
-"""Where activations and kernels lie, when the loop has a mesh.
+"""Shardings of activations and kernels on the loop's mesh.
 
-XLA's partitioner chooses for itself where nothing is said, and chose badly four times:
+XLA's partitioner chooses every sharding that is not constrained, and chose badly in four cases:
 
-- Parameters that are split over `fsdp`, and images split over the same axis, can meet in a product in two ways: gather
-  the parameter (ZeRO stage 3, what is meant), or gather the images and sum partial results, which needs the memory and
-  the links of the full batch on every device. It took the second.
-- All noise is drawn on every device, so that every device computed all fake images.
-- Where a dense layer that is split over `tensor` becomes a map, `tensor` splits the map's rows; and of a convolution
-  with one side split by image and the other by rows, it computes a wrong gradient for the kernel.
-- Of two convolutions, the first with a kernel split over `fsdp` and `tensor`, it computes wrong values.
+- A product of a parameter sharded over `fsdp` with images sharded over the same axis can be computed in two ways:
+  gather the parameter (ZeRO stage 3, as intended), or gather the images and sum partial results, which needs memory and
+  communication for the entire batch on every device. It chose the second.
+- Noise is replicated, and therefore every device computed all fake images.
+- If the output of a dense layer that is sharded over `tensor` is reshaped to a feature map, `tensor` splits the map's
+  rows. For a convolution of which one side is sharded by image and the other by rows, its kernel gradient is wrong.
+- For two convolutions, the first with a kernel sharded over `fsdp` and `tensor`, it computes wrong values.
 
-The last two are faults of XLA (jax 0.10.2 and 0.12; tests/layers/test_partition.py), so nothing is left to it there.
+The last two are bugs of XLA (jax 0.10.2 and 0.12; tests/layers/test_partition.py), so these shardings are constrained.
 """
 
 import jax
 from jax.sharding import PartitionSpec
 
-IMAGE_AXES = ("data", "fsdp")  # the mesh axes that share a batch
-TENSOR_AXIS = "tensor"  # the one that shares matrices
+IMAGE_AXES = ("data", "fsdp")  # the mesh axes over which a batch is sharded
+TENSOR_AXIS = "tensor"  # the mesh axis over which matrices are sharded
 
 
 def split_by_image(x: jax.Array, unsplit: int = 0) -> jax.Array:
-    """`x` [B, ...] with its first axis over the mesh axes of a batch; as it is, where no mesh is set.
+    """Shard the first axis of `x` [B, ...] over the mesh axes of a batch; return `x` unchanged if no mesh is set.
 
-    The next `unsplit` axes are not split; where the others lie is the partitioner's choice.
+    The next `unsplit` axes are not sharded; the partitioner chooses the sharding of the others.
     """
     if not set(IMAGE_AXES) <= set(jax.sharding.get_abstract_mesh().axis_names):
         return x
@@ -32,7 +32,7 @@ def split_by_image(x: jax.Array, unsplit: int = 0) -> jax.Array:
 
 
 def gathered(kernel: jax.Array, axes: tuple[int, ...]) -> jax.Array:
-    """`kernel` as a product uses it: the first of `axes` that divides over `tensor` is split, and nothing else."""
+    """Gather `kernel` for a product: only the first of `axes` that divides over `tensor` stays sharded."""
     sizes = dict(jax.sharding.get_abstract_mesh().shape)
     if TENSOR_AXIS not in sizes:
         return kernel

@@ -1,7 +1,7 @@
 """Absolute position embeddings of a grid of patches: the fixed sine-cosine table, and resizing of learned ones.
 
-Pure functions. Tables are [H*W, D] in row-major order (token t is at x = t % W, y = t // W) and hold patches alone: the
-embeddings of class and register tokens have no place on the grid, and the caller splits them off.
+Pure functions. Tables are [H*W, D] in row-major order (token t is at x = t % W, y = t // W) and contain only patches:
+class and register tokens have no position on the grid, and the caller splits their embeddings off.
 """
 
 from typing import Literal, get_args
@@ -14,12 +14,12 @@ ResizeConvention = Literal["google", "timm", "huggingface"]
 
 
 def sincos_2d(height: int, width: int, dim: int, temperature: float = 10000.0) -> jax.Array:
-    """[H*W, D] float32: [sin x w, cos x w, sin y w, cos y w], with D/4 frequencies w_k = T^(-k / (D/4 - 1)).
+    """Return [H*W, D] float32: [sin x w, cos x w, sin y w, cos y w], with D/4 frequencies w_k = T^(-k / (D/4 - 1)).
 
-    The `posemb_sincos_2d` of big_vision (Beyer et al. 2022, arXiv:2205.01580), which vit-pytorch shares: the last
-    frequency is 1 / T exactly. It says that it follows MoCo-v3, but MoCo-v3 (arXiv:2104.02057) divides k by D/4 and
+    This is `posemb_sincos_2d` of big_vision (Beyer et al. 2022, arXiv:2205.01580) and vit-pytorch: the last frequency
+    is exactly 1 / T. big_vision says that it follows MoCo-v3, but MoCo-v3 (arXiv:2104.02057) divides k by D/4 and
     lets its first half vary down the rows; timm divides by D/4 too and orders [sin y, sin x, cos y, cos x]. Those are
-    other tables. Computed on the host in float64 and rounded once.
+    different tables. Computed on the host in float64 and rounded once.
     """
     _grid("the grid", (height, width))
     if dim % 4 or dim < 8:
@@ -36,21 +36,23 @@ def sincos_2d(height: int, width: int, dim: int, temperature: float = 10000.0) -
 def resize_position_embeddings(
     table: jax.Array, old_grid: tuple[int, int], new_grid: tuple[int, int], convention: ResizeConvention
 ) -> jax.Array:
-    """`table` [h*w, D] of `old_grid` (h, w), resized to `new_grid` (h', w'): [h'*w', D], its float type kept.
+    """Resize `table` [h*w, D] of `old_grid` (h, w) to `new_grid` (h', w'): [h'*w', D], of the same float type.
 
-    Nobody agrees on how, so the caller names whose weights these are:
+    Libraries differ in how, so the caller names the one that the weights come from:
 
     "google"       bilinear, the corner patches kept in place: vision_transformer's and big_vision's
                    scipy.ndimage.zoom(order=1), torch's align_corners=True. For a few pairs of lengths (8 -> 26,
-                   16 -> 30, 28 -> 14; not 14 -> 24) scipy steps off the grid by a rounding error and fills the last
-                   row or column with zeros; here it is the corner that was meant.
+                   16 -> 30, 28 -> 14; not 14 -> 24) scipy leaves the grid by a rounding error and fills the last
+                   row or column with zeros; here it is the intended corner.
     "timm"         `resample_abs_pos_embed`: bicubic with a = -0.5, cell centres (align_corners=False), antialiased:
                    the kernel widens when shrinking; taps outside the grid are dropped and the others renormalised.
     "huggingface"  `interpolate_pos_encoding`: bicubic with a = -0.75, cell centres, no antialiasing; taps outside the
                    grid repeat its edge. (torch's F.interpolate changes a with `antialias`.)
 
-    A table of the same grid comes back as it was, bit for bit. Others are computed in float32, or float64 where the
-    table was.
+    A table of the same grid is returned unchanged. Others are computed in float32, or float64 if the table is.
+
+    Raises:
+        ValueError: the table, a grid or the convention is invalid.
     """
     table = jnp.asarray(table)
     (h, w), (new_h, new_w) = _grid("old_grid", old_grid), _grid("new_grid", new_grid)
@@ -61,7 +63,7 @@ def resize_position_embeddings(
             f"a table {table.shape} is not [{h}*{w}, D]: split the class and register tokens off before resizing"
         )
     if not jnp.issubdtype(table.dtype, jnp.floating):
-        raise ValueError(f"a table of {table.dtype} would be rounded to it: give floating point")
+        raise ValueError(f"a table of {table.dtype} would be rounded: pass floating point")
     if (h, w) == (new_h, new_w):
         return table
     compute = jnp.promote_types(table.dtype, jnp.float32)
@@ -77,7 +79,7 @@ def resize_position_embeddings(
 
 
 def _weights(old: int, new: int, convention: ResizeConvention) -> np.ndarray:
-    """[new, old] float64 along one axis, rows sum to 1: every convention is separable."""
+    """Return weights [new, old] float64 along one axis, rows sum to 1: every convention is separable."""
     if convention == "google":
         at = np.arange(new) * (old - 1) / max(new - 1, 1)  # a single new patch is the old one at 0
         return np.maximum(0, 1 - np.abs(at[:, None] - np.arange(old)))
@@ -92,7 +94,7 @@ def _weights(old: int, new: int, convention: ResizeConvention) -> np.ndarray:
 
 
 def _cubic(x: np.ndarray, a: float) -> np.ndarray:
-    """Keys' kernel of cubic convolution (1981), zero from |x| = 2."""
+    """Return Keys' kernel of cubic convolution (1981), zero from |x| = 2."""
     x = np.abs(x)
     near = ((a + 2) * x - (a + 3)) * x * x + 1
     far = a * (((x - 5) * x + 8) * x - 4)

@@ -1,7 +1,7 @@
 """Rotary position embeddings (RoPE): angles from explicit positions, then a rotation. Pure functions, nothing cached.
 
 Su et al. 2021, "RoFormer" (arXiv:2104.09864), section 3.2.2: each pair of channels of a query or key at position m is
-turned by m * theta_i, so that the score of a query at m and a key at n depends on m - n alone. Three steps, each
+rotated by m * theta_i, so that the score of a query at m and a key at n depends only on m - n. Three steps, each
 chosen by the caller:
 
     positions     [..., N] along a line, or `grid_positions` [H*W, 2]; any real numbers, any batch shape
@@ -9,15 +9,15 @@ chosen by the caller:
     rotation      `apply_rope(x, angles, pairing)`: x [..., N, Dh], q and k alike
 
 The lecture's three forms are `rotation_matrix` (the definition), `rotate_interleaved` (the efficient form) and
-`rotate_half_split` (its matrix version). docs/rope.md says what is wrong on its slides, and what breaks.
+`rotate_half_split` (its matrix version). docs/rope.md lists errors on its slides, and what they break.
 
 d in the exponent of theta_i = base^(-2(i-1)/d) is the number of channels that the frequencies rotate: d_k in 1-D, as in
 equation 15 of the paper (the lecture's corrected slide says d = d_k / 2, with which the matrix R would lack half of its
 blocks), and d_k / 2 for each axis of an image.
 
-Positions, frequencies and angles below float32 are refused: bfloat16 has no 257, and nothing later can recover that. An
-angle of float32 at position m is off by up to m * 2^-24 rad and its rounding, 6e-4 rad at 10,000; float64 is carried
-through where it is given.
+Positions, frequencies and angles narrower than float32 are refused: bfloat16 has no 257, and nothing later can fix
+that. An angle in float32 at position m is off by up to m * 2^-24 rad plus its rounding, 6e-4 rad at 10,000; float64
+inputs are computed in float64.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 
 Pairing = Literal["interleaved", "half"]  # channels (2i, 2i+1), or (i, i + Dh/2), are a pair
-Order = Literal["xy", "yx"]  # whose pairs come first among the channels
+Order = Literal["xy", "yx"]  # the axis whose pairs come first among the channels
 Coordinates = Literal["index", "separate", "max", "min"]
 
 # ---------------------------------------------------------------------------------------------------------
@@ -36,7 +36,7 @@ Coordinates = Literal["index", "separate", "max", "min"]
 
 
 def rope_frequencies(dim: int, base: float = 10000.0, dtype=jnp.float32) -> jax.Array:
-    """[dim/2] radians per unit of position: theta_i = base^(-2(i-1)/dim), i = 1 ... dim/2 (RoFormer, equation 15).
+    """Return theta_i = base^(-2(i-1)/dim), i = 1 ... dim/2, radians per unit of position (RoFormer, equation 15).
 
     `dim` counts the channels that they rotate: the head width in 1-D, half of it for each axis of `axial_angles`.
     Computed on the host in float64 and rounded once, so that a compiled program sees the same bits.
@@ -45,10 +45,10 @@ def rope_frequencies(dim: int, base: float = 10000.0, dtype=jnp.float32) -> jax.
 
 
 def period_frequencies(dim: int, base: float = 100.0, dtype=jnp.float32) -> jax.Array:
-    """[dim/2] radians per unit, 2 pi / base^(2(i-1)/dim): periods of 1 to nearly `base` units, as DINOv3 has them.
+    """Return [dim/2] radians per unit, 2 pi / base^(2(i-1)/dim): periods of 1 to nearly `base` units, as in DINOv3.
 
-    DINOv3 (arXiv:2508.10104) names periods, in units of coordinates that span [-1, 1]. A checkpoint that stores its
-    periods (rounded to bfloat16, in the original release) is followed by 2 * pi / periods in float32.
+    DINOv3 (arXiv:2508.10104) defines periods, in units of coordinates that span [-1, 1]. For a checkpoint that stores
+    its periods (rounded to bfloat16, in the original release) use 2 * pi / periods in float32.
     """
     return jnp.asarray(2 * np.pi * _geometric(dim, base), dtype)
 
@@ -56,12 +56,12 @@ def period_frequencies(dim: int, base: float = 100.0, dtype=jnp.float32) -> jax.
 def mixed_frequencies(
     key: jax.Array, heads: int, dim: int, base: float = 10.0, rotate: bool = True, dtype=jnp.float32
 ) -> jax.Array:
-    """Initial values of one layer's learned frequencies, [2 (x, y), K, Dh/2] radians per unit.
+    """Return initial values of one layer's learned frequencies, [2 (x, y), K, Dh/2] radians per unit.
 
     RoPE-Mixed (Heo et al. 2024, arXiv:2403.13298, section 3.2), initialised as in the authors' code: Dh/4 magnitudes
     base^(-4j/Dh), each pointing along a direction phi (first half of the pairs) and along phi + pi/2 (second half);
     `rotate` draws phi in [0, 2 pi) for each head, else phi = 0, which is `axial_angles` in order xy. The authors
-    decay no weight here. Their checkpoints hold [2, L, K*Dh/2], timm's [2, L, K, Dh/2].
+    do not decay these weights. Their checkpoints have [2, L, K*Dh/2], timm's [2, L, K, Dh/2].
     """
     if dim % 4:
         raise ValueError(f"mixed frequencies come in two directions of pairs: dim must be a multiple of 4, not {dim}")
@@ -76,12 +76,12 @@ def mixed_frequencies(
 
 
 def grid_positions(height: int, width: int, coordinates: Coordinates = "index", dtype=jnp.float32) -> jax.Array:
-    """Where the patches of an image are: [H*W, 2], columns (x, y), in row-major order (token t is at x = t % W).
+    """Return the positions of an image's patches: [H*W, 2], columns (x, y), row-major (token t is at x = t % W).
 
     "index": 0, 1, 2, ... along each axis (RoFormer's integers on a grid; naver, EVA-02, timm).
     "separate", "max", "min": DINOv3's, 2 (i + 1/2) / n - 1, with n the axis' own length, or the longer, or the
     shorter of the two. "separate" spans [-1, 1] on both axes; "max" and "min" keep squares square, and, as in the
-    original, begin at -1 on both axes rather than centre the axis that n does not fit.
+    original, start at -1 on both axes instead of centring the axis whose length is not n.
     """
     if height < 1 or width < 1:
         raise ValueError(f"a grid of {height}x{width} patches")
@@ -97,9 +97,9 @@ def grid_positions(height: int, width: int, coordinates: Coordinates = "index", 
 
 
 def rope_angles(positions: jax.Array, frequencies: jax.Array) -> jax.Array:
-    """Angles in 1-D: `positions` [..., N] and `frequencies` [Dh/2] -> [..., N, Dh/2] radians, at least float32.
+    """Return angles in 1-D: `positions` [..., N] and `frequencies` [Dh/2] -> [..., N, Dh/2] radians, float32 or wider.
 
-    Positions are whatever the caller says: batched, ragged (each row its own), fractional, negative.
+    Positions may be batched, different in each row, fractional or negative.
     """
     positions, frequencies = _precise("positions", positions), _precise("frequencies", frequencies)
     if frequencies.ndim != 1:
@@ -108,10 +108,10 @@ def rope_angles(positions: jax.Array, frequencies: jax.Array) -> jax.Array:
 
 
 def axial_angles(positions: jax.Array, frequencies: jax.Array, order: Order = "xy") -> jax.Array:
-    """Angles in 2-D, half of the pairs for x and half for y: [..., N, 2] -> [..., N, Dh/2] radians.
+    """Return angles in 2-D, half of the pairs for x and half for y: [..., N, 2] -> [..., N, Dh/2] radians.
 
-    `frequencies` [Dh/4] of both axes, from `rope_frequencies(Dh // 2)`, or [2, Dh/4] of x and of y. `order` says whose
-    pairs come first; they are two blocks, as in the code of RoPE-ViT, timm and DINOv3.
+    `frequencies` are [Dh/4] for both axes, from `rope_frequencies(Dh // 2)`, or [2, Dh/4] for x and y. `order` gives
+    the axis whose pairs come first; they are two blocks, as in the code of RoPE-ViT, timm and DINOv3.
     """
     positions, frequencies = _on_grid(positions), _precise("frequencies", frequencies)
     if frequencies.ndim == 1:
@@ -120,12 +120,12 @@ def axial_angles(positions: jax.Array, frequencies: jax.Array, order: Order = "x
         raise ValueError(f"frequencies have shape {frequencies.shape}, neither [Dh/4] nor [2, Dh/4]")
     if order not in ("xy", "yx"):
         raise ValueError(f"order {order!r}: one of xy, yx")
-    of = {axis: rope_angles(positions[..., i], frequencies[i]) for i, axis in enumerate("xy")}
-    return jnp.concatenate([of[order[0]], of[order[1]]], axis=-1)
+    angles = {axis: rope_angles(positions[..., i], frequencies[i]) for i, axis in enumerate("xy")}
+    return jnp.concatenate([angles[order[0]], angles[order[1]]], axis=-1)
 
 
 def mixed_angles(positions: jax.Array, frequencies: jax.Array) -> jax.Array:
-    """Angles x * fx + y * fy, every pair with a direction of its own: [..., N, 2] -> [..., N, K, Dh/2] radians.
+    """Return angles x * fx + y * fy, each pair with its own direction: [..., N, 2] -> [..., N, K, Dh/2] radians.
 
     `frequencies` [2 (x, y), K, Dh/2], learned by each layer and head (arXiv:2403.13298, section 3.2). The head axis
     follows the token axis, as in queries [B, N, K, Dh]: `apply_rope(..., token_axis=-3)`.
@@ -139,11 +139,11 @@ def mixed_angles(positions: jax.Array, frequencies: jax.Array) -> jax.Array:
 
 
 def leave_unrotated(angles: jax.Array, first: int = 0, last: int = 0, token_axis: int = -2) -> jax.Array:
-    """Angles for `first` tokens before and `last` after those of `angles`: zero, which rotates by nothing, exactly.
+    """Pad `angles` with zeros, which do not rotate, for `first` tokens before and `last` tokens after.
 
-    For class and register tokens. `apply_rope` refuses angles for another number of tokens than x has, so that
+    For class and register tokens. `apply_rope` refuses angles for another number of tokens than x has, so
     forgetting this is an error and not a shift by one. The score of a patch and an unrotated token depends on the
-    patch's own position: there, and only there, it matters where positions begin.
+    patch's absolute position: only there does it matter where positions start.
     """
     if not -angles.ndim <= token_axis <= -2:
         raise ValueError(f"axis {token_axis} of angles {angles.shape} is not one of tokens")
@@ -157,7 +157,7 @@ def leave_unrotated(angles: jax.Array, first: int = 0, last: int = 0, token_axis
 
 
 def rotation_matrix(angles: jax.Array) -> jax.Array:
-    """The definition: R, block diagonal with [[cos, -sin], [sin, cos]] of each angle; [..., d/2] -> [..., d, d]."""
+    """Return the definition: R, block diagonal with [[cos, -sin], [sin, cos]] per angle; [..., d/2] -> [..., d, d]."""
     angles = _precise("angles", angles)
     cos, sin = jnp.cos(angles), jnp.sin(angles)
     blocks = jnp.stack([jnp.stack([cos, -sin], axis=-1), jnp.stack([sin, cos], axis=-1)], axis=-2)  # [..., d/2, 2, 2]
@@ -168,7 +168,7 @@ def rotation_matrix(angles: jax.Array) -> jax.Array:
 
 
 def rotate_interleaved(y: jax.Array, angles: jax.Array) -> jax.Array:
-    """The efficient form: R y = y * cos + (-y2, y1, -y4, y3, ...) * sin, without the zeros of R.
+    """Rotate in the efficient form: R y = y * cos + (-y2, y1, -y4, y3, ...) * sin, without the zeros of R.
 
     `y` [..., N, Dh] of any float type, which the result keeps; `angles` [..., N, Dh/2] broadcast to it.
     """
@@ -181,10 +181,11 @@ def rotate_interleaved(y: jax.Array, angles: jax.Array) -> jax.Array:
 
 
 def rotate_half_split(y: jax.Array, angles: jax.Array) -> jax.Array:
-    """The lecture's matrix version: Y * cos(C) + [-Y's right half | Y's left half] * sin(C), C = [angles | angles].
+    """Rotate by the lecture's matrix version: Y * cos(C) + [-right half | left half] * sin(C), C = [angles | angles].
 
     Channel i is paired with i + Dh/2, where R pairs neighbours: not R y, but R after `pairing_permutation`. Scores are
-    the same if queries and keys are rotated alike and the weights were trained so. Shapes as in `rotate_interleaved`.
+    the same if queries and keys are rotated alike and the weights were trained for it. Shapes as in
+    `rotate_interleaved`.
     """
     y = jnp.asarray(y)
     y_precise, cos, sin = _aligned(y, angles)
@@ -193,11 +194,14 @@ def rotate_half_split(y: jax.Array, angles: jax.Array) -> jax.Array:
 
 
 def apply_rope(x: jax.Array, angles: jax.Array, pairing: Pairing = "interleaved", token_axis: int = -2) -> jax.Array:
-    """Queries or keys `x` [..., N, Dh], rotated by `angles` [..., N, Dh/2]; computed in float32 or more, x's type kept.
+    """Rotate queries or keys `x` [..., N, Dh] by `angles` [..., N, Dh/2], in float32 or wider; returns x's type.
 
-    For queries [B, N, K, Dh] (as `jax.nn.dot_product_attention` wants them) say token_axis=-3 and give angles a head
-    axis: those of `mixed_angles` have it, others take `angles[..., None, :]`. Of the remaining axes, those before the
-    tokens may be missing from the angles or 1. Raises ValueError for anything else, a differing N above all.
+    For queries [B, N, K, Dh] (as in `jax.nn.dot_product_attention`) pass token_axis=-3 and angles with a head axis:
+    those of `mixed_angles` have one, for others pass `angles[..., None, :]`. Axes before the tokens may be missing
+    from the angles, or 1.
+
+    Raises:
+        ValueError: the shapes do not fit, above all N differs.
     """
     if pairing not in ("interleaved", "half"):
         raise ValueError(f"pairing {pairing!r}: one of interleaved, half")
@@ -211,9 +215,9 @@ def apply_rope(x: jax.Array, angles: jax.Array, pairing: Pairing = "interleaved"
 
 
 def pairing_permutation(dim: int) -> np.ndarray:
-    """[dim] channel numbers, evens then odds: half(x[..., perm]) = interleaved(x)[..., perm], so scores agree.
+    """Return [dim] channel numbers, evens then odds: half(x[..., perm]) = interleaved(x)[..., perm], so scores agree.
 
-    A head's query and key weights [D, Dh] trained with interleaved pairs serve the half split as `kernel[:, perm]`
+    A head's query and key weights [D, Dh] trained with interleaved pairs work with the half split as `kernel[:, perm]`
     (biases as `bias[perm]`), and the other way round with `np.argsort(perm)`.
     """
     if dim % 2:
@@ -226,10 +230,11 @@ def pairing_permutation(dim: int) -> np.ndarray:
 
 
 def interpolate_positions(positions: jax.Array, scale: float | Sequence[float]) -> jax.Array:
-    """Positions divided by `scale`: position interpolation (Chen et al. 2023, arXiv:2306.15595, section 2.3).
+    """Divide positions by `scale`: position interpolation (Chen et al. 2023, arXiv:2306.15595, section 2.3).
 
-    [..., N] by one number, or [..., N, 2] by (x, y). On an index grid this is EVA-02's and timm's reference shape; the
-    normalised coordinates of `grid_positions` interpolate by themselves.
+    Positions are [..., N] with one number, or [..., N, 2] with (x, y). On an index grid this is the reference shape of
+    EVA-02 and timm; the
+    normalised coordinates of `grid_positions` already interpolate.
     """
     positions, scales = _precise("positions", positions), _scales(scale)
     if isinstance(scale, int | float):
@@ -238,7 +243,7 @@ def interpolate_positions(positions: jax.Array, scale: float | Sequence[float]) 
 
 
 def ntk_base(base: float, dim: int, scale: float) -> float:
-    """The NTK-aware base, base * scale^(dim / (dim-2)): the fastest pair as trained, the slowest interpolated.
+    """Return the NTK-aware base, base * scale^(dim / (dim-2)): the fastest pair as trained, the slowest interpolated.
 
     bloc97 2023, in Peng et al. (YaRN, arXiv:2309.00071), section 3.1. theta_1 = 1 whatever the base; the last,
     base^(-(dim-2)/dim), is divided by exactly `scale`. For an axis of a grid, `dim` is what `rope_frequencies` is
@@ -251,10 +256,10 @@ def ntk_base(base: float, dim: int, scale: float) -> float:
 
 
 def ntk_mixed_frequencies(frequencies: jax.Array, scale: float | Sequence[float]) -> jax.Array:
-    """The same for learned frequencies [2, K, Dh/2]: pair j of each direction times scale^(-j / (Dh/4 - 1)).
+    """Apply the same rule to learned frequencies [2, K, Dh/2]: pair j of each direction times scale^(-j / (Dh/4 - 1)).
 
-    Equal to another base for frequencies as initialised. Learned ones are taken to have kept their order, which is a
-    guess. With (x, y) scales, x and y components are scaled apart, which turns the directions.
+    For initial frequencies this equals another base. It assumes that learned ones have kept their order, which is a
+    guess. With (x, y) scales, x and y components are scaled separately, which rotates the directions.
     """
     frequencies = _precise("frequencies", frequencies)
     count = frequencies.shape[-1] // 2
@@ -269,7 +274,7 @@ def ntk_mixed_frequencies(frequencies: jax.Array, scale: float | Sequence[float]
 
 
 class Preset(NamedTuple):
-    """One row of PRESETS; `order` and `coordinates` mean nothing to a line."""
+    """One row of PRESETS; `order` and `coordinates` are not used for a line."""
 
     kind: Literal["line", "axial", "mixed"]
     base: float
@@ -290,16 +295,16 @@ PRESETS = {
 
 
 def preset_angles(name: str, dim: int, positions: jax.Array, ntk_scale: float | Sequence[float] = 1.0) -> jax.Array:
-    """Angles [..., N, Dh/2] of a fixed preset for heads of width `dim`, to be used with `PRESETS[name].pairing`.
+    """Return angles [..., N, Dh/2] of a fixed preset for heads of width `dim`; use with `PRESETS[name].pairing`.
 
-    `positions` [..., N] on a line; on a grid `grid_positions(height, width, PRESETS[name].coordinates)`. `ntk_scale`
-    applies `ntk_base`, to each axis (x, y) of a grid its own; periods have normalised coordinates, and no such rule.
+    `positions` are [..., N] on a line; on a grid `grid_positions(height, width, PRESETS[name].coordinates)`.
+    `ntk_scale` applies `ntk_base`, separately to each axis (x, y) of a grid; not with periods (normalised coordinates).
     """
     if name not in PRESETS:
         raise ValueError(f"no preset {name!r}: one of {', '.join(PRESETS)}")
     preset, scales = PRESETS[name], _scales(ntk_scale)
     if preset.periods and (scales != 1).any():
-        raise ValueError(f"{name} has normalised coordinates, which interpolate by themselves: no NTK rule")
+        raise ValueError(f"{name} has normalised coordinates, which already interpolate: no NTK rule")
     match preset.kind:
         case "line":
             return rope_angles(positions, rope_frequencies(dim, _stretched(preset.base, dim, scales[0])))
@@ -307,8 +312,8 @@ def preset_angles(name: str, dim: int, positions: jax.Array, ntk_scale: float | 
             if dim % 4:
                 raise ValueError(f"two axes of pairs: dim must be a multiple of 4, not {dim}")
             frequencies = period_frequencies if preset.periods else rope_frequencies
-            of_axes = [frequencies(dim // 2, _stretched(preset.base, dim // 2, scale)) for scale in scales]
-            return axial_angles(positions, jnp.stack(of_axes), preset.order)
+            per_axis = [frequencies(dim // 2, _stretched(preset.base, dim // 2, scale)) for scale in scales]
+            return axial_angles(positions, jnp.stack(per_axis), preset.order)
     raise ValueError(f"{name} learns its frequencies: start from `mixed_frequencies`, then `mixed_angles`")
 
 
@@ -317,7 +322,7 @@ def _stretched(base: float, dim: int, scale: float) -> float:
 
 
 # ---------------------------------------------------------------------------------------------------------
-# What is refused.
+# Checks.
 
 
 def _geometric(dim: int, base: float) -> np.ndarray:
@@ -329,7 +334,7 @@ def _geometric(dim: int, base: float) -> np.ndarray:
 
 
 def _precise(name: str, array: jax.Array) -> jax.Array:
-    """In float32, or float64 where it was; ValueError for types that have rounded already."""
+    """Convert to float32, or keep float64. Raises ValueError for types that have already rounded."""
     array = jnp.asarray(array)
     if jnp.issubdtype(array.dtype, jnp.floating):
         if jnp.finfo(array.dtype).bits < 32:
@@ -354,9 +359,9 @@ def _on_grid(positions: jax.Array) -> jax.Array:
 
 
 def _aligned(y: jax.Array, angles: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """`y` in the type to compute in, and cosines and sines with as many axes."""
+    """Return `y` in the type to compute in, and cosines and sines with as many axes."""
     if not jnp.issubdtype(y.dtype, jnp.floating):
-        raise ValueError(f"a rotation of {y.dtype} would be rounded to it: give floating point")
+        raise ValueError(f"a rotation of {y.dtype} would be rounded: pass floating point")
     angles = _precise("angles", angles)
     if y.ndim < 1 or angles.ndim < 1 or y.shape[-1] != 2 * angles.shape[-1]:
         raise ValueError(f"{y.shape} has no {angles.shape} pairs of channels: the last axes must be Dh and Dh/2")

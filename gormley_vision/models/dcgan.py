@@ -5,10 +5,10 @@ discriminator halves the image with strided ones. Depth follows from the image s
 even and above 7, which gives the slide's four layers at 64 pixels (4, 8, 16, 32, 64) and two at MNIST's 28
 (7, 14, 28). Widths double with each halving.
 
-Two published variants: `kernel_size=4` with padding (1, 1), as in the PyTorch example that most people run,
+Two published variants: `kernel_size=4` with padding (1, 1), as in PyTorch's widely used example,
 and `kernel_size=5` as in the authors' code, whose symmetric padding of 2 equals (2, 1) on an even image.
 Convolutions have no bias, as in both. Deviation in form only: the first and last layers, 4x4 convolutions
-of a 1x1 and to a 1x1 map in the PyTorch example, are written as the dense layers that they are.
+of a 1x1 and to a 1x1 map in the PyTorch example, are written as dense layers, which is equivalent.
 """
 
 import flax.linen as nn
@@ -31,9 +31,9 @@ PADDING = {4: (1, 1), 5: (2, 1)}  # kernel size -> padding that halves an even s
 
 
 class Generator(nn.Module):
-    """Noise [B, Z], and labels int [B] where `classes` > 0, to images [B, S, S, channels] in [-1, 1].
+    """Noise [B, Z], and labels int [B] if `classes` > 0, to images [B, S, S, channels] in [-1, 1].
 
-    A label enters as one-hot dimensions beside the noise (Mirza & Osindero 2014, arXiv:1411.1784).
+    A label is concatenated to the noise as a one-hot vector (Mirza & Osindero 2014, arXiv:1411.1784).
     """
 
     image_size: int
@@ -46,7 +46,7 @@ class Generator(nn.Module):
 
     @nn.compact
     def __call__(self, noise: jax.Array, labels: jax.Array | None = None, *, train: bool) -> jax.Array:
-        """Generate; float32 or wider."""
+        """Generate images, in float32 or wider."""
         base, doublings = halvings(self.image_size)
         padding = PADDING[self.kernel_size]
         features = self.width * 2 ** (doublings - 1)
@@ -65,9 +65,9 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Images [B, S, S, C] in [-1, 1], and labels int [B] where `classes` > 0, to logits [B].
+    """Images [B, S, S, C] in [-1, 1], and labels int [B] if `classes` > 0, to logits [B].
 
-    A label enters as one-hot feature maps beside the image. With `outputs` > 0 the same body is a
+    A label is concatenated to the image as one-hot feature maps. With `outputs` > 0 the same body is a
     classifier: logits [B, outputs].
     """
 
@@ -79,7 +79,7 @@ class Discriminator(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, labels: jax.Array | None = None, *, train: bool) -> jax.Array:
-        """Judge; logits are float32 or wider."""
+        """Return logits, in float32 or wider."""
         _, depth = halvings(images.shape[1])
         padding = PADDING[self.kernel_size]
         x = with_label_maps(images, labels, self.classes).astype(self.dtype)

@@ -15,7 +15,7 @@ STRIDED_LAYERS = {1: 0, 16: 1, 34: 2, 70: 3}  # receptive field in pixels -> lay
 
 
 class PatchDiscriminator(nn.Module):
-    """Images [B, H, W, C] in [-1, 1], and labels int [B] where `classes` > 0, to logits [B, h, w]."""
+    """Images [B, H, W, C] in [-1, 1], and labels int [B] if `classes` > 0, to logits [B, h, w]."""
 
     receptive_field: int = 70
     width: int = 64
@@ -24,7 +24,7 @@ class PatchDiscriminator(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, labels: jax.Array | None = None, *, train: bool) -> jax.Array:
-        """Judge each patch; logits are float32 or wider."""
+        """Return one logit for each patch, in float32 or wider."""
         strided = STRIDED_LAYERS[self.receptive_field]
         kernel_size, padding = (4, (1, 1)) if strided else (1, (0, 0))
         strides = [2] * strided + [1] if strided else [1, 1]

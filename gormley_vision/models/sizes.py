@@ -1,13 +1,13 @@
-"""Sizes of images that a DCGAN can draw. Loads no jax: configs are checked by it."""
+"""Image sizes that a DCGAN can generate. Loads no jax: it checks configs."""
 
 from gormley_vision.errors import UserError
 
 
 def halvings(image_size: int) -> tuple[int, int]:
-    """(size of the smallest map, number of halvings) for an image of 16 to 128 pixels.
+    """Return (size of the smallest map, number of halvings) for an image of 16 to 128 pixels.
 
     Raises:
-        UserError: the size cannot be halved down to 4 to 7 pixels; names the nearest that can.
+        UserError: the size cannot be halved down to 4 to 7 pixels. Names the nearest that can.
     """
 
     def descend(size: int) -> tuple[int, int]:
@@ -21,6 +21,6 @@ def halvings(image_size: int) -> tuple[int, int]:
         near = min(valid, key=lambda size: abs(size - image_size))
         raise UserError(
             f"data.image_size={image_size}: DCGAN halves the image down to 4 to 7 pixels, from 16 to 128; "
-            f"the nearest size that can be is --config.data.image_size={near}"
+            f"the nearest size that works is --config.data.image_size={near}"
         )
     return descend(image_size)

@@ -1,16 +1,16 @@
-"""Vision Transformer (Dosovitskiy et al. 2020, "An Image is Worth 16x16 Words", arXiv:2010.11929), and its kin.
+"""Vision Transformer (Dosovitskiy et al. 2020, "An Image is Worth 16x16 Words", arXiv:2010.11929) and its variants.
 
-An image is cut into patches, each patch is a token by one linear map, positions are added to the tokens or rotated
-into queries and keys, an encoder-only transformer mixes them, and a head reads the class from [CLS], from the mean, or
-through attention pooling. Tokens are in the order [CLS], registers, patches row by row.
+An image is cut into patches, a linear map makes each patch a token, positions are added to the tokens or encoded by
+rotating queries and keys, an encoder-only transformer follows, and a head predicts the class from [CLS], from the mean
+of the patches, or from attention pooling. Tokens are in the order [CLS], registers, patches row by row.
 
 Deviations from the paper, each an option: positions other than learned 1-D ones (sincos2d: Chen et al. 2021,
 arXiv:2104.02057; RoPE: docs/rope.md), pooling by mean or attention (Zhai et al. 2021, arXiv:2106.04560), registers
 (Darcet et al. 2023, arXiv:2309.16588), and ViT-22B's parallel block, QK-norm and norms (arXiv:2302.05442).
 
-Layers lie stacked in the parameters, `encoder/...` [L, ...], whether they are scanned (compile time of one layer) or
-unrolled (faster on a CPU), and each draws from keys of its own index: values are the same but for rounding, and so are
-the layouts of checkpoints.
+The parameters of all layers are stacked, `encoder/...` [L, ...], whether layers are scanned (compile time of one layer)
+or unrolled (faster on a CPU), and each layer's random keys depend on its index: both give the same values except for
+rounding, and the same layout of checkpoints.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ from gormley_vision.layers.positions import sincos_2d
 
 
 class Size(NamedTuple):
-    """The four numbers of a variant: D, L, F, K."""
+    """The dimensions of a variant: D, L, F, K."""
 
     width: int
     depth: int
@@ -55,11 +55,11 @@ SIZES = {
 
 
 class ViT(nn.Module):
-    """Images [B, H, W, C] in [-1, 1] -> logits [B, Y] in at least float32; pooled features [B, D] where `classes` is 0.
+    """Images [B, H, W, C] in [-1, 1] -> logits [B, Y] in at least float32; pooled features [B, D] if `classes` is 0.
 
     `position` is added to the tokens: 'learned' (1-D, [CLS] included), 'sincos2d' or 'none'. `rope` is 'none' or a name
-    in `layers.rope.PRESETS`; the line's presets number patches row by row. Class and register tokens are not rotated.
-    For images larger than trained, `rope_scaling` 'interpolate' or 'ntk' and the grid's side in training.
+    in `layers.rope.PRESETS`; presets on a line number patches row by row. Class and register tokens are not rotated.
+    For images larger than in training, set `rope_scaling` to 'interpolate' or 'ntk', and `trained_grid`.
     """
 
     width: int
@@ -85,17 +85,17 @@ class ViT(nn.Module):
     scan: bool = False
     remat: bool = False
     rope_scaling: str = "none"
-    trained_grid: int = 0  # patches along a side in training; read where `rope_scaling` is not 'none'
+    trained_grid: int = 0  # patches along a side in training; read if `rope_scaling` is not 'none'
     dtype: Any = jnp.float32
 
     @property
     def num_prefix_tokens(self) -> int:
-        """Tokens before the patches."""
+        """The number of tokens before the patches."""
         return (self.pooling == "cls") + self.registers
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
-        """Classify; `train` turns on dropout and stochastic depth, which draw from the 'dropout' stream."""
+        """Return logits; `train` turns on dropout and stochastic depth, which use the 'dropout' random stream."""
         tokens, grid = self._embed(images)
         tokens = nn.Dropout(self.dropout, deterministic=not train)(tokens)
         rates = jnp.linspace(0, self.stochastic_depth, self.depth)
@@ -115,7 +115,7 @@ class ViT(nn.Module):
         return nn.Dense(self.classes, kernel_init=kernel, bias_init=bias, name="head")(x)
 
     def _embed(self, images: jax.Array) -> tuple[jax.Array, tuple[int, int]]:
-        """Tokens [B, N, D] with what is added to them, and the grid (height, width) in patches."""
+        """Return tokens [B, N, D] with positions added, and the grid (height, width) in patches."""
         batch, height, width, channels = images.shape
         size = self.patch_size
         if height % size or width % size:
@@ -145,12 +145,12 @@ class ViT(nn.Module):
         return tokens, grid
 
     def _scale(self, grid: tuple[int, int]) -> tuple[float, float]:
-        """How much longer the grid (height, width) is than in training, (x, y)."""
+        """Return the ratio of the grid (height, width) to that of training, as (x, y)."""
         side = self.trained_grid if self.rope_scaling != "none" else 0
         return (grid[1] / side, grid[0] / side) if side else (1.0, 1.0)
 
     def rotation(self, grid: tuple[int, int]) -> Rotation | None:
-        """What turns the queries and keys of all layers; None without RoPE."""
+        """Return the rotation of queries and keys of all layers; None without RoPE."""
         if self.rope == "none":
             return None
         preset, scale = rope.PRESETS[self.rope], self._scale(grid)
@@ -161,14 +161,14 @@ class ViT(nn.Module):
         if self.rope_scaling == "interpolate" and preset.coordinates == "index":
             positions = rope.interpolate_positions(positions, scale[0] if preset.kind == "line" else scale)
         if preset.kind == "mixed":
-            # A token at the origin is turned by nothing, whatever the frequencies.
+            # A token at the origin is not rotated, whatever the frequencies.
             return Rotation(positions=jnp.pad(positions, ((self.num_prefix_tokens, 0), (0, 0))))
         ntk_scale = scale if self.rope_scaling == "ntk" else 1.0
         angles = rope.preset_angles(self.rope, self.width // self.heads, positions, ntk_scale)
         return Rotation(angles=rope.leave_unrotated(angles, first=self.num_prefix_tokens))
 
     def _encoder(self, grid: tuple[int, int], train: bool) -> nn.Module:
-        """All layers as one module [B, N, D] -> ([B, N, D], None), its parameters stacked along a first axis."""
+        """Return all layers as one module [B, N, D] -> ([B, N, D], None), their parameters stacked on a first axis."""
         body = nn.remat(Block, prevent_cse=not self.scan) if self.remat else Block
         layers = nn.scan(
             body,
@@ -182,7 +182,7 @@ class ViT(nn.Module):
         return layers(**self.block_options(grid, train), name="encoder")
 
     def block_options(self, grid: tuple[int, int], train: bool = False) -> dict[str, Any]:
-        """The arguments of each layer's `Block`, for images of so many patches (height, width)."""
+        """Return the arguments of each layer's `Block`, for a grid of patches (height, width)."""
         preset = rope.PRESETS.get(self.rope)
         mixed = None
         if preset is not None and preset.kind == "mixed":
@@ -197,7 +197,7 @@ class ViT(nn.Module):
         }
 
     def _pool(self, tokens: jax.Array) -> jax.Array:
-        """[B, N, D] -> [B, D]."""
+        """Pool [B, N, D] to [B, D]."""
         if self.pooling == "cls":
             return tokens[:, 0]
         if self.pooling == "gap":
@@ -216,7 +216,7 @@ class AttentionPooling(nn.Module):
 
     @nn.compact
     def __call__(self, tokens: jax.Array) -> jax.Array:
-        """[B, N, D] -> [B, D]."""
+        """Pool [B, N, D] to [B, D]."""
         batch, _, width = tokens.shape
         head = (self.heads, width // self.heads)
         probe = self.param("probe", named(xavier, "one", "one", "embed"), (1, 1, width)).astype(self.dtype)
@@ -233,10 +233,10 @@ class AttentionPooling(nn.Module):
 
 
 def to_patches(images: jax.Array, size: int) -> jax.Array:
-    """[B, H, W, C] -> [B, H/P * W/P, P * P * C], row by row; each patch's pixels row by row, channels last."""
+    """Reshape [B, H, W, C] to [B, H/P * W/P, P * P * C], row by row; pixels in a patch row by row, channels last."""
     batch, height, width, channels = images.shape
-    cut = images.reshape(batch, height // size, size, width // size, size, channels)
-    return cut.transpose(0, 1, 3, 2, 4, 5).reshape(batch, (height // size) * (width // size), -1)
+    split = images.reshape(batch, height // size, size, width // size, size, channels)
+    return split.transpose(0, 1, 3, 2, 4, 5).reshape(batch, (height // size) * (width // size), -1)
 
 
 def _patch_kernel(key: jax.Array, shape: Sequence[int], dtype=jnp.float32) -> jax.Array:

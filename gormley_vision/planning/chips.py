@@ -1,32 +1,32 @@
-"""What a chip can do, from its maker's pages (cloud.google.com/tpu/docs: v2 to v6e, tpu7x; per JAX device)."""
+"""Peak rates of chips, from the vendor's pages (cloud.google.com/tpu/docs: v2 to v6e, tpu7x; per JAX device)."""
 
 import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """Peak rates of one JAX device: a chip, but a core on v2, v3 and tpu7x, where a chip is two devices."""
+    """Peak rates of one JAX device: a chip, except on v2, v3 and tpu7x, where a chip is two devices."""
 
     flops: float  # of bfloat16 matrix products, per second
     hbm_bandwidth: float  # bytes per second
     link_bandwidth: float  # bytes per second out of the chip, over all its inter-chip links
-    memory_gib: float  # that the compiler gives a program (its own message, libtpu 0.0.52)
+    memory_gib: float  # available to a program (according to the compiler's own message, libtpu 0.0.52)
     flops_per_cycle: int  # 2 x rows x columns, over its matrix units
     devices_per_chip: int = 1
 
     @property
     def memory(self) -> int:
-        """Bytes for a program."""
+        """Bytes available to a program."""
         return int(self.memory_gib * 2**30)
 
     @property
     def clock(self) -> float:
-        """Cycles per second: the peak, over what the matrix units do in one."""
+        """Cycles per second: the peak FLOPs divided by those of one cycle."""
         return self.flops / self.flops_per_cycle
 
 
 _MXU = 2 * 128 * 128  # FLOPs of one 128 x 128 matrix unit in a cycle
-# By jax's device_kind. Links count one way: half of what a page calls bidirectional, all of what it gives in Gbps.
+# By jax's device_kind. Links count one direction: half of what a page calls bidirectional, all of a number in Gbps.
 CHIPS = {
     "TPU v2": Chip(22.5e12, 350e9, 31e9, 7.48, _MXU, 2),
     "TPU v3": Chip(61.5e12, 450e9, 41e9, 15.48, 2 * _MXU, 2),

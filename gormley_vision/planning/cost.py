@@ -1,8 +1,8 @@
-"""What a compiled step costs a device, each loop's body as often as it runs.
+"""The cost of a compiled step on a device, counting each loop's body as often as it runs.
 
-`Compiled.cost_analysis()` takes the body of a loop once, whatever its trip count: for a net scanned over its layers
-that is one layer of many. Here every computation has the number of times that it runs, and what is summed over its
-instructions is multiplied by it: FLOPs of products, bytes of device memory, collectives, the compiler's own cycles.
+`Compiled.cost_analysis()` counts the body of a loop once, whatever its trip count: for a network scanned over its
+layers that is only one layer. Here the costs of a computation's instructions are multiplied by the number of times that
+it runs: FLOPs of products, bytes of device memory, collectives, and the compiler's own estimate of cycles.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 
 from gormley_vision.planning.hlo import Computation, Instruction, arrays, bytes_of, called_by, parse
 
-# Of no cost by themselves: names for values, and the loops and calls whose bodies are walked.
+# Instructions without a cost of their own: names for values, and loops and calls, whose bodies are visited.
 _FREE = {
     *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call", "after-all"),
     *("copy-done", "async-start", "async-update", "async-done", "partition-id", "replica-id", "iota"),
@@ -31,24 +31,24 @@ class Collective:
 
     @property
     def wire_bytes(self) -> float:
-        """Sent by one device in a step, by the ring algorithm (Patarasuk and Yuan 2009): twice for an all-reduce."""
+        """Bytes one device sends in a step by the ring algorithm (Patarasuk and Yuan 2009); twice for all-reduce."""
         share = {"all-reduce": 2 * (self.group - 1) / self.group, "collective-permute": 1.0}
         return self.times * self.payload * share.get(self.kind, (self.group - 1) / self.group)
 
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """Of one step on one device."""
+    """The cost of one step on one device."""
 
     flops: float  # of matrix products and convolutions
     hbm_bytes: float  # read and written
-    cycles: float  # the compiler's estimate, where it gives one (TPU): collectives not among them
+    cycles: float  # the compiler's estimate, if it gives one (TPU); excludes collectives
     collectives: tuple[Collective, ...]
-    unknown_loops: int  # whose length the text does not tell: taken once
+    unknown_loops: int  # loops of unknown length, counted once
 
 
 def cost_of(text: str) -> Cost:
-    """Of `Compiled.as_text()`."""
+    """Return the cost of a program, given `Compiled.as_text()`."""
     computations = parse(text)
     times, fused, unknown = _times(computations)
     flops = hbm = cycles = 0.0
@@ -60,7 +60,7 @@ def cost_of(text: str) -> Cost:
             kind = instruction.opcode.removesuffix("-start")
             if kind in _COLLECTIVES:
                 found = _collective(kind, instruction, computation, count)
-                # An exchange that runs beside other work stands in the text once for each part of it.
+                # A collective that overlaps with other work appears once for each of its parts.
                 channel = re.search(r"channel_id=(\d+)", instruction.attributes)
                 key = channel[1] if channel else f"{name}/{instruction.name}"
                 if key not in collectives or collectives[key].times < count:
@@ -74,8 +74,11 @@ def cost_of(text: str) -> Cost:
 
 
 def _times(computations: Mapping[str, Computation]) -> tuple[dict[str, float], set[str], int]:
-    """How often each computation runs in a step, and which are inside one operation (a fusion, a reduction);
-    and how many loops are of unknown length, and taken once."""
+    """Count how often each computation runs in a step.
+
+    Also returns which computations are inside one operation (a fusion, a reduction), and how many loops have an unknown
+    length and are counted once.
+    """
     times: dict[str, float] = {}
     fused: set[str] = set()
     unknown = 0
@@ -99,9 +102,9 @@ def _times(computations: Mapping[str, Computation]) -> tuple[dict[str, float], s
 
 
 def _trip_count(loop: Instruction, around: Computation, computations: Mapping[str, Computation]) -> int | None:
-    """How often a loop runs; None where the text does not tell.
+    """Return how often a loop runs; None if the text does not show it.
 
-    As the compiler says; or by where its counter starts, how it grows, and the constant it is compared with.
+    Uses the compiler's count if there is one, else the counter's start, its step, and the constant of the comparison.
     """
     if known := re.search(r'"known_trip_count":\{"n":"(\d+)"\}', loop.attributes):
         return int(known[1])
@@ -122,7 +125,7 @@ def _trip_count(loop: Instruction, around: Computation, computations: Mapping[st
 
 
 def _constant(instructions: Mapping[str, Instruction], name: str) -> int | None:
-    """The integer that a name stands for, if it does."""
+    """Return the integer constant of this name; None if it is not one."""
     instruction = instructions[name]
     while instruction.opcode == "copy":
         instruction = instructions[instruction.operands[0]]
@@ -130,9 +133,9 @@ def _constant(instructions: Mapping[str, Instruction], name: str) -> int | None:
 
 
 def _flops(instruction: Instruction, computation: Computation) -> float:
-    """Two for each multiplication and addition of a product or convolution; 0 for everything else.
+    """Return two FLOPs for each multiply-add of a product or convolution; 0 for everything else.
 
-    A convolution multiplies only where its window meets the image: not in the padding, nor between dilated pixels.
+    A convolution multiplies only where its window meets pixels: not in the padding, nor between dilated pixels.
     """
     if instruction.opcode not in ("dot", "convolution"):
         return 0.0
@@ -160,7 +163,7 @@ def _flops(instruction: Instruction, computation: Computation) -> float:
 
 
 def _window(attributes: str) -> dict[str, list[int]]:
-    """{'stride': [1, 1], 'pad': [0, 0], ...} of `window={size=3x3 pad=1_1x1_1 ...}`; the rest are defaults."""
+    """Parse `window={size=3x3 pad=1_1x1_1 ...}` to {'stride': [1, 1], 'pad': [0, 0], ...}, with defaults."""
     found = re.search(r"window=\{([^}]*)\}", attributes)
     words = dict(word.split("=") for word in found[1].split()) if found else {}
     sizes = words.get("size", "")
@@ -175,7 +178,7 @@ def _window(attributes: str) -> dict[str, list[int]]:
 def _products_of_an_axis(
     image: int, kernel: int, out: int, *, stride: int, pad: int, lhs_dilate: int, rhs_dilate: int
 ) -> int:
-    """Pairs of an output and a tap of the kernel that meet a pixel, along one side."""
+    """Count the pairs of an output and a tap of the kernel that meet a pixel, along one axis."""
     return sum(
         0 <= (at := o * stride + tap * rhs_dilate - pad) <= (image - 1) * lhs_dilate and at % lhs_dilate == 0
         for o in range(out)
@@ -184,7 +187,7 @@ def _products_of_an_axis(
 
 
 def _hbm_bytes(instruction: Instruction, computation: Computation, computations: Mapping[str, Computation]) -> float:
-    """Read and written by one operation, of what lies in device memory."""
+    """Return the bytes of device memory that one operation reads and writes."""
     if instruction.opcode in _FREE:
         return 0.0
     written = bytes_of(instruction.shape, hbm_only=True)
@@ -201,7 +204,7 @@ def _hbm_bytes(instruction: Instruction, computation: Computation, computations:
 def _slices(
     instruction: Instruction, shapes: Mapping[str, Instruction], computations: Mapping[str, Computation]
 ) -> Iterator[tuple[int, int, int]]:
-    """(operand, bytes read of it, bytes of it that stay as they are in the result), where that is less than all."""
+    """Yield (operand, bytes read of it, bytes of it unchanged in the result) of operands that are not fully read."""
     called = [name for role, name in called_by(instruction) if role == "calls"]
     inner = computations[called[0]].instructions if called else shapes
     numbers = {i.name: int(i.literal) for i in inner.values() if i.opcode == "parameter"}
@@ -218,12 +221,12 @@ def _collective(kind: str, instruction: Instruction, computation: Computation, c
     operands = sum(bytes_of(computation.instructions[name].shape) for name in instruction.operands)
     largest = max(operands, bytes_of(instruction.shape) if not instruction.opcode.endswith("-start") else 0)
     if kind == "all-reduce" and computation.name.startswith("all-reduce-scatter"):
-        kind = "reduce-scatter"  # TPU's fusion of an all-reduce and the slice of it that is kept
+        kind = "reduce-scatter"  # on TPUs, a fusion of an all-reduce and a slice of its result
     return Collective(kind, largest, _group(instruction.attributes), count)
 
 
 def _group(attributes: str) -> int:
-    """Devices in a replica group, in any of the three ways that XLA writes them."""
+    """Return the number of devices in a replica group, in any of XLA's three notations."""
     if listed := re.search(r"replica_groups=\{\{([\d,]+)\}", attributes):
         return len(listed[1].split(","))
     if tiled := re.search(r"replica_groups=\[(\d+),(\d+)\]", attributes):

@@ -1,4 +1,4 @@
-"""The text of a compiled program (HLO) as computations and instructions, and the sizes that its shapes name."""
+"""Parses the text of a compiled program (HLO) into computations and instructions, and computes sizes of shapes."""
 
 import dataclasses
 import math
@@ -21,7 +21,7 @@ class Instruction:
     opcode: str
     operands: tuple[str, ...]
     attributes: str
-    literal: str  # what stands between the parentheses
+    literal: str  # the text between the parentheses
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Computation:
 
 
 def parse(text: str) -> dict[str, Computation]:
-    """The computations of a module, by name."""
+    """Return the computations of a module, by name."""
     computations: dict[str, Computation] = {}
     instructions: dict[str, Instruction] = {}
     for line in text.splitlines():
@@ -57,7 +57,7 @@ def _parse_instruction(name: str, rest: str) -> Instruction:
 
 
 def _closing(text: str) -> int:
-    """Index of the parenthesis that closes the first."""
+    """Return the index of the parenthesis that closes the first."""
     depth = 0
     for match in re.finditer(r"[()]", text):
         depth += 1 if match[0] == "(" else -1
@@ -67,20 +67,20 @@ def _closing(text: str) -> int:
 
 
 def called_by(instruction: Instruction) -> Iterator[tuple[str, str]]:
-    """(role, name) of each computation that it runs: 'body', 'condition', 'calls', ..."""
+    """Yield (role, name) of each computation that an instruction runs: 'body', 'condition', 'calls', ..."""
     for role, several, one in _CALLED.findall(instruction.attributes):
         for name in (several or one).split(","):
             yield role, name.strip().lstrip("%")
 
 
 def arrays(shape: str) -> Iterator[tuple[str, tuple[int, ...], str]]:
-    """(dtype, sides, layout) of each array in a shape's text."""
+    """Yield (dtype, sides, layout) of each array in a shape's text."""
     for dtype, sides, layout in _ARRAY.findall(shape):
         yield dtype, tuple(int(n) for n in sides.split(",") if n), layout
 
 
 def bytes_of(shape: str, hbm_only: bool = False) -> int:
-    """Of all its arrays; with `hbm_only`, of those that the layout does not put into on-chip memory, as S(1)."""
+    """Return the bytes of all arrays in a shape; with `hbm_only`, without those in on-chip memory (layout S(1))."""
     counted = [array for array in arrays(shape) if not (hbm_only and re.search(r"S\([1-9]", array[2]))]
     return sum(math.ceil(math.prod(sides) * _bits(dtype) / 8) for dtype, sides, _ in counted)
 

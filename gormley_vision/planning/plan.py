@@ -1,4 +1,4 @@
-"""What a training step needs on given devices: the very step that trains, compiled and not run."""
+"""What a training step needs on given devices: the real step, compiled but not run."""
 
 import dataclasses
 import re
@@ -23,19 +23,19 @@ from gormley_vision.training.step import Step
 
 Config = Mapping[str, Any]
 GIB = 2**30
-# By the first node of these that a name in the state has; all else is the optimizer's.
+# By the first of these nodes in an array's name; everything else belongs to the optimizer.
 _KINDS = {"ema": "averages", "variables": "parameters", "params": "parameters"}
 
 
 def plan(config: Config, devices: Sequence[jax.Device], chip: Chip, data: Description | Batches) -> dict[str, Any]:
-    """Compile the config's step for these devices, and report; a document of plain JSON.
+    """Compile the config's step for these devices, and return a report in plain JSON.
 
     Args:
         chip: rates and memory of one device.
-        data: of a set that is not at hand, its description: examples are then taken to be streamed.
+        data: the data set, or its description if it is not available: examples are then assumed to be streamed.
 
     Returns:
-        'fits', 'memory' (bytes a device by kind), and, where it fits, 'step' (FLOPs, bytes, seconds) and 'collectives'.
+        'fits', 'memory' (bytes per device by kind), and, if it fits, 'step' (FLOPs, bytes, seconds) and 'collectives'.
     """
     mesh = mesh_of(config, devices)
     images = step_images(config)
@@ -72,14 +72,14 @@ def plan(config: Config, devices: Sequence[jax.Device], chip: Chip, data: Descri
         "step": _step(cost, chip, images),
         "collectives": [dataclasses.asdict(c) | {"wire_bytes": c.wire_bytes} for c in cost.collectives],
         "unknown_loops": cost.unknown_loops,
-        "compiler_flops": (compiled.cost_analysis() or {}).get("flops", 0.0),  # each loop's body once
+        "compiler_flops": (compiled.cost_analysis() or {}).get("flops", 0.0),  # counts each loop's body once
     }
 
 
 def lower(
     config: Config, mesh: jax.sharding.Mesh, data: Description | Batches
 ) -> tuple[jax.stages.Lowered, dict[str, int]]:
-    """The step's program for this mesh, and {kind: bytes on one device} of what it is called with."""
+    """Return the step's program for this mesh, and {kind: bytes on one device} of its arguments."""
     shardings = Shardings(mesh, parse_rules(config["mesh"]["rules"]))
     task = make_task(config, data.description if isinstance(data, Batches) else data)
 
@@ -110,7 +110,7 @@ def lower(
 
 
 def _streamed(_: Any, batch: Any) -> Any:
-    """What `Batches.fetch` does with images that are not kept on the device."""
+    """Return the batch: `Batches.fetch` for examples that are not kept on the device."""
     return batch
 
 
@@ -120,13 +120,13 @@ def _local_bytes(x: jax.ShapeDtypeStruct) -> int:
 
 
 def _needed(message: str) -> int:
-    """Bytes that the compiler would have needed, as its refusal says: '... temporaries (1.50T) exceeds ...'."""
+    """Return the bytes that the program needs, from the compiler's error: '... temporaries (1.50T) exceeds ...'."""
     sizes = re.findall(r"([\d.]+)([KMGT])(?:i?B)?\b", message)
     return max((int(float(n) * 1024 ** ("KMGT".index(unit) + 1)) for n, unit in sizes), default=0)
 
 
 def _step(cost: Cost, chip: Chip, images: int) -> dict[str, float]:
-    """Figures of one step on one device. Seconds are floors: no device is ever as fast as its peak."""
+    """Return figures of one step on one device. Seconds are lower bounds: no device reaches its peak."""
     wire = sum(collective.wire_bytes for collective in cost.collectives)
     seconds = {
         "products": cost.flops / chip.flops,
@@ -134,7 +134,7 @@ def _step(cost: Cost, chip: Chip, images: int) -> dict[str, float]:
         "links": wire / chip.link_bandwidth,
     }
     bound = max(seconds, key=lambda part: seconds[part])
-    estimate = cost.cycles / chip.clock  # of 0 cycles where the compiler tells none
+    estimate = cost.cycles / chip.clock  # 0 if the compiler has no estimate
     return {
         "flops": cost.flops,
         "hbm_bytes": cost.hbm_bytes,
@@ -147,10 +147,10 @@ def _step(cost: Cost, chip: Chip, images: int) -> dict[str, float]:
 
 
 def split_memory(memory: Mapping[str, int], half: Mapping[str, int]) -> dict[str, int]:
-    """`memory` with its temporaries told apart: what grows with the batch (activations, kept from the forward pass for
-    the backward pass), and what does not (gathered parameters, gradients).
+    """Split the temporaries of `memory` into activations, which grow with the batch, and the rest.
 
-    `half` is the memory at half of the batch: the compiler does not say which is which, so two sizes do.
+    Activations are kept from the forward for the backward pass; the rest are gathered parameters and gradients. The
+    compiler does not separate them, but the memory at half of the batch, `half`, does.
     """
     both = "activations and temporaries"
     activations = min(max(2 * (memory[both] - half[both]), 0), memory[both])
@@ -159,20 +159,20 @@ def split_memory(memory: Mapping[str, int], half: Mapping[str, int]) -> dict[str
 
 
 def halved(config: Config, devices: int) -> dict[str, Any] | None:
-    """The override that halves the batch, if what is left divides over the devices."""
-    batch, shares = config["data"]["batch_size"], devices // config["mesh"]["tensor"]
-    return {"data.batch_size": batch // 2} if batch % (2 * config["accumulate"] * shares) == 0 else None
+    """Return the override that halves the batch, if the half divides over the devices."""
+    batch, batch_devices = config["data"]["batch_size"], devices // config["mesh"]["tensor"]
+    return {"data.batch_size": batch // 2} if batch % (2 * config["accumulate"] * batch_devices) == 0 else None
 
 
 def remedies(config: Config, devices: int) -> list[dict[str, Any]]:
-    """Overrides that may make a step fit, each by itself."""
+    """Return overrides, each of which may make a step fit."""
     found: list[dict[str, Any]] = []
-    half, shares = halved(config, devices), devices // config["mesh"]["tensor"]
+    half, batch_devices = halved(config, devices), devices // config["mesh"]["tensor"]
     found += [{key: True} for key, value in flatten(config).items() if key.endswith(".remat") and value is False]
     if half:
         found.append({"accumulate": 2 * config["accumulate"]})
-    if config["mesh"]["fsdp"] < shares:
-        found.append({"mesh.fsdp": shares, "mesh.data": 1})
+    if config["mesh"]["fsdp"] < batch_devices:
+        found.append({"mesh.fsdp": batch_devices, "mesh.data": 1})
     if half:
         found.append(half)
     if config["compute_dtype"] == "float32":
@@ -181,7 +181,7 @@ def remedies(config: Config, devices: int) -> list[dict[str, Any]]:
 
 
 def with_overrides(config: Config, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of the config with these keys, written 'section.key'."""
+    """Return a copy of the config with these overrides, {'section.key': value}."""
     copy = ml_collections.ConfigDict(config).lock()
     copy.update_from_flattened_dict(overrides)
     return copy.to_dict()

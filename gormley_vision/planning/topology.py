@@ -1,4 +1,4 @@
-"""The devices to plan for: those of a TPU topology that is not here, or those that are."""
+"""The devices to plan for: those of a TPU topology that need not be available, or this machine's."""
 
 import importlib.util
 import os
@@ -13,16 +13,16 @@ from gormley_vision.planning.chips import CHIPS, Chip
 
 
 def devices_of(topology: str) -> list[jax.Device]:
-    """The devices of 'v5e:4x4', 'v5p:4x4x8', ...: descriptions that a program can be compiled for, in no machine.
+    """Return the devices of 'v5e:4x4', 'v5p:4x4x8', ...: descriptions that a program can be compiled for.
 
     Raises:
-        UserError: no such topology, or libtpu is not installed.
+        UserError: there is no such topology, or libtpu is not installed.
     """
     from jax.experimental import topologies
 
     if importlib.util.find_spec("libtpu") is None:
         raise UserError('planning for a TPU needs its compiler: pip install -e ".[plan]"')
-    os.environ.update(QUIET)  # it is loaded for its compiler alone
+    os.environ.update(QUIET)  # libtpu is only used for its compiler
     jax.config.update("jax_platforms", "cpu")
     # A v4 chip's two cores are one device only in this mode, which is how Cloud TPU runs it.
     options = {"chip_config_name": "megacore"} if topology.startswith("v4:") else {}
@@ -36,12 +36,12 @@ def devices_of(topology: str) -> list[jax.Device]:
 
 
 def chip_of(device: jax.Device) -> Chip:
-    """A known chip by its maker's rates; another device by those measured now, in seconds."""
+    """Return the vendor's rates of a known chip; measure those of any other device, in seconds."""
     return CHIPS.get(device.device_kind) or measured(device)
 
 
 def measured(device: jax.Device) -> Chip:
-    """Rates of a 2048 x 2048 float32 product and of a copy, on the default device, and the memory that it has.
+    """Measure a 2048 x 2048 float32 product and a copy on the default device, and its memory.
 
     Devices that share a machine's cores (virtual ones) share all three.
     """
@@ -56,7 +56,7 @@ def measured(device: jax.Device) -> Chip:
 
 
 def _seconds(function, argument: jax.Array) -> float:
-    """The best of eight."""
+    """Return the best time of eight calls."""
     seconds = []
     for _ in range(8):
         began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Runs that differ in the seed alone are one arm, whose figure is a mean with a spread."""
+"""Groups runs that only differ in their seed into arms, each with a mean and a deviation."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -6,13 +6,13 @@ from typing import Any
 
 
 def swept_keys(configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The keys, other than the seed, in which flat configs differ, sorted."""
+    """Return the keys, other than the seed, in which flat configs differ, sorted."""
     keys = {key for config in configs for key in config}
     return sorted(key for key in keys - {"seed"} if any(c.get(key) != configs[0].get(key) for c in configs))
 
 
 def arms_of(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
-    """{'vit.depth=3, vit.width=96': indices of its configs, ...}; 'all' where nothing but the seed differs."""
+    """Return {'vit.depth=3, vit.width=96': indices of its configs, ...}; 'all' if only the seed differs."""
     keys = swept_keys(configs)
     arms: dict[str, list[int]] = {}
     for i, config in enumerate(configs):
@@ -21,5 +21,5 @@ def arms_of(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
-    """Mean, and standard deviation of a sample; of one value 0."""
+    """Return the mean, and the standard deviation of a sample (0 for one value)."""
     return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0

@@ -1,4 +1,4 @@
-"""Runs of a sweep on this machine, several at a time, each on its share of the cores, GPUs or TPU chips."""
+"""Runs a sweep on this machine, several runs at a time, each on its share of the cores, GPUs or TPU chips."""
 
 import contextlib
 import dataclasses
@@ -16,23 +16,23 @@ from gormley_vision.signals import handled
 from gormley_vision.sweeps.runs import Run, is_done
 
 TRAIN = Path(__file__).parents[2] / "train.py"
-# So that a process sees the one chip alone, and does not wait for a pod.
+# So that a process sees only its chip, and does not wait for a pod.
 _ONE_CHIP = {"TPU_CHIPS_PER_PROCESS_BOUNDS": "1,1,1", "TPU_PROCESS_BOUNDS": "1,1,1"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Share:
-    """What one run has to itself."""
+    """The part of the machine that one run uses."""
 
     cores: frozenset[int]
     environment: Mapping[str, str]
 
 
 def shares(devices: str, count: int) -> list[Share]:
-    """The machine in `count` equal parts: 'cpu', or 'gpu:0,1,2,3' and 'tpu:0,1,2,3' with the devices by number.
+    """Divide the machine into `count` equal parts: 'cpu', or 'gpu:0,1,2,3' and 'tpu:0,1,2,3' with device numbers.
 
     Raises:
-        UserError: fewer devices than parts.
+        UserError: there are fewer devices than parts.
     """
     kind, _, numbers = devices.partition(":")
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
@@ -46,19 +46,19 @@ def shares(devices: str, count: int) -> list[Share]:
     parts = []
     for i in range(count):
         own = ",".join(chips[i * (len(chips) // count) : (i + 1) * (len(chips) // count)])
-        of_kind = {"cpu": {}, "gpu": {"CUDA_VISIBLE_DEVICES": own}, "tpu": {"TPU_VISIBLE_CHIPS": own} | _ONE_CHIP}
+        environment = {"cpu": {}, "gpu": {"CUDA_VISIBLE_DEVICES": own}, "tpu": {"TPU_VISIBLE_CHIPS": own} | _ONE_CHIP}
         each = max(1, len(cores) // count)
         first = i * each % len(cores)
-        parts.append(Share(frozenset(cores[first : first + each]), of_kind[kind]))
+        parts.append(Share(frozenset(cores[first : first + each]), environment[kind]))
     return parts
 
 
 @dataclasses.dataclass
 class Job:
-    """A run, and what became of it here."""
+    """A run, and its state in this process."""
 
     run: Run
-    state: str = "waiting"  # or running, elsewhere (another process owns its folder), done, failed, stopped
+    state: str = "waiting"  # or running, elsewhere (another process has locked its folder), done, failed, stopped
     process: subprocess.Popen | None = None
     share: Share | None = None
     began: float = 0.0  # seconds of time.monotonic
@@ -66,34 +66,34 @@ class Job:
 
     @property
     def output(self) -> Path:
-        """What train.py prints."""
+        """The file with train.py's output."""
         return self.run.folder / "output.log"
 
     def last_line(self) -> str:
-        """The last that it printed."""
+        """Return the last line of its output."""
         lines = self.output.read_text(errors="replace").splitlines() if self.output.exists() else []
         return lines[-1] if lines else ""
 
 
 def launch(runs: Sequence[Run], parts: Sequence[Share], watch: Callable[[list[Job]], None]) -> list[Job]:
-    """Train what is not done, as many at a time as there are parts; `watch` is called about once a second.
+    """Train the runs that are not done, one on each part at a time. Calls `watch` about once a second.
 
-    SIGTERM and Ctrl-C are passed on: all save, and the same command continues. A run whose folder another process owns
-    (of a sweep that was killed outright: its runs live on) keeps a part busy until it ends.
+    SIGTERM and Ctrl-C are passed on: all runs save, and the same command continues them. A run whose folder another
+    process has locked (the runs of a killed sweep continue) keeps a part busy until it ends.
     """
     jobs = [Job(run, "done" if is_done(run) else "waiting") for run in runs]
     passed_on = 0
     with _received() as signals, _saved_if_this_fails(jobs):
         while True:
             for job in jobs:
-                _look(job)
+                _update(job)
             if not signals:
                 _fill(jobs, parts)
             watch(jobs)
             busy = [job.process for job in jobs if job.process is not None]
             if not busy and (signals or not any(job.state in ("waiting", "elsewhere") for job in jobs)):
                 return jobs
-            while passed_on < len(signals):  # each of them: a second ends a run that saves
+            while passed_on < len(signals):  # all of them: a second signal ends a run that is saving
                 for process in busy:
                     process.send_signal(signal.SIGTERM)
                 passed_on += 1
@@ -109,7 +109,7 @@ def _received() -> Iterator[list[int]]:
 
 @contextlib.contextmanager
 def _saved_if_this_fails(jobs: list[Job]) -> Iterator[None]:
-    """Let no run outlive, unwatched, an error of the block: all save and end."""
+    """On an error in the block, let all runs save and end, so that none continues unwatched."""
     try:
         yield
     except BaseException:
@@ -121,8 +121,8 @@ def _saved_if_this_fails(jobs: list[Job]) -> Iterator[None]:
         raise
 
 
-def _look(job: Job) -> None:
-    """What became of it since."""
+def _update(job: Job) -> None:
+    """Update the job's state."""
     if job.state == "elsewhere" and not _locked(job.run.folder):
         job.state = "done" if is_done(job.run) else "waiting"
     if job.process is None or (status := job.process.poll()) is None:
@@ -134,7 +134,7 @@ def _look(job: Job) -> None:
 
 
 def _fill(jobs: list[Job], parts: Sequence[Share]) -> None:
-    """Start the next runs on the parts that are free."""
+    """Start the next runs on free parts."""
     free = [part for part in parts if all(part is not job.share for job in jobs)]
     free = free[: max(0, len(free) - sum(job.state == "elsewhere" for job in jobs))]
     for job in jobs:
@@ -149,10 +149,10 @@ def _fill(jobs: list[Job], parts: Sequence[Share]) -> None:
 def _start(job: Job, share: Share) -> None:
     job.run.folder.mkdir(parents=True, exist_ok=True)
     words = [sys.executable, str(TRAIN), *job.run.flags, f"--workdir={job.run.folder}"]
-    cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    all_cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
     with job.output.open("ab") as output:
-        if cores is not None:
-            os.sched_setaffinity(0, share.cores)  # inherited; Popen's own hook is unsafe beside threads
+        if all_cores is not None:
+            os.sched_setaffinity(0, share.cores)  # inherited; Popen's preexec_fn is unsafe with threads
         try:
             job.process = subprocess.Popen(
                 words,
@@ -160,16 +160,16 @@ def _start(job: Job, share: Share) -> None:
                 stderr=output,
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, **share.environment},
-                start_new_session=True,  # a terminal's Ctrl-C reaches this process alone, which passes it on
+                start_new_session=True,  # a terminal's Ctrl-C reaches only this process, which passes it on
             )
         finally:
-            if cores is not None:
-                os.sched_setaffinity(0, cores)
+            if all_cores is not None:
+                os.sched_setaffinity(0, all_cores)
     job.state, job.share, job.began = "running", share, time.monotonic()
 
 
 def _locked(folder: Path) -> bool:
-    """Whether a process owns the run's folder (run.locked)."""
+    """Return whether a process has locked the run's folder (run.locked)."""
     if not (folder / ".lock").exists():
         return False
     with (folder / ".lock").open("r+") as file:

@@ -1,4 +1,4 @@
-"""sweep.html: table, curves and final samples of a sweep in one file that needs no network and no script."""
+"""Writes sweep.html: table, curves and final samples of a sweep in one file, without scripts or a network."""
 
 import base64
 import html
@@ -10,8 +10,8 @@ from gormley_vision.files import write_atomically
 from gormley_vision.sweeps.arms import arms_of, mean_and_deviation, swept_keys
 from gormley_vision.sweeps.runs import Row, Sweep
 
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM = 420, 240, 56, 24  # of a plot, and of its margins, pixels
-_MOST_POINTS = 300  # of a curve
+_WIDTH, _HEIGHT, _LEFT, _BOTTOM = 420, 240, 56, 24  # of a plot and its margins, in pixels
+_MOST_POINTS = 300  # in a curve
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #888; }
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; }
@@ -28,7 +28,7 @@ svg path:hover { stroke-width: 4; } svg line { stroke: var(--line); }
 
 
 def write_page(sweep: Sweep, rows: Sequence[Row]) -> None:
-    """`sweep.html` in the sweep's folder, of rows that are sorted, best first."""
+    """Write `sweep.html` into the sweep's folder; rows are sorted, best first."""
     colours = {row.name: f"hsl({360 * i / len(rows):.0f} 65% 50%)" for i, row in enumerate(rows)}
     done = sum(row.state == "done" for row in rows)
     order = "highest" if sweep.higher_is_better else "lowest"
@@ -61,7 +61,7 @@ def _leaderboard(metric: str, rows: Sequence[Row], colours: Mapping[str, str]) -
 
 
 def _arms(metric: str, rows: Sequence[Row]) -> str:
-    """Means over seeds, where seeds were swept; '' where they were not."""
+    """Return means over seeds, if seeds were swept; else ''."""
     done = [row for row in rows if row.final and row.state == "done"]
     configs = [flatten(row.config) for row in done]
     arms = arms_of(configs) if configs else {}
@@ -89,7 +89,7 @@ def _curves(metric: str, rows: Sequence[Row], colours: Mapping[str, str]) -> str
 
 
 def _plot(name: str, rows: Sequence[Row], colours: Mapping[str, str]) -> str:
-    """One figure over steps, a line for each run."""
+    """Return one figure over steps, with a line for each run."""
     curves = {row.name: [(line["step"], line[name]) for line in row.lines if name in line] for row in rows}
     points = [point for curve in curves.values() for point in curve]
     (x0, x1), (y0, y1) = ((min(side), max(side)) for side in zip(*points, strict=True))
@@ -116,7 +116,7 @@ def _plot(name: str, rows: Sequence[Row], colours: Mapping[str, str]) -> str:
 
 
 def _samples(rows: Sequence[Row]) -> str:
-    """The last grid of each run, side by side."""
+    """Return the last sample grid of each run, side by side."""
     figures = ""
     for row in rows:
         grids: list[Any] = sorted((row.folder / "samples").glob("[0-9]*.png"))

@@ -1,4 +1,4 @@
-"""What a sweep found: leaderboard.csv, TensorBoard's hparams, and the rows that sweep.html shows."""
+"""Reports a sweep: leaderboard.csv, TensorBoard's hparams, and sweep.html."""
 
 import csv
 import io
@@ -13,10 +13,10 @@ from gormley_vision.sweeps.runs import Row, Sweep, metrics_of
 
 
 def write_report(sweep: Sweep, states: Sequence[str]) -> list[Row]:
-    """Write all of it into the sweep's folder; returns its rows, best first, and those without a figure last.
+    """Write the report into the sweep's folder. Returns its rows, best first, and those without a result last.
 
     Raises:
-        UserError: runs have figures, and none of them is the sweep's metric.
+        UserError: runs have logged metrics, but not the sweep's.
     """
     find_metric(sweep, states)
     rows = [_row(sweep, i, state) for i, state in enumerate(states)]
@@ -31,20 +31,20 @@ def write_report(sweep: Sweep, states: Sequence[str]) -> list[Row]:
 
 
 def find_metric(sweep: Sweep, states: Sequence[str]) -> bool:
-    """Whether a run has logged the sweep's metric yet.
+    """Return whether a run has logged the sweep's metric yet.
 
     Raises:
-        UserError: none ever will, by what they have logged; names the figures that there are.
+        UserError: the logged metrics show that none ever will. Names those that exist.
     """
     logged = [{key for line in metrics_of(run.folder) for key in line} for run in sweep.runs]
     figures = set().union(*logged) - {"step", "time"}
     if sweep.metric in figures or not figures:
         return sweep.metric in figures
-    awaited = sweep.metric.startswith("eval/")  # evaluation comes now and then, and at the end
+    awaited = sweep.metric.startswith("eval/")  # evaluation happens from time to time, and at the end
     ended = any(keys for keys, state in zip(logged, states, strict=True) if state == "done")
     if awaited and not ended and not any(name.startswith("eval/") for name in figures):
         return False
-    raise UserError(f"METRIC = {sweep.metric!r} is no figure of these runs: one of {', '.join(sorted(figures))}")
+    raise UserError(f"METRIC = {sweep.metric!r} is not a metric of these runs: one of {', '.join(sorted(figures))}")
 
 
 def _row(sweep: Sweep, index: int, state: str) -> Row:
@@ -56,7 +56,7 @@ def _row(sweep: Sweep, index: int, state: str) -> Row:
 
 
 def _table(metric: str, rows: Sequence[Row]) -> str:
-    """CSV: rank, run, state, a column for each swept key, the step and the metric, and every other figure there."""
+    """Return CSV: rank, run, state, a column for each swept key, the step and the metric, and all other metrics."""
     swept = sorted({key for row in rows for key in row.overrides})
     others = sorted({key for row in rows for key in row.final} - {metric, "step"})
     text = io.StringIO()
@@ -70,7 +70,7 @@ def _table(metric: str, rows: Sequence[Row]) -> str:
 
 
 def _write_hparams(row: Row, metric: str) -> None:
-    """An event file beside the run's own, from which TensorBoard's HParams tab has the run's settings."""
+    """Write an event file next to the run's own, from which TensorBoard's HParams tab reads the run's settings."""
     from tensorboardX import summary  # 1 s to import
     from tensorboardX.event_file_writer import EventsWriter
     from tensorboardX.proto.event_pb2 import Event

@@ -1,10 +1,10 @@
-"""A sweep file as its runs: each with overrides, a stable name, a folder, and how far it has come.
+"""Reads a sweep file: its runs with their overrides, stable names, folders and progress.
 
-Such a file is Python, and says:
+A sweep file is Python:
 
-    BASE = "configs/vit_mnist.py"     # what every run starts from
-    FIXED = {"duration": "3 epochs"}  # optional: overrides of all runs, which names leave out
-    METRIC = "eval/accuracy"          # the leaderboard's order; HIGHER_IS_BETTER = False turns it
+    BASE = "configs/vit_mnist.py"     # the config of every run
+    FIXED = {"duration": "3 epochs"}  # optional: overrides of all runs, not part of their names
+    METRIC = "eval/accuracy"          # the leaderboard's order; HIGHER_IS_BETTER = False reverses it
     def sweep(): yield from grid({"optimizer.learning_rate": [1e-3, 3e-3], "seed": [0, 1]})
 """
 
@@ -45,7 +45,7 @@ class Run:
     name: str
     folder: Path
     overrides: Mapping[str, Any]
-    flags: tuple[str, ...]  # of train.py, all but --workdir
+    flags: tuple[str, ...]  # for train.py, all but --workdir
     config: Mapping[str, Any]
 
 
@@ -70,21 +70,21 @@ class Row:
     config: Mapping[str, Any]
     folder: Path
     lines: Sequence[Mapping[str, Any]]  # of metrics.jsonl
-    final: Mapping[str, float]  # figures of the last step that has the sweep's metric, and that step
+    final: Mapping[str, float]  # metrics of the last step with the sweep's metric, and that step
 
 
 def load_sweep(path: Path, folder: Path, arg: str = "") -> Sweep:
-    """Read a sweep file; its runs will lie in subfolders of `folder`. With `arg` 'smoke' each shrinks to seconds.
+    """Read a sweep file, whose runs have subfolders of `folder`. With `arg` 'smoke' each run shrinks to seconds.
 
     Raises:
-        UserError: a wrong key or value, the same run twice, or a run begun there with another config.
+        UserError: a wrong key or value, the same run twice, or a folder of a run with another config.
     """
     module = load_python(path)
     missing = [name for name in ("BASE", "METRIC", "sweep") if not hasattr(module, name)]
     if missing:
         if hasattr(module, "get_config"):
-            raise UserError(f"{path} is no sweep but an experiment: python train.py --config={path}")
-        raise UserError(f"{path} does not define {', '.join(missing)}: see configs/sweeps/ for how it is written")
+            raise UserError(f"{path} is not a sweep but an experiment: python train.py --config={path}")
+        raise UserError(f"{path} does not define {', '.join(missing)}: see configs/sweeps/ for examples")
     fixed, better = getattr(module, "FIXED", {}), getattr(module, "HIGHER_IS_BETTER", True)
     for name, value, kind in (
         ("BASE", module.BASE, str),
@@ -127,9 +127,9 @@ def _refuse_other_than_overrides(found: Any, what: str) -> None:
 def _make_run(base: str, fixed: Mapping[str, Any], overrides: Mapping[str, Any], folder: Path, smoke: bool) -> Run:
     settings = {**fixed, **overrides}
     config = _configured(base, settings)
-    if smoke:  # what the sweep sets shrinks as well, its duration say: only what is left of it becomes flags
+    if smoke:  # the sweep's own settings shrink, too, for instance its duration: pass the shrunk values as flags
         base, shrunk = f"{base}:smoke", flatten(shrink(config))
-        usual = flatten(load_config_file(base))  # what the flags need not say
+        usual = flatten(load_config_file(base))  # values that need no flag
         settings = {key: value for key, value in shrunk.items() if value != usual[key]}
         config = _configured(base, settings)
     name = run_name({key: _word(value) for key, value in overrides.items()})
@@ -145,31 +145,31 @@ def _word(value: Any) -> str:
 
 
 def _configured(base: str, settings: Mapping[str, Any]) -> Any:
-    """As train.py has it of these flags."""
+    """Return the config that train.py makes from these flags."""
     experiment, _ = read(_flags(base, settings))
     reset_unread(experiment.config, experiment.given)
     return experiment.config
 
 
 def run_name(words: Mapping[str, str]) -> str:
-    """'optimizer.name=muon,seed=0': the same for the same overrides, whatever their order or that of the sweep."""
+    """Return 'optimizer.name=muon,seed=0': the same for the same overrides, in any order."""
     exact = ",".join(f"{key}={words[key]}" for key in sorted(words)) or "base"
     name = re.sub(r"[^\w.=,+-]", "_", exact)[:_LONGEST_NAME]
     return name if name == exact else f"{name}-{hashlib.sha256(exact.encode()).hexdigest()[:8]}"
 
 
 def _refuse_another_config(run: Run) -> None:
-    """A folder of the same name may hold a run of another base."""
+    """Refuse a folder of the same name that has a run of another base."""
     if (run.folder / "config.json").exists() and (changes := changed_keys(run_config(run.folder), run.config)):
         raise UserError(
-            f"{run.folder} was begun with another config:\n  "
+            f"{run.folder} was started with another config:\n  "
             + "\n  ".join(changes)
             + "\npass another --workdir, or move that folder away"
         )
 
 
 def steps_of(run: Run) -> tuple[int, int]:
-    """Step of the newest checkpoint, and the step at which the run ends; (0, 0) where there is no checkpoint."""
+    """Return the step of the newest checkpoint, and the step at which the run ends; (0, 0) without a checkpoint."""
     step, meta = _newest_checkpoint(run)
     if not step:
         return 0, 0
@@ -179,7 +179,7 @@ def steps_of(run: Run) -> tuple[int, int]:
 
 
 def _newest_checkpoint(run: Run) -> tuple[int, dict[str, Any]]:
-    """Step and meta.json of the newest that says of itself what it is, as train.py goes on from; (0, {}) of none."""
+    """Return step and meta.json of the newest checkpoint with a readable meta.json; (0, {}) if there is none."""
     steps = [int(path.name) for path in (run.folder / "checkpoints").glob("*") if path.name.isdigit()]
     for step in sorted(steps, reverse=True):
         with contextlib.suppress(FileNotFoundError, NotADirectoryError, UserError):  # a damaged one
@@ -188,7 +188,7 @@ def _newest_checkpoint(run: Run) -> tuple[int, dict[str, Any]]:
 
 
 def is_done(run: Run) -> bool:
-    """Whether the run has reached its end, and its last evaluation was not cut short."""
+    """Return whether the run has reached its end, and its last evaluation was not interrupted."""
     step, end = steps_of(run)
     if not step or step < end:
         return False
@@ -197,13 +197,13 @@ def is_done(run: Run) -> bool:
 
 
 def metrics_of(folder: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl; a last line that a kill cut short is left out."""
+    """Read the lines of metrics.jsonl, without a last line that a kill cut short."""
     path = folder / "metrics.jsonl"
     lines = path.read_text().splitlines() if path.exists() else []
-    records = []
+    parsed = []
     for line in lines:
         try:
-            records.append(json.loads(line))
+            parsed.append(json.loads(line))
         except json.JSONDecodeError:
             break
-    return records
+    return parsed

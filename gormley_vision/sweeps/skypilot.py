@@ -1,9 +1,9 @@
-"""A sweep as SkyPilot managed jobs: one YAML file a run, on spot machines, recovered when they are taken away.
+"""A sweep as SkyPilot managed jobs: one YAML file per run, on spot machines, recovered after preemption.
 
-Written here, launched by `sky jobs launch`: this repository talks to no cloud. The run's folder lies in a bucket,
-which is what a recovered machine continues from. MOUNT_CACHED, because a checkpoint is a folder that is renamed into
-being and metrics.jsonl grows line by line: a plain bucket mount offers neither. Files go up behind the run's back; a
-checkpoint of which a part is missing is recognised by its sums, and the one before is used.
+The files are written here and launched by `sky jobs launch`: this repository does not talk to a cloud. The run's folder
+is in a bucket, from which a recovered machine continues. The bucket is mounted with MOUNT_CACHED, because checkpoints
+are renamed folders and metrics.jsonl grows line by line, and a plain bucket mount supports neither. Files are uploaded
+in the background; a checkpoint with missing files is detected by its sums, and the one before is used.
 """
 
 import re
@@ -19,11 +19,11 @@ RUNS = "/runs"  # where the bucket is mounted
 
 
 def job(run: Run, sweep_name: str, *, accelerators: str, bucket: str, mounts: Mapping[str, str]) -> dict[str, Any]:
-    """One managed job in SkyPilot's task format (docs.skypilot.co, 'SkyPilot YAML').
+    """Return one managed job in SkyPilot's task format (docs.skypilot.co, 'SkyPilot YAML').
 
     Args:
-        accelerators: as SkyPilot writes them: 'tpu-v6e-8', 'H100:8'.
-        bucket: 'gs://NAME' or 's3://NAME' for the runs' folders; made if it is not there.
+        accelerators: in SkyPilot's notation: 'tpu-v6e-8', 'H100:8'.
+        bucket: 'gs://NAME' or 's3://NAME' for the runs' folders; created if it does not exist.
         mounts: {'/data': 'gs://NAME/tfds', ...}: buckets to read data from.
     """
     store, _, name = bucket.partition("://")
@@ -35,7 +35,7 @@ def job(run: Run, sweep_name: str, *, accelerators: str, bucket: str, mounts: Ma
         "resources": {
             "accelerators": accelerators,
             "use_spot": True,
-            # A preemption is recovered without limit; a run that fails by itself is begun again this often.
+            # Preemptions are recovered without limit; a run that fails is restarted this often.
             "job_recovery": {"strategy": "EAGER_NEXT_REGION", "max_restarts_on_errors": 3},
         },
         "file_mounts": {
@@ -48,7 +48,7 @@ def job(run: Run, sweep_name: str, *, accelerators: str, bucket: str, mounts: Ma
 
 
 def write_jobs(sweep: Sweep, folder: Path, **options: Any) -> list[Path]:
-    """A file for each run. Every JSON document is YAML, so no YAML library is needed to write one."""
+    """Write one file per run. Every JSON document is YAML, so no YAML library is needed."""
     paths = []
     for run in sweep.runs:
         paths.append(folder / f"{run.name}.yaml")

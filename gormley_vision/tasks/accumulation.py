@@ -1,12 +1,11 @@
-"""Gradient accumulation: a batch as microbatches, one after the other, for the memory of one; the same step.
+"""Gradient accumulation: a batch in microbatches, one after another, with the memory of one and the same result.
 
-Where every example is computed by itself, the gradient of a batch is the mean of its microbatches' gradients
-(`accumulated`). BatchNorm reads the full batch, and microbatches with statistics of their own would be another
-model's step. There the statistics come first: those of each layer take a pass over the microbatches, given those of the
-layers before it (`run_in_microbatches`). L such layers cost L passes, each up to its layer, that are computed once more
-for the gradient.
+If examples do not depend on each other, the gradient of a batch is the mean of its microbatches' gradients
+(`accumulated`). BatchNorm reads the entire batch, and statistics of each microbatch would change the model. There
+the statistics are computed first: those of each layer take a pass over the microbatches, given those of the layers
+before it (`run_in_microbatches`). L such layers cost L passes, each up to its layer, which the gradient computes again.
 
-Microbatch i of n has examples i, i + n, ...: strides, so that each device's share of the batch stays with it.
+Microbatch i of n has examples i, i + n, ...: strided, so that each example stays on its device.
 """
 
 from collections.abc import Callable
@@ -21,17 +20,17 @@ from gormley_vision.layers.gan import BATCH_NORM_MOMENTUM, at_least_float32
 
 
 def split(batch: Any, microbatches: int) -> Any:
-    """Arrays [m, ...] as [microbatches, m / microbatches, ...]."""
+    """Reshape arrays [m, ...] to [microbatches, m / microbatches, ...]."""
     return jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, microbatches, *x.shape[1:]), 1, 0), batch)
 
 
 def joined(parts: jax.Array) -> jax.Array:
-    """[microbatches, m / microbatches, ...] as [m, ...], in the batch's own order."""
+    """Reshape [microbatches, m / microbatches, ...] to [m, ...], in the batch's own order."""
     return jnp.moveaxis(parts, 0, 1).reshape(-1, *parts.shape[2:])
 
 
 def accumulated(function: Callable, params: Any, batch: Any, microbatches: int) -> Any:
-    """The mean of `function(params, microbatch, number)` over the microbatches of a batch [m, ...]."""
+    """Return the mean of `function(params, microbatch, number)` over the microbatches of a batch [m, ...]."""
     if microbatches == 1:
         return function(params, batch, jnp.int32(0))
     parts = split(batch, microbatches)
@@ -49,15 +48,15 @@ def accumulated(function: Callable, params: Any, batch: Any, microbatches: int) 
 def run_in_microbatches(
     module: nn.Module, variables: Any, inputs: jax.Array, labels: jax.Array | None, microbatches: int
 ) -> tuple[jax.Array, Any]:
-    """`module` in training mode on [m, ...]: its outputs [m, ...], and its running statistics moved by the batch.
+    """Run `module` in training mode on [m, ...]. Returns outputs [m, ...] and the updated running statistics.
 
-    Differentiable; a gradient keeps the activations of one microbatch at a time, and recomputes them.
+    Differentiable: a gradient keeps the activations of one microbatch at a time, and recomputes them.
     """
     parts = split((inputs, labels), microbatches)
     running = flatten_dict(variables["batch_stats"])  # {(*path of a layer, 'mean' or 'var'): [C]}
 
     def run(statistics: Any, part: Any) -> tuple[Any, dict[tuple[str, ...], jax.Array]]:
-        """A microbatch's outputs under these statistics, and for each BatchNorm the mean and mean square of inputs."""
+        """Return a microbatch's outputs, and for each BatchNorm the mean and mean square of its inputs."""
         moments: dict[tuple[str, ...], jax.Array] = {}
 
         def watch(call: Callable, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
@@ -68,12 +67,12 @@ def run_in_microbatches(
             return call(*args, **kwargs)
 
         with nn.intercept_methods(watch):
-            given = {"params": variables["params"], "batch_stats": unflatten_dict(statistics)}
-            outputs = module.apply(given, *part, train=False)
+            with_statistics = {"params": variables["params"], "batch_stats": unflatten_dict(statistics)}
+            outputs = module.apply(with_statistics, *part, train=False)
         return outputs, moments
 
     def each(statistics: Any, chosen: Callable) -> jax.Array:
-        """What is `chosen` of each microbatch's run, stacked; a gradient runs the microbatch again."""
+        """Return `chosen` of each microbatch's run, stacked; a gradient runs the microbatch again."""
         return jax.lax.map(jax.checkpoint(lambda part: chosen(*run(statistics, part))), parts)
 
     order = list(jax.eval_shape(run, running, jax.tree.map(lambda x: x[0], parts))[1])
@@ -82,6 +81,6 @@ def run_in_microbatches(
         mean, square = each(statistics, lambda _, moments, path=path: moments[path]).mean(0)
         statistics |= {(*path, "mean"): mean, (*path, "var"): jnp.maximum(square - mean * mean, 0)}
     outputs = each(statistics, lambda outputs, _: outputs)
-    kept = BATCH_NORM_MOMENTUM
-    moved = {name: kept * old + (1 - kept) * statistics[name] for name, old in running.items()}
-    return joined(outputs), unflatten_dict(moved)
+    momentum = BATCH_NORM_MOMENTUM
+    updated = {name: momentum * old + (1 - momentum) * statistics[name] for name, old in running.items()}
+    return joined(outputs), unflatten_dict(updated)

@@ -1,4 +1,4 @@
-"""What a task trains: a network with its optimizer, and the average of one. Used by every task."""
+"""What a task trains: a network with its optimizer state, and a moving average. Shared by tasks."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,14 +21,14 @@ class Network:
 
 
 def new_network(variables: Variables, optimizer: optax.GradientTransformation) -> Network:
-    """A network before its first update."""
+    """Return a network before its first update."""
     return Network(variables, optimizer.init(variables["params"]), jnp.zeros((), jnp.int32))
 
 
 def apply_gradients(
     network: Network, gradients: Any, batch_stats: Any, optimizer: optax.GradientTransformation
 ) -> Network:
-    """One update: parameters by the optimizer, running statistics as given."""
+    """Apply one update: parameters by the optimizer, running statistics as given."""
     params = network.variables["params"]
     updates, opt_state = optimizer.update(gradients, network.opt_state, params)
     variables = {"params": optax.apply_updates(params, updates), "batch_stats": batch_stats}
@@ -36,12 +36,12 @@ def apply_gradients(
 
 
 def to_unit_range(images: jax.Array) -> jax.Array:
-    """uint8 [0, 255] to float32 [-1, 1]."""
+    """Convert uint8 [0, 255] to float32 [-1, 1]."""
     return images.astype(jnp.float32) / 127.5 - 1
 
 
 def finite(name: str, tree: Any) -> dict[str, jax.Array]:
-    """For each array of a tree, a scalar bool under 'name/path': whether all of it is finite."""
+    """Return for each array of a tree a scalar bool, under 'name/path': whether all its elements are finite."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {
         "/".join([name, *(str(getattr(k, "key", k)) for k in path)]): jnp.isfinite(leaf).all() for path, leaf in leaves
@@ -49,12 +49,12 @@ def finite(name: str, tree: Any) -> dict[str, jax.Array]:
 
 
 def moving_average(average: Any, current: Any, decay: jax.Array) -> Any:
-    """decay * average + (1 - decay) * current, leaf by leaf."""
+    """Return decay * average + (1 - decay) * current, leaf by leaf."""
     return jax.tree.map(lambda a, c: a + (1 - decay).astype(c.dtype) * (c - a), average, current)
 
 
 def ema_decay(images_seen: jax.Array, images_per_update: int, half_life: float, ramp: float) -> jax.Array:
-    """Decay of one update for a half-life in images that is at most `ramp` times the images seen so far.
+    """Return the decay of one update for a half-life in images of at most `ramp` times the images seen so far.
 
     0.5 ** (images_per_update / h), h = min(half_life, ramp * images_seen): the form of Karras et al. 2020
     (arXiv:2006.06676, appendix), whose ramp keeps the start of a run out of its average. A half-life of 0

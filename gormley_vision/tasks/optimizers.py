@@ -1,7 +1,7 @@
-"""Update rules with their schedules: GAN players have constant ones, classifiers warm up and decay.
+"""Optimizers with their learning-rate schedules: constant for GAN players, warm-up and decay for classifiers.
 
-What differs from parameter to parameter follows from the names of its axes (axes.py). Where they do not tell, an option
-that asks is refused: Adam and SGD without decay ask nothing.
+What an optimizer does differently for some parameters follows from the names of their axes (axes.py). Options that need
+names are refused without them; Adam and SGD without weight decay need none.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from gormley_vision.errors import UserError
 
 
 def make_optimizer(*, name: str, learning_rate: float, momentum: float, beta2: float) -> optax.GradientTransformation:
-    """Adam (Kingma & Ba 2014, eps 1e-8 as in DCGAN's code), or SGD with heavy-ball momentum."""
+    """Return Adam (Kingma & Ba 2014, eps 1e-8 as in DCGAN's code), or SGD with heavy-ball momentum."""
     if name == "adam":
         return optax.adam(learning_rate, b1=momentum, b2=beta2)
     return optax.sgd(learning_rate, momentum=momentum)
@@ -38,17 +38,17 @@ def make_classifier_optimizer(
     layer_decay: float,
     only_head: bool,
 ) -> optax.GradientTransformation:
-    """Clipping by the global norm; AdamW (Loshchilov & Hutter 2017), Muon or momentum SGD; decoupled decay of matrices.
+    """Return clipping; AdamW (Loshchilov & Hutter 2017), Muon or momentum SGD; decoupled decay of matrices.
 
-    The rate warms up linearly and then falls along half a cosine to 0, or stays. `layer_decay` multiplies the update of
-    block l by layer_decay^(L - l), of the embeddings by layer_decay^(L + 1) (BEiT, arXiv:2106.08254, appendix), with
+    The rate warms up linearly, then falls along half a cosine to 0 or is constant. `layer_decay` multiplies the updates
+    of block l by layer_decay^(L - l), of the embeddings by layer_decay^(L + 1) (BEiT, arXiv:2106.08254, appendix), with
     blocks counted from 0. `only_head` freezes everything else: a linear probe.
 
     Args:
-        params: what is to be trained, abstract and in flax's boxes, as `jax.eval_shape` of a module's `init` gives it.
+        params: abstract parameters in flax's boxes, as `jax.eval_shape` of a module's `init` returns them.
 
     Raises:
-        UserError: Muon, weight decay or layer-wise decay of parameters whose axes do not say what they are.
+        UserError: Muon, weight decay or layer-wise decay of parameters whose axes have no known names.
     """
     rate = make_schedule(schedule, learning_rate, warmup_steps, total_steps)
     rules = {
@@ -60,7 +60,7 @@ def make_classifier_optimizer(
     chain += [rules[name](), optax.add_decayed_weights(weight_decay, mask=_decayed(params, weight_decay))]
     if layer_decay != 1:
         scales = _scales_by_depth(params, layer_decay)
-        # What is frozen is an empty part of the updates' tree, hence the inner map.
+        # Frozen parameters are empty nodes in the tree of updates, hence the inner map.
         chain.append(optax.stateless(lambda updates, _: jax.tree.map(jax.tree.map, scales, updates)))
     chain.append(optax.scale_by_learning_rate(rate))
     optimizer = optax.chain(*chain)
@@ -76,9 +76,9 @@ def scale_by_muon(params: Any, momentum: float, beta2: float) -> optax.GradientT
     """Muon (Jordan et al. 2024) for hidden matrices, Adam with Nesterov momentum for all else.
 
     A matrix' momentum is replaced by the nearest orthogonal matrix, and scaled as in Liu et al. 2025 (arXiv:2502.16982)
-    to the root mean square 0.2 that Adam's updates have, so that Adam's rates and decay serve. As the authors say
-    (github.com/KellerJordan/Muon), embeddings, heads and a net's first convolution are Adam's, and a kernel of another
-    convolution is a matrix with its window on one side: [k*k*in, out], or of a transposed one [k*k*out, in].
+    to the root mean square 0.2 that Adam's updates have, so that Adam's rates and decay apply. As its authors advise
+    (github.com/KellerJordan/Muon), Adam updates embeddings, heads and a network's first convolution, and the kernel of
+    any other convolution is a matrix with its window on one side: [k*k*in, out], or [k*k*out, in] if transposed.
     """
     rule = optax.contrib.muon(
         1.0,
@@ -88,14 +88,14 @@ def scale_by_muon(params: Any, momentum: float, beta2: float) -> optax.GradientT
         consistent_rms=0.2,
         muon_weight_dimension_numbers=matrix_axes(params),
     )
-    return optax.chain(rule, optax.scale(-1.0))  # a direction, as scale_by_adam gives it: decay and rate come later
+    return optax.chain(rule, optax.scale(-1.0))  # a direction, like scale_by_adam's: decay and rate follow
 
 
 def matrix_axes(params: Any) -> Any:
-    """The axes of each hidden matrix' two sides, as optax takes them; None for a parameter that is none.
+    """Return the axes of each hidden matrix' two sides, in optax's form; None for any other parameter.
 
     Raises:
-        UserError: the names of a parameter's axes do not say.
+        UserError: a parameter's axes are not named, or are of more than two sides.
     """
 
     def axes(parameter: Parameter) -> optax.contrib.MuonDimensionNumbers | None:
@@ -104,14 +104,14 @@ def matrix_axes(params: Any) -> Any:
             return None
         if len(found) > 2:
             question = f"which of its axes ({', '.join(parameter.names or ())}) make two sides of a matrix"
-            raise _untold(parameter, "optimizer.name=muon", question, "optimizer.name=adam")
+            raise _unclear(parameter, "optimizer.name=muon", question, "optimizer.name=adam")
         return optax.contrib.MuonDimensionNumbers(*found)
 
     return map_parameters(axes, params)
 
 
 def make_schedule(schedule: str, peak: float, warmup_steps: int, total_steps: int) -> Callable[[Any], Any]:
-    """Learning rate of update 0, 1, ...: the first is peak / warmup_steps, the last is not yet 0."""
+    """Return the learning rate of update 0, 1, ...: the first is peak / warmup_steps, the last is not yet 0."""
 
     def rate(count):
         count = jnp.asarray(count, jnp.float32)
@@ -129,7 +129,7 @@ def _group(path: Any) -> str:
 
 
 def _decayed(params: Any, weight_decay: float) -> Any:
-    """Which parameters decay: matrices. Layers are stacked, so that a bias has two axes as well: names tell."""
+    """Mark the parameters that decay: matrices, by their axes' names, as a bias of stacked layers has two axes, too."""
 
     def decays(parameter: Parameter) -> bool:
         what = f"optimizer.weight_decay={weight_decay}"
@@ -139,15 +139,15 @@ def _decayed(params: Any, weight_decay: float) -> Any:
 
 
 def _sides(parameter: Parameter, what: str, instead: str) -> list[tuple[int, ...]]:
-    """A parameter's sides; one axis is one side, whatever its name."""
+    """Return a parameter's sides as a matrix; a single axis is one side, whatever its name."""
     if parameter.names is not None:
         return sides(parameter.names)
     if len(parameter.shape) < 2:
         return [(axis,) for axis in range(len(parameter.shape))]
-    raise _untold(parameter, what, "whether it is a matrix", instead)
+    raise _unclear(parameter, what, "whether it is a matrix", instead)
 
 
-def _untold(parameter: Parameter, what: str, question: str, instead: str) -> UserError:
+def _unclear(parameter: Parameter, what: str, question: str, instead: str) -> UserError:
     return UserError(
         f"{what}: {parameter} does not say {question}: name its axes as in gormley_vision/axes.py, or pass "
         f"--config.{instead}"
@@ -155,12 +155,12 @@ def _untold(parameter: Parameter, what: str, question: str, instead: str) -> Use
 
 
 def _scales_by_depth(params: Any, decay: float) -> Any:
-    """For each parameter, a function that scales its update: the less, the nearer to the data it is."""
+    """Return for each parameter a function that scales its update: smaller for layers nearer to the data."""
     what, instead, depths = f"optimizer.layer_decay={decay}", "optimizer.layer_decay=1", set[int]()
 
     def note_depth(parameter: Parameter) -> None:
         if parameter.names is None:
-            raise _untold(parameter, what, "whether it belongs to the layers or to an embedding", instead)
+            raise _unclear(parameter, what, "whether it belongs to the layers or to an embedding", instead)
         depths.update(size for name, size in zip(parameter.names, parameter.shape, strict=True) if name == "layers")
 
     map_parameters(note_depth, params)

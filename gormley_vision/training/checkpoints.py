@@ -1,9 +1,10 @@
-"""Checkpoints that are complete or absent, checked before use, and written while training goes on.
+"""Checkpoints that are either complete or absent, verified before use, and written while training continues.
 
 `checkpoints/<step>/` holds `arrays/` (orbax), `meta.json` (config, tree of shapes, versions, commit, data set)
-and `SHA256SUMS` (try `sha256sum -c SHA256SUMS` there). All is written under `<step>.partial` by a background
-thread, read back (every array's shape, dtype and last chunk), and only then renamed and the oldest deleted: a folder
-with a bare number is complete however the process ended. Orbax restores a flipped bit silently; the sums show it.
+and `SHA256SUMS` (try `sha256sum -c SHA256SUMS` there). A background thread writes
+everything under `<step>.partial`, reads it back (every array's shape, dtype and last chunk), and only then renames it
+and deletes the oldest: a folder whose name is a bare number is complete, however the process ended. Orbax restores a
+flipped bit without complaint; the sums reveal it.
 
 Orbax's CheckpointManager is not used: it deletes old checkpoints before sums of the new one could be written.
 """
@@ -33,23 +34,25 @@ from gormley_vision.training.hosts import is_first
 
 log = logging.getLogger(__name__)
 _SUMS = "SHA256SUMS"
-ShardingOf = Callable[[str, tuple[int, ...]], jax.sharding.Sharding]  # of an array of this name and shape
+ShardingOf = Callable[
+    [str, tuple[int, ...]], jax.sharding.Sharding
+]  # the sharding of an array with this name and shape
 
 
 class _LiteralPath(type(epath.Path())):  # type: ignore[misc]
-    """Orbax looks for the files that it merges by a pattern, of which epath makes the folder's own name a part."""
+    """A path whose `glob` takes the folder's name literally: epath would make it part of orbax's search pattern."""
 
     def glob(self, pattern: str) -> Iterator["_LiteralPath"]:
-        """Files in this folder, whatever its name."""
+        """Yield the files in this folder that match, whatever characters the folder's name contains."""
         for found in Path(self).glob(pattern):
             yield self / str(found.relative_to(self))
 
 
 def orbax_path(path: Path) -> _LiteralPath:
-    """The path in the form in which orbax takes it, whatever a file system allows in a name, but for three things.
+    """Return the path in the form that orbax needs, so that names with special characters work.
 
     Raises:
-        UserError: tensorstore, which writes the files, cannot hold this name.
+        UserError: tensorstore, which writes the files, cannot handle this name.
     """
     path = path.absolute()
     try:
@@ -62,7 +65,7 @@ def orbax_path(path: Path) -> _LiteralPath:
 
 
 class Checkpoints:
-    """The checkpoints of one run. `keep_last` newest are kept, and multiples of `keep_every` steps (0: none)."""
+    """The checkpoints of one run: keeps the newest `keep_last`, and multiples of `keep_every` steps (0: none)."""
 
     def __init__(self, folder: Path, *, keep_last: int, keep_every: int) -> None:
         self.folder, self.keep_last, self.keep_every = folder, keep_last, keep_every
@@ -71,7 +74,7 @@ class Checkpoints:
         self._error: Exception | None = None
 
     def save(self, step: int, state: Any, meta: Mapping[str, Any]) -> None:
-        """Copy the state, then write it in the background; returns once the state may be donated."""
+        """Copy the state and write it in the background. Returns once the state may be donated."""
         self.wait()
         partial = self.folder / f"{step}.partial"
         try:
@@ -87,7 +90,7 @@ class Checkpoints:
 
     def _finish(self, step: int, partial: Path, document: dict[str, Any]) -> None:
         try:
-            self._writer.wait_until_finished()  # of all processes: orbax has a barrier before its own end
+            self._writer.wait_until_finished()  # in all processes: orbax ends with a barrier
             if not is_first():
                 return
             write_json(partial / "meta.json", document)
@@ -95,22 +98,22 @@ class Checkpoints:
             write_atomically(partial / _SUMS, "".join(sums).encode())
             refuse_unreadable(partial, document["tree"])
             final = self.folder / str(step)
-            shutil.rmtree(final, ignore_errors=True)  # a damaged one of the same step, passed over on restore
+            shutil.rmtree(final, ignore_errors=True)  # a damaged one of the same step, skipped on restore
             partial.rename(final)
             sync_folder(self.folder)
             self._prune()
-        except Exception as error:  # handed to the loop by `wait` or `check`
+        except Exception as error:  # `wait` or `check` raises it in the main thread
             self._error = error
 
     def wait(self) -> None:
-        """Until the last save is on the disk; raises what went wrong in it."""
+        """Block until the last save is on disk, and raise its error if it failed."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
         self.check()
 
     def check(self) -> None:
-        """Raise what went wrong in the background, if anything did."""
+        """Raise the error of the background write, if it failed."""
         if self._error is not None:
             error, self._error = self._error, None
             raise self._explained(error) from error
@@ -121,24 +124,26 @@ class Checkpoints:
         if not (full or denied):
             return error
         steps = steps_of(self.folder)
-        kept = f"the checkpoint of step {steps[-1]} is kept" if steps else "there is no earlier checkpoint"
+        kept = f"the checkpoint of step {steps[-1]} is complete" if steps else "there is no earlier checkpoint"
         what = "the disk is full" if full else "the folder cannot be written"
         return UserError(f"{what}: no checkpoint in {self.folder}; {kept}. Fix that, then run the same command again")
 
     def _prune(self) -> None:
         for step in steps_of(self.folder)[: -self.keep_last]:
             if not (self.keep_every and step % self.keep_every == 0):
-                to_delete = self.folder / f"{step}.partial"  # not a checkpoint any more, whenever the kill comes
+                to_delete = (
+                    self.folder / f"{step}.partial"
+                )  # no longer a checkpoint, even if the process is killed here
                 (self.folder / str(step)).rename(to_delete)
                 shutil.rmtree(to_delete)
 
     def close(self) -> None:
-        """Let the write under way end, whatever became of the run: its state was good."""
+        """Wait for a write in progress, even if the run has failed since: the state being written was good."""
         if self._thread is not None:
             self._thread.join()
 
     def set_aside(self, after: int) -> None:
-        """Rename the (damaged) checkpoints after step `after`, so that they do not count as kept ones."""
+        """Rename the (damaged) checkpoints after step `after`, so that they do not count as kept."""
         for step in steps_of(self.folder):
             if step > after:
                 aside = self.folder / f"{step}.damaged"
@@ -146,14 +151,14 @@ class Checkpoints:
                 (self.folder / str(step)).rename(aside)
 
     def clear_partial(self) -> None:
-        """Remove what a killed process left unfinished. Only for the process that owns the run."""
+        """Remove the unfinished writes of a killed process. Only for the process that owns the run."""
         for leftover in self.folder.glob("*.partial"):
             if leftover.is_dir():
                 shutil.rmtree(leftover)
 
 
 def newest_complete(folder: Path, at: int | None = None) -> int | None:
-    """The newest step (not after `at`) whose files all have their sums; damaged ones are reported."""
+    """Return the newest step (not after `at`) whose files all match their sums; log damaged ones."""
     for step in reversed([step for step in steps_of(folder) if at is None or step <= at]):
         if not (damage := find_damage(folder / str(step))):
             return step
@@ -161,29 +166,29 @@ def newest_complete(folder: Path, at: int | None = None) -> int | None:
     return None
 
 
-def none_there(workdir: Path, wanted: str = "checkpoint") -> str:
-    """That a run's folder has no such checkpoint, what it has, and which folder may be meant."""
-    there = ", ".join(map(str, steps_of(workdir / "checkpoints"))) or "none"
+def no_checkpoint_message(workdir: Path, wanted: str = "checkpoint") -> str:
+    """Return a message: the run has no such checkpoint; those that exist; which folder may be meant."""
+    existing = ", ".join(map(str, steps_of(workdir / "checkpoints"))) or "none"
     near = [up for up in workdir.absolute().parents[:2] if steps_of(up / "checkpoints")]
-    meant = f"; did you mean {near[0]}?" if near else "" if workdir.is_dir() else "; there is no such folder"
-    return f"no {wanted} in {workdir / 'checkpoints'} (there: {there}){meant}"
+    meant = f"; did you mean {near[0]}?" if near else "" if workdir.is_dir() else "; this folder does not exist"
+    return f"no {wanted} in {workdir / 'checkpoints'} (it has: {existing}){meant}"
 
 
 def steps_of(folder: Path) -> list[int]:
-    """Steps of the complete checkpoints in a folder, ascending."""
+    """Return the steps of the complete checkpoints in a folder, ascending."""
     found = [path for path in folder.glob("*") if re.fullmatch("0|[1-9][0-9]*", path.name)]
     return sorted(int(path.name) for path in found if path.is_dir())
 
 
 def find_damage(checkpoint: Path) -> str:
-    """What is wrong with a checkpoint's files; '' when every file is there and has its SHA-256."""
+    """Return what is wrong with a checkpoint's files; '' if every file exists and matches its SHA-256."""
     try:
         lines = (checkpoint / _SUMS).read_text().splitlines()
     except OSError:
         return f"{_SUMS} is missing"
     except UnicodeDecodeError:  # a flipped bit in it
         return f"{_SUMS} has changed"
-    if not lines or not lines[-1].endswith("  meta.json"):  # the last that `_files` names
+    if not lines or not lines[-1].endswith("  meta.json"):  # the last file in `_files`
         return f"{_SUMS} is cut short"
     for digest, _, name in (line.partition("  ") for line in lines):
         path = checkpoint / name
@@ -191,14 +196,14 @@ def find_damage(checkpoint: Path) -> str:
             return f"{name or 'a line of ' + _SUMS} is missing"
         if _sha256(path) != digest:
             return f"{name} has changed"
-    return ""  # other files, such as a .DS_Store, are nobody's loss
+    return ""  # extra files, such as .DS_Store, do no harm
 
 
 def refuse_unreadable(checkpoint: Path, tree: Mapping[str, str]) -> None:
     """Read the shape, the dtype and the last chunk of each array of a checkpoint that was just written.
 
     Raises:
-        UserError: one is missing, different or unreadable.
+        UserError: an array is missing, different or unreadable.
     """
     folder = f"file://{quote(str(checkpoint.absolute() / 'arrays'))}/"
     for name, description in tree.items():
@@ -208,38 +213,38 @@ def refuse_unreadable(checkpoint: Path, tree: Mapping[str, str]) -> None:
             found = _describe_parts(array.dtype.name, array.shape)
             if 0 not in array.shape:
                 array[tuple(side - 1 for side in array.shape)].read().result()
-        except Exception as error:  # by what is missing, tensorstore raises this or that
+        except Exception as error:  # the type depends on what is missing
             found = str(error).partition(" [tensorstore_spec")[0]
         if found != description:
-            raise UserError(f"{checkpoint} cannot be read back: {name} should be {description}, and is {found}")
+            raise UserError(f"{checkpoint} cannot be read back: {name} should be {description}, but is {found}")
 
 
 def read_meta(checkpoint: Path) -> dict[str, Any]:
-    """What a checkpoint says of itself."""
+    """Read a checkpoint's meta.json."""
     return read_json(checkpoint / "meta.json")
 
 
 def restore(checkpoint: Path, like: Any, sharding_of: ShardingOf) -> Any:
-    """The state of a checkpoint, each array as `sharding_of` says, in the structure of `like` (shapes suffice).
+    """Restore a checkpoint's state in the structure of `like` (abstract or not), sharded as `sharding_of` says.
 
     Raises:
-        UserError: names, shapes or dtypes differ; lists the missing, extra and changed ones.
+        UserError: names, shapes or dtypes differ. Lists the missing, extra and changed ones.
     """
     _refuse_differences(checkpoint, read_meta(checkpoint)["tree"], describe_tree(like))
     return merge(like, read_parts(checkpoint, frozenset(), sharding_of), frozenset(), checkpoint)
 
 
 def read_parts(checkpoint: Path, parts: frozenset[str], sharding_of: ShardingOf) -> dict[str, jax.Array]:
-    """{name: array} of what lies below nodes named in `parts`; of everything, where there are none."""
+    """Read {name: array} of everything below nodes named in `parts`, or of the entire state if `parts` is empty."""
     tree = _chosen(read_meta(checkpoint)["tree"], parts)
     return _read_arrays(checkpoint, {name: _parse(name, text, sharding_of) for name, text in tree.items()})
 
 
 def merge(like: Any, arrays: Mapping[str, jax.Array], parts: frozenset[str], checkpoint: Path) -> Any:
-    """`like` with `arrays` for what lies below nodes named in `parts`; all else stays.
+    """Return `like` with everything below nodes named in `parts` replaced by `arrays`.
 
     Raises:
-        UserError: names, shapes or dtypes differ from those of `like`; lists them.
+        UserError: names, shapes or dtypes differ from those of `like`. Lists them.
     """
     _refuse_differences(
         checkpoint, {name: _describe(x) for name, x in arrays.items()}, _chosen(describe_tree(like), parts)
@@ -258,21 +263,21 @@ def _refuse_differences(checkpoint: Path, saved: Mapping[str, str], wanted: Mapp
 
 
 def _read_arrays(checkpoint: Path, abstract: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
-    """These arrays of a checkpoint; the others are not read."""
+    """Read only these arrays of a checkpoint."""
     tree = traverse_util.unflatten_dict(abstract, sep="/")
-    how = ocp.checkpoint_utils.construct_restore_args(tree)
-    some = ocp.args.PyTreeRestore(tree, restore_args=how, partial_restore=True)
-    arrays = ocp.PyTreeCheckpointer().restore(orbax_path(checkpoint / "arrays"), args=some)
+    restore_args = ocp.checkpoint_utils.construct_restore_args(tree)
+    args = ocp.args.PyTreeRestore(tree, restore_args=restore_args, partial_restore=True)
+    arrays = ocp.PyTreeCheckpointer().restore(orbax_path(checkpoint / "arrays"), args=args)
     return traverse_util.flatten_dict(arrays, sep="/")
 
 
 def flat(state: Any) -> dict[str, Any]:
-    """{'generator/variables/params/Dense_0/kernel': leaf, ...}; nodes without leaves are left out."""
+    """Return {'generator/variables/params/Dense_0/kernel': leaf, ...}, without empty nodes."""
     return traverse_util.flatten_dict(serialization.to_state_dict(state), sep="/")
 
 
 def describe_tree(state: Any) -> dict[str, str]:
-    """{'generator/variables/params/Dense_0/kernel': 'float32[100,6272]', ...}."""
+    """Return {'generator/variables/params/Dense_0/kernel': 'float32[100,6272]', ...}."""
     return {name: _describe(x) for name, x in flat(state).items()}
 
 
@@ -285,7 +290,7 @@ def _describe_parts(dtype: Any, shape: Sequence[int]) -> str:
 
 
 def compare_trees(saved: Mapping[str, str], wanted: Mapping[str, str]) -> list[str]:
-    """Lines for the names that one side lacks or that differ in shape or dtype."""
+    """Return one line for each name that is missing on one side or differs in shape or dtype."""
     lines = [f"missing in the checkpoint: {name} {wanted[name]}" for name in wanted if name not in saved]
     lines += [f"extra in the checkpoint: {name} {saved[name]}" for name in saved if name not in wanted]
     both = [name for name in wanted if name in saved and saved[name] != wanted[name]]
@@ -293,7 +298,7 @@ def compare_trees(saved: Mapping[str, str], wanted: Mapping[str, str]) -> list[s
 
 
 def digest(checkpoint: Path) -> str:
-    """One SHA-256 over names, dtypes, shapes and bytes of the train state, whatever the files look like."""
+    """Return one SHA-256 over names, dtypes, shapes and bytes of the full train state, however it is stored."""
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     tree = {name: _parse(name, text, lambda *_: here) for name, text in read_meta(checkpoint)["tree"].items()}
     total = hashlib.sha256()
@@ -311,7 +316,7 @@ def _parse(name: str, text: str, sharding_of: ShardingOf) -> jax.ShapeDtypeStruc
 
 
 def _files(folder: Path) -> list[Path]:
-    """What a checkpoint consists of, meta.json last; hidden files are the system's (.nfs*, .DS_Store), not ours."""
+    """Return a checkpoint's files, meta.json last. Hidden files belong to the system (.nfs*, .DS_Store)."""
     parts = [path for path in (folder / "arrays").rglob("*") if path.is_file() and not path.name.startswith(".")]
     return [*sorted(parts), folder / "meta.json"]
 

@@ -9,7 +9,7 @@ import jax
 
 
 def describe_environment(mesh: jax.sharding.Mesh) -> dict[str, str]:
-    """The conditions under which a resumed run has the bits of one never stopped."""
+    """Return the conditions under which a resumed run is bit-identical to one that was never stopped."""
     packages = ("jax", "jaxlib", "flax", "optax", "numpy")
     return {
         "processor": _processor(),
@@ -22,7 +22,7 @@ def describe_environment(mesh: jax.sharding.Mesh) -> dict[str, str]:
 
 
 def source_commit() -> str:
-    """The commit of this checkout, '+changes' behind it if files differ; '' outside a checkout."""
+    """Return the commit of this checkout, with '+changes' appended if files differ; '' outside a checkout."""
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return ""
@@ -30,7 +30,7 @@ def source_commit() -> str:
     def git(*words: str) -> str:
         try:
             done = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, timeout=10, check=False)
-        except (OSError, subprocess.TimeoutExpired):  # no git: the commit is unknown, the run goes on
+        except (OSError, subprocess.TimeoutExpired):  # without git the commit is unknown, and the run continues
             return ""
         return done.stdout.strip()
 

@@ -1,4 +1,4 @@
-"""The evaluation pass over a split: every example counts once, whatever the batches."""
+"""Exact evaluation over a full split: every example counts once, whatever the batch size."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,28 +13,28 @@ from gormley_vision.training.task import Evaluated
 
 
 class Evaluation:
-    """A task's `eval_step` over all of `batches`, each `every` steps (0: only at the end)."""
+    """Runs a task's `eval_step` over all of `batches`, every `every` steps (0: only at the end)."""
 
     def __init__(self, task: Evaluated, batches: Batches, every: int) -> None:
         self.batches, self.every = batches, every
         self._task = task
-        self._step: Callable | None = None  # compiled for the first mesh that it meets
+        self._step: Callable | None = None  # compiled at the first call, for its mesh
 
     def __call__(
         self, state: Any, shardings: Shardings, stop: Callable[[], int] = lambda: 0
     ) -> dict[str, float] | None:
-        """{'eval/NAME': mean over the split} for each of the task's sums, which come with their 'count'.
+        """Return {'eval/NAME': mean over the split} for each sum that the task returns besides their 'count'.
 
-        None where `stop`, asked before each batch, asked to end.
+        Returns None if `stop`, called before each batch, returns nonzero.
         """
         if self._step is None:
             self._step = jax.jit(shardings.on_mesh(self._task.eval_step), out_shardings=shardings.replicated)
-        waiting = []
+        pending = []
         for batch in self.batches.padded():
             if stop():
                 return None
-            waiting.append(self._step(state, put_global(batch, shardings.examples)))
-        sums = [jax.device_get(part) for part in waiting]
+            pending.append(self._step(state, put_global(batch, shardings.examples)))
+        sums = [jax.device_get(part) for part in pending]
         totals = {name: np.sum([part[name] for part in sums], dtype=np.float64) for name in sums[0]}
         count = totals.pop("count")
         return {f"eval/{name}": float(total / count) for name, total in totals.items()}

@@ -1,7 +1,7 @@
-"""Several processes as one run: who is here, who writes, and what all must decide alike.
+"""Several processes as one run: joining them, which one writes, and decisions that all must make alike.
 
-Every process runs the same program on its own devices and its own columns of each batch. The first alone writes logs,
-pictures and the record of a checkpoint; each writes its shards of the arrays. The folder of a run is shared by all.
+Every process runs the same program on its own devices and its own columns of each batch. Only the first writes logs,
+pictures and a checkpoint's metadata; each writes its shards of the arrays. All processes share the run's folder.
 """
 
 from collections.abc import Callable
@@ -21,10 +21,10 @@ from gormley_vision.errors import UserError
 def initialize(coordinator: str, processes: int, process: int, heartbeat: int) -> None:
     """Join the other processes of this run, if there are others.
 
-    `coordinator` ('HOST:PORT' of process 0), `processes` and `process` say who they are; without a coordinator, the
-    environment variables of a TPU pod, Slurm or Open MPI do, as `jax.distributed.initialize` reads them. If a process
-    stops answering, or fails while others go on, the runtime ends all of them within `heartbeat` seconds, and one or
-    two to notice and to abort.
+    They are given by `coordinator` ('HOST:PORT' of process 0), `processes` and `process`, or, without a coordinator, by
+    the environment variables of a TPU pod, Slurm or Open MPI, which `jax.distributed.initialize` reads. If a process
+    stops responding, or fails, the runtime ends all of them within `heartbeat` seconds, plus one or two to notice and
+    to abort.
 
     Raises:
         UserError: flags that contradict each other.
@@ -38,49 +38,49 @@ def initialize(coordinator: str, processes: int, process: int, heartbeat: int) -
         try:
             connect()
         except ValueError as error:
-            if "coordinator_address" not in str(error):  # else: none of the three is here, and this process is alone
+            if "coordinator_address" not in str(error):  # else: none of the three, so this process is the only one
                 raise
         return
     if not 0 <= process < processes:
-        raise UserError(f"--process={process} is none of 0 to {processes - 1} (--processes={processes})")
+        raise UserError(f"--process={process} is not between 0 and {processes - 1} (--processes={processes})")
     connect(coordinator, processes, process)
 
 
 def is_first() -> bool:
-    """Whether this process writes for all."""
+    """Return whether this is the process that writes for all."""
     return jax.process_index() == 0
 
 
 def is_single_process() -> bool:
-    """Whether there is no other process."""
+    """Return whether there is only this process."""
     return jax.process_count() == 1
 
 
 def wait_for_all(point: str) -> None:
-    """Until every process has reached the `point` of this name, for up to a day.
+    """Block until every process has reached the `point` of this name, for up to a day.
 
-    Through the coordinator rather than by a collective: the first collective of a CPU fails where others come to it
-    more than 30 seconds later (Gloo's own limit), while they decode images, say.
+    This goes through the coordinator rather than a collective: on CPUs the first collective fails if another process
+    joins it more than 30 seconds later (Gloo's own limit), for instance because it decodes images.
     """
     ocp.multihost.get_barrier_sync_fn()(key=point, timeout_ms=24 * 3600 * 1000)
 
 
 def put_global(arrays: Any, sharding: NamedSharding) -> Any:
-    """Global arrays from what this process holds: its columns of a split array, all of a replicated one."""
+    """Make global arrays from this process' part: its columns of a sharded array, all of a replicated one."""
     with jax.transfer_guard_host_to_device("allow"):  # this is the explicit way, though jax counts it as implicit
         return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), arrays)
 
 
 def broadcast_from_first(value: int) -> int:
-    """The first process' value, in every process; a collective."""
+    """Return the first process' value in every process. A collective: all must call it."""
     return value if is_single_process() else int(multihost_utils.broadcast_one_to_all(np.int32(value)))
 
 
 def stop_vote(mesh: Mesh) -> Callable[[int], int]:
-    """A function, called by every process at every step with the signal that it received (0 for none).
+    """Return a function that every process calls at every step with the signal that it received (0 for none).
 
-    It returns the same signal in all of them, so that they save at the same step: to a lone process its own, at once;
-    else the highest of those voted one call before, so that no device waits for the answer.
+    It returns the same signal in all of them, so that they save at the same step: with a single process its own, at
+    once; else the highest signal of the previous call, so that no device waits for the answer.
     """
     if is_single_process():
         return lambda signal: signal

@@ -1,8 +1,8 @@
-"""The loop. It owns jit, sharding, donation, checkpoints, records and time, and knows no task by name.
+"""The training loop: jit, sharding, donation, checkpoints, records and timing, for any task.
 
-One turn: take a batch, run the compiled step (the old state's memory is reused), check whether the
-step before was finite, and from time to time record metrics, draw pictures and save. Everything random is a
-function of (seed, step), so a run that was killed goes on as if it had not been.
+One iteration: take a batch, run the compiled step (the old state's memory is reused), check that the previous
+step was finite, and from time to time record metrics, draw pictures and save. Everything random is a
+function of (seed, step), so a run that was killed continues as if it had not been.
 """
 
 import contextlib
@@ -39,7 +39,7 @@ def train(
     profile: bool = False,
     evaluation: Evaluation | None = None,
 ) -> int:
-    """Train, or go on training, until the plan ends or a signal asks to.
+    """Train, or continue training, until the planned end or a signal.
 
     Returns:
         The signal that ended training before its end, or 0.
@@ -98,21 +98,21 @@ def _run_steps(
     interrupts: Interrupts,
     evaluation: Evaluation | None,
 ) -> tuple[int, int]:
-    """The turns of the loop, to the plan's end or the first signal: the last step, which is saved, and the signal.
+    """Run steps until the planned end or the first signal. Returns the last step, which is saved, and the signal.
 
-    A signal cuts an evaluation short. The figures of its step are then saved with the state, as 'unlogged', and who
-    continues evaluates first: the run's records are those of one that was never stopped.
+    A signal interrupts an evaluation. The metrics of its step are then saved with the state, as 'unlogged', and the
+    process that continues evaluates first: the run's records are those of one that was never stopped.
     """
     plan, state = run.plan, run.state
     previewed = task if isinstance(task, Previewed) else None
     if previewed:
         preview = jax.jit(run.shardings.on_mesh(previewed.preview), out_shardings=run.shardings.replicated)
-    unseen: tuple[int, jax.Array] | None = None  # a step whose finiteness was not looked at yet
+    unchecked: tuple[int, jax.Array] | None = None  # a step whose finiteness was not checked yet
     waited, since = 0.0, time.perf_counter()
     vote = stop_vote(run.shardings.mesh)
 
     def log_line(values: dict[str, float], evaluates: bool) -> int:
-        """Evaluate, if it is time, and record the step; the signal that cut this short, or 0."""
+        """Evaluate if due, and record the step. Returns the signal that interrupted this, or 0."""
         nonlocal waited, since
         if evaluates:
             assert evaluation is not None
@@ -139,9 +139,9 @@ def _run_steps(
         batch = put_global(batch, run.shardings.batch)
         state, metrics, finite = run.step(state, run.resident, batch, run.key)
         progress.advance(step)
-        if unseen is not None:  # one step late, so that the device is never idle
-            run.step.refuse_non_finite(*unseen, run.workdir)
-        unseen = step, finite
+        if unchecked is not None:  # one step late, so that the device is never idle
+            run.step.refuse_non_finite(*unchecked, run.workdir)
+        unchecked = step, finite
 
         evaluates = evaluation is not None and (_due(step, evaluation.every) or step == plan.total)
         logs = _due(step, plan.log_every) or evaluates
@@ -167,7 +167,7 @@ def _run_steps(
                 records.flush()
             checkpoints.save(step, state, run.meta | {"unlogged": values if cut else {}})
     checkpoints.wait()
-    wait_for_all("end")  # else the first to leave would wait for the others no longer than a heartbeat
+    wait_for_all("end")  # else the first to finish would wait for the others for at most one heartbeat
     return step, signal if step < plan.end else cut
 
 
@@ -177,7 +177,7 @@ def _due(step: int, every: int) -> bool:
 
 @contextlib.contextmanager
 def _trace(workdir: Path, wanted: bool) -> Iterator[None]:
-    """A profiler trace of the run under `workdir/profile`, if wanted."""
+    """Record a profiler trace of the run under `workdir/profile`, if wanted."""
     if not wanted:
         yield
         return

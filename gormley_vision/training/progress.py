@@ -1,4 +1,4 @@
-"""What the person at the terminal sees: a bar on a terminal, plain log lines elsewhere."""
+"""Progress: a bar on a terminal, plain log lines elsewhere."""
 
 import contextlib
 import logging
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 def make_console() -> Console:
-    """Standard error, with colours and moving bars where it is a terminal: FORCE_COLOR does not make a file one."""
+    """Return a console on standard error, with colours and bars only on a terminal, whatever FORCE_COLOR says."""
     terminal = bool(sys.stderr and sys.stderr.isatty())
     return Console(stderr=True, force_terminal=terminal, force_interactive=None if terminal else False)
 
@@ -25,7 +25,7 @@ console = make_console()
 
 
 def console_handler() -> logging.Handler:
-    """The log's way to the screen: above the bar on a terminal, bare lines elsewhere."""
+    """Return the handler that shows log lines: above the bar on a terminal, plain lines elsewhere."""
     handler: logging.Handler
     if console.is_terminal:
         handler = RichHandler(console=console, show_path=False, show_level=False, log_time_format="[%H:%M:%S]")
@@ -37,7 +37,7 @@ def console_handler() -> logging.Handler:
 
 
 class TrainingProgress:
-    """Steps done of `total`, images/s, time left, and the latest metrics."""
+    """Shows steps done of `total`, images/s, time left, and the latest metrics."""
 
     def __init__(self, start: int, total: int, images_per_step: int) -> None:
         self.total, self.images_per_step = total, images_per_step
@@ -53,13 +53,13 @@ class TrainingProgress:
             self._live.start()
 
     def advance(self, step: int) -> None:
-        """A step was dispatched."""
-        if step == self._first + 1:  # the first step compiles: time starts behind it
+        """Note that a step was dispatched."""
+        if step == self._first + 1:  # the first step compiles: measure time after it
             self._last, self._last_time = step, time.perf_counter()
         self._bar.update(self._task, completed=step)
 
     def report(self, step: int, values: Mapping[str, float]) -> None:
-        """Metrics of a step arrived, so all steps up to it are done."""
+        """Show the metrics of a step. They have arrived, so all steps up to it are done."""
         now = time.perf_counter()
         if step > self._last:
             self.images_per_second = (step - self._last) * self.images_per_step / (now - self._last_time)
@@ -73,24 +73,24 @@ class TrainingProgress:
         log.info("step %d/%d  %.0f images/s  %s  %s", step, self.total, self.images_per_second, left, text)
 
     def close(self) -> None:
-        """Leave the last state of the bar on the screen."""
+        """Stop updating the bar, and leave it on the screen."""
         if self._live is not None:
             self._live.stop()
 
 
 @contextlib.contextmanager
 def counted(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A callback (done, total) that shows a bar on a terminal, and a line every ten seconds elsewhere."""
+    """Yield a callback (done, total) that shows a bar on a terminal, and a line every ten seconds elsewhere."""
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, visible=False)
-        began = said = time.perf_counter()
+        began = last = time.perf_counter()
 
         def report(done: int, total: int) -> None:
-            nonlocal said
+            nonlocal last
             bar.update(task, completed=done, total=total, visible=True)
-            if not console.is_terminal and time.perf_counter() - said > 10:
-                said = time.perf_counter()
-                left = (said - began) * (total - done) / max(done, 1)
+            if not console.is_terminal and time.perf_counter() - last > 10:
+                last = time.perf_counter()
+                left = (last - began) * (total - done) / max(done, 1)
                 log.info("%s: %d of %d, %.0f s left", what, done, total, left)
 
         yield report

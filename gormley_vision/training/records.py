@@ -1,7 +1,8 @@
-"""What a run leaves for people: config.json, metrics.jsonl and sample grids, TensorBoard, and a tracker if asked.
+"""A run's records: config.json, metrics.jsonl and sample grids, TensorBoard, and a tracker if one is configured.
 
-Each is a `Writer`. Files and TensorBoard are always there; files come first, and are what a tracker that joined late,
-or had failed, is caught up from. All are cut back on resume, but for a tracker, which is never told a step twice.
+Each is a `Writer`. Files and TensorBoard are always written. Files come first: a tracker that was added late or had
+failed catches up from them. On resume all are truncated to the checkpoint's step, except a tracker, which is never
+sent the same step twice.
 """
 
 import contextlib
@@ -20,25 +21,25 @@ from gormley_vision.samples import Pictures, Samples, read_png, write_png
 from gormley_vision.training.board import Board
 from gormley_vision.training.tracking import Tracked
 
-RECORDS = ("metrics.jsonl", "samples", "tensorboard")  # what a run's folder has of its steps, besides checkpoints
+RECORDS = ("metrics.jsonl", "samples", "tensorboard")  # the records of steps in a run's folder, besides checkpoints
 _SAMPLE = r"\d{8}\.(?:png|txt)"
-_INTERRUPTED = rf"\.(?:metrics\.jsonl|config\.json|data\.json|{_SAMPLE})\.\d+"  # of `write_atomically`, by a kill
+_INTERRUPTED = rf"\.(?:metrics\.jsonl|config\.json|data\.json|{_SAMPLE})\.\d+"  # `write_atomically`, killed
 
 
 class Writer(Protocol):
-    """Where records go."""
+    """A destination of records."""
 
     def scalars(self, step: int, values: Mapping[str, float], times: Mapping[str, float]) -> None:
-        """The figures of a step; `times` are those that differ when the same step is run again."""
+        """Write the metrics of a step; `times` are those that differ when the same step is run again."""
 
     def picture(self, step: int, image: np.ndarray) -> None:
-        """The sample grid of a step, uint8 [H, W, C]."""
+        """Write the sample grid of a step, uint8 [H, W, C]."""
 
     def text(self, step: int, text: str) -> None:
-        """The samples of a step, of a task that makes texts."""
+        """Write the samples of a step, for a task whose samples are texts."""
 
     def flush(self) -> None:
-        """Hand everything to the system: what precedes a checkpoint outlives a kill after it."""
+        """Hand everything to the operating system: records before a checkpoint must survive a kill after it."""
 
     def close(self) -> None:
         """Flush and close."""
@@ -58,13 +59,13 @@ class Records:
     def scalars(
         self, step: int, values: Mapping[str, float], images_per_second: float, waiting_for_data: float
     ) -> None:
-        """The figures of a step. All but its times are the same however often the run was killed."""
+        """Write the metrics of a step. All but the times are the same however often the run was killed."""
         times = {"images_per_second": round(images_per_second, 1), "waiting_for_data": round(waiting_for_data, 4)}
         for writer in self._writers:
             writer.scalars(step, values, times)
 
     def samples(self, step: int, samples: Samples) -> None:
-        """Pictures as one grid, or texts as one."""
+        """Write pictures as one grid, or texts as one text."""
         for writer in self._writers:
             if isinstance(samples, Pictures):
                 writer.picture(step, samples.grid())
@@ -72,12 +73,12 @@ class Records:
                 writer.text(step, samples.joined())
 
     def flush(self) -> None:
-        """All writers."""
+        """Flush all writers."""
         for writer in self._writers:
             writer.flush()
 
     def close(self) -> None:
-        """All writers, whatever one of them says."""
+        """Close all writers, even if one of them fails."""
         with contextlib.ExitStack() as stack:
             for writer in self._writers:
                 stack.callback(writer.close)
@@ -92,25 +93,25 @@ class Files:
         self._metrics = (workdir / "metrics.jsonl").open("a")
 
     def scalars(self, step: int, values: Mapping[str, float], times: Mapping[str, float]) -> None:
-        """One line."""
+        """Append one line to metrics.jsonl."""
         at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         line = {"step": step, **values, "time": {"at": at, **times}}
         self._metrics.write(json.dumps(line, allow_nan=False) + "\n")
         self._metrics.flush()
 
     def picture(self, step: int, image: np.ndarray) -> None:
-        """One file."""
+        """Write one PNG file."""
         write_png(self._samples / f"{step:08d}.png", image)
 
     def text(self, step: int, text: str) -> None:
-        """One file."""
+        """Write one text file."""
         write_atomically(self._samples / f"{step:08d}.txt", text.encode())
 
     def flush(self) -> None:
-        """Nothing: each line was flushed."""
+        """Do nothing: each line was flushed when written."""
 
     def close(self) -> None:
-        """Close."""
+        """Close metrics.jsonl."""
         self._metrics.close()
 
 
@@ -120,17 +121,17 @@ def cut_back(workdir: Path, step: int) -> None:
     if path.exists():
         kept = [line for line in path.read_text(errors="replace").splitlines() if _step_of(line) <= step]
         write_atomically(path, "".join(f"{line}\n" for line in kept).encode())
-    for file in [*workdir.glob("*"), *workdir.glob("samples/*")]:  # other names are other people's
+    for file in [*workdir.glob("*"), *workdir.glob("samples/*")]:  # files with other names are the user's
         if re.fullmatch(_INTERRUPTED, file.name) or (re.fullmatch(_SAMPLE, file.name) and int(file.stem) > step):
             file.unlink()
 
 
 def catch_up(tracker: Tracked, workdir: Path) -> None:
-    """Send what the files have and the tracker lacks, step by step."""
+    """Send the tracker what the files contain and it lacks, step by step."""
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     past: list[tuple[int, Any]] = [(line.pop("step"), line) for line in lines]
     past += [(step, path) for step, path in _pictures(workdir) if tracker.lacks("picture", step)]
-    for step, record in sorted(past, key=lambda entry: entry[0]):  # of a step, figures come first
+    for step, record in sorted(past, key=lambda entry: entry[0]):  # within a step, metrics first
         if isinstance(record, Path):
             tracker.picture(step, read_png(record))
         else:
@@ -145,7 +146,7 @@ def _pictures(workdir: Path) -> Iterator[tuple[int, Path]]:
 
 
 def unlogged_figures(workdir: Path, step: int, meta: Mapping[str, Any]) -> dict[str, float]:
-    """Figures of the step of a checkpoint whose evaluation was cut short, until metrics.jsonl has its line; else {}."""
+    """Return the metrics of a checkpoint whose evaluation was interrupted and that metrics.jsonl lacks; else {}."""
     path = workdir / "metrics.jsonl"
     lines = path.read_text(errors="replace").splitlines() if meta.get("unlogged") and path.exists() else []
     return {} if any(_step_of(line) == step for line in lines) else meta.get("unlogged", {})
@@ -154,5 +155,5 @@ def unlogged_figures(workdir: Path, step: int, meta: Mapping[str, Any]) -> dict[
 def _step_of(line: str) -> float:
     try:
         return json.loads(line)["step"]
-    except (json.JSONDecodeError, TypeError, KeyError):  # the line that the kill cut short, or no record
+    except (json.JSONDecodeError, TypeError, KeyError):  # a line that a kill cut short, or not a record
         return float("inf")

@@ -1,9 +1,9 @@
-"""The mesh, and where a batch, the state and the resident data lie on it.
+"""The mesh, and how a batch, the state and the resident data are sharded over it.
 
 Three axes. `data` and `fsdp` split a batch by images. `fsdp` also splits the state (ZeRO stage 3, Rajbhandari et al.
 2019, arXiv:1910.02054): a parameter is gathered where the step uses it, and no device keeps all of it. `tensor` splits
-the matrices inside a layer (Megatron-LM, Shoeybi et al. 2019, arXiv:1909.08053), by rules from the config that read
-the names of parameters' axes (axes.py). XLA's partitioner puts in the communication: models know nothing of all this.
+the matrices inside a layer (Megatron-LM, Shoeybi et al. 2019, arXiv:1909.08053), by rules in the config that refer to
+the names of parameters' axes (axes.py). XLA's partitioner inserts the communication; models contain none of this.
 """
 
 import dataclasses
@@ -24,12 +24,12 @@ from gormley_vision.mesh_rules import MESH_AXES, Rule
 def make_mesh(
     sizes: Mapping[str, Any], batch_size: int, accumulate: int = 1, devices: Sequence[jax.Device] | None = None
 ) -> Mesh:
-    """A mesh of `sizes['data']` x `['fsdp']` x `['tensor']` of the `devices` (all); data=0 takes what the others leave.
+    """Make a mesh of data x fsdp x tensor `devices` (default: all); data=0 means all that remain.
 
     `batch_size` images are computed as `accumulate` microbatches, each of which divides over the devices.
 
     Raises:
-        UserError: too few devices, or a batch that does not divide over them; with the nearest that would.
+        UserError: too few devices, or a batch that does not divide over them; names the nearest that does.
     """
     devices = jax.devices() if devices is None else devices
     data, fsdp, tensor = (sizes[axis] for axis in MESH_AXES)
@@ -38,13 +38,17 @@ def make_mesh(
         if data * fsdp * tensor != len(devices):
             raise UserError(
                 f"{len(devices)} devices do not divide into mesh.fsdp={fsdp} x mesh.tensor={tensor}: "
-                + (f"pass --config.mesh.data={data} to use {data * fsdp * tensor} of them" if data else "pass less")
+                + (
+                    f"pass --config.mesh.data={data} to use {data * fsdp * tensor} of them"
+                    if data
+                    else "pass smaller ones"
+                )
             )
     count = data * fsdp * tensor
     if count > len(devices):
         raise UserError(
             f"mesh.data={data} x mesh.fsdp={fsdp} x mesh.tensor={tensor} is {count} devices, but there are "
-            f"{len(devices)} devices; pass --config.mesh.data=0 for what the others leave"
+            f"{len(devices)} devices; pass --config.mesh.data=0 for all that remain"
         )
     if batch_size % (accumulate * data * fsdp):
         parts = f", in {accumulate} microbatches," if accumulate > 1 else ""
@@ -55,15 +59,15 @@ def make_mesh(
         )
     if jax.process_count() > 1 and count != len(devices):
         raise UserError(
-            f"{jax.process_count()} processes have {len(devices)} devices, and the mesh {count}: every process must "
-            "take part; pass --config.mesh.data=0"
+            f"{jax.process_count()} processes have {len(devices)} devices, and the mesh uses {count}: every process "
+            "must take part; pass --config.mesh.data=0"
         )
     types = (AxisType.Auto,) * len(MESH_AXES)
     return jax.make_mesh((data, fsdp, tensor), MESH_AXES, axis_types=types, devices=devices[:count])
 
 
 def describe_mesh(mesh: Mesh) -> str:
-    """'1 device', or '8 devices (data 4, fsdp 2)'."""
+    """Return '1 device', or '8 devices (data 4, fsdp 2)'."""
     split = ", ".join(f"{axis} {size}" for axis, size in mesh.shape.items() if size > 1)
     return f"{mesh.size} devices ({split})" if split else "1 device"
 
@@ -72,7 +76,7 @@ def describe_mesh(mesh: Mesh) -> str:
 class Shardings:
     """`replicated` for resident data and results; `batch` for [k, m, ...] and `examples` for [m, ...], split along m.
 
-    `sharding_of` and `tree` say where the state lies.
+    `sharding_of` and `tree` give the shardings of the state.
     """
 
     mesh: Mesh
@@ -80,21 +84,21 @@ class Shardings:
 
     @property
     def replicated(self) -> NamedSharding:
-        """Everything on every device."""
+        """A full copy on every device."""
         return NamedSharding(self.mesh, PartitionSpec())
 
     @property
     def batch(self) -> NamedSharding:
-        """Of k minibatches [k, m, ...]."""
+        """The sharding of k minibatches [k, m, ...]."""
         return NamedSharding(self.mesh, PartitionSpec(None, ("data", "fsdp")))
 
     @property
     def examples(self) -> NamedSharding:
-        """Of one minibatch [m, ...]."""
+        """The sharding of one minibatch [m, ...]."""
         return NamedSharding(self.mesh, PartitionSpec(("data", "fsdp")))
 
     def on_mesh(self, function: Callable) -> Callable:
-        """`function`, with the mesh set while jax traces it, so that layers can say where activations lie."""
+        """Wrap `function` to set the mesh while jax traces it, so that layers can constrain activations' shardings."""
 
         def traced(*arguments: Any) -> Any:
             with jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh):  # for layers/partition.py
@@ -103,18 +107,18 @@ class Shardings:
         return traced
 
     def columns(self, batch_size: int) -> np.ndarray:
-        """Which of a minibatch's m examples this process' devices hold, ascending; others may hold the same."""
+        """Return which of a minibatch's m examples this process' devices hold, ascending; others may hold the same."""
         slices = self.examples.addressable_devices_indices_map((batch_size,)).values()
         return np.unique(np.concatenate([np.arange(batch_size)[part] for part in slices if part is not None]))
 
     def sharding_of(self, shape: tuple[int, ...], axes: tuple[str | None, ...] = (), name: str = "") -> NamedSharding:
-        """Of an array whose axes have these names: by the rules; then `fsdp` on its largest axis that divides.
+        """Return the sharding of an array whose axes have these names: the rules, then `fsdp` on the largest free axis.
 
         Raises:
-            UserError: of the array of this name; an axis that a rule splits does not divide, or not all have a name.
+            UserError: an axis that a rule splits does not divide, or not all axes have a name.
         """
         if axes and len(axes) != len(shape):
-            raise UserError(f"{name} {list(shape)}: {len(axes)} names of axes ({', '.join(map(str, axes))})")
+            raise UserError(f"{name} {list(shape)}: {len(axes)} axis names ({', '.join(map(str, axes))})")
         spec = [""] * len(shape)
         for rule in self.rules:
             found = next((i for i, axis in enumerate(axes) if axis == rule.name and not spec[i]), None)
@@ -134,13 +138,13 @@ class Shardings:
         return NamedSharding(self.mesh, PartitionSpec(*(mesh_axis or None for mesh_axis in spec)))
 
     def tree(self, state: Any) -> Any:
-        """`of` for every array of an abstract state, boxes and all, in the structure that it has without boxes.
+        """Return `sharding_of` every array of an abstract state with flax's boxes, in the structure without boxes.
 
-        An optimizer's moments and an average are in boxes like their parameter's, and so lie as it does.
+        An optimizer's moments and an average have boxes like their parameter's, so they are sharded like it.
 
         Raises:
-            UserError: as `of`; a rule for a name that nobody uses; or a tensor axis that no rule uses, so that its
-                devices would repeat each other's work.
+            UserError: as in `sharding_of`; a rule for a name that no axis has; or a tensor axis that no rule uses, so
+                that its devices would repeat each other's work.
         """
         names: set[str | None] = set()
 
@@ -148,18 +152,17 @@ class Shardings:
             axes = leaf.names if isinstance(leaf, nn.Partitioned) else ()
             names.update(axes)
             name = jax.tree_util.keystr(path, simple=True, separator="/")
-            return jax.tree.map(
-                lambda x: self.sharding_of(x.shape, axes, name), nn.unbox(leaf)
-            )  # an optimizer's may be empty
+            # An optimizer's box may be empty, hence the inner map.
+            return jax.tree.map(lambda x: self.sharding_of(x.shape, axes, name), nn.unbox(leaf))
 
         tree = jax.tree_util.tree_map_with_path(shardings, state, is_leaf=is_axis_metadata)
         if unknown := next((rule.name for rule in self.rules if rule.name not in names | NAMES.keys()), None):
-            there = ", ".join(sorted(filter(None, names))) or "no names at all"
-            raise UserError(f"mesh.rules: no parameter has an axis {unknown!r}; they have {there}")
+            existing = ", ".join(sorted(filter(None, names))) or "none"
+            raise UserError(f"mesh.rules: no parameter has an axis {unknown!r}; the names of their axes: {existing}")
         used = {mesh_axis for sharding in jax.tree.leaves(tree) for mesh_axis in sharding.spec}
         if self.mesh.shape["tensor"] > 1 and "tensor" not in used:
             raise UserError(
-                f"mesh.tensor={self.mesh.shape['tensor']}, but mesh.rules split nothing over it: "
+                f"mesh.tensor={self.mesh.shape['tensor']}, but mesh.rules shard nothing over it: "
                 "pass --config.mesh.tensor=1"
             )
         return tree

@@ -1,4 +1,4 @@
-"""Where a process starts: afresh, from another run's weights, or where its run was stopped."""
+"""The start of a process: a new run, one from another run's weights, or one that continues where it was stopped."""
 
 import dataclasses
 import logging
@@ -28,7 +28,7 @@ from gormley_vision.training.step import Step
 from gormley_vision.training.task import Task, Transferred, first_state
 
 log = logging.getLogger(__name__)
-WEIGHTS = frozenset({"variables", "ema"})  # nodes of a state that `init_from` takes over
+WEIGHTS = frozenset({"variables", "ema"})  # the nodes of a state that `init_from` loads
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +44,11 @@ class Plan:
 
     @classmethod
     def of(cls, config: Mapping[str, Any], batches: Batches) -> "Plan":
-        """Convert with the data set's epoch and the step's images."""
+        """Convert the config's durations, by the images in an epoch and in a step.
+
+        Raises:
+            UserError: the data set is smaller than a batch, or the duration shorter than a step.
+        """
 
         def steps(duration: str) -> int:
             images = batches.batch_size * batches.minibatches
@@ -64,7 +68,7 @@ class Plan:
                 f"--config.data.batch_size={batches.length}"
             )
         if plan.total < 1:
-            raise UserError(f"duration={config['duration']!r} is no step at all: pass --config.duration='1 epochs'")
+            raise UserError(f"duration={config['duration']!r} is less than one step: pass --config.duration='1 epochs'")
         return plan
 
     @property
@@ -75,7 +79,7 @@ class Plan:
 
 @dataclasses.dataclass
 class Run:
-    """What the loop holds ready before its first step."""
+    """Everything that the loop needs before its first step."""
 
     workdir: Path
     plan: Plan
@@ -86,11 +90,15 @@ class Run:
     resident: dict[str, jax.Array]
     key: jax.Array
     meta: dict[str, Any]
-    unlogged: dict[str, float]  # figures of step `start`, whose evaluation a signal cut short; else {}
+    unlogged: dict[str, float]  # metrics of step `start` if a signal interrupted its evaluation; else {}
 
 
 def prepare(task: Task, batches: Batches, config: Mapping[str, Any], workdir: Path, at: int | None = None) -> Run:
-    """Build the run, at its newest undamaged checkpoint (or the newest not after step `at`), or at the start."""
+    """Build the run, at its newest complete checkpoint (or the newest not after step `at`), or at the start.
+
+    Raises:
+        UserError: the folder, the config or the data set does not allow it. Says why, and what to do.
+    """
     plan = Plan.of(config, batches)
     mesh = make_mesh(config["mesh"], batches.batch_size, config["accumulate"])
     shardings = Shardings(mesh, parse_rules(config["mesh"]["rules"]))
@@ -115,7 +123,7 @@ def prepare(task: Task, batches: Batches, config: Mapping[str, Any], workdir: Pa
     step = None if (found := broadcast_from_first(-1 if newest is None else newest)) < 0 else found
     if step is None and at is None and (damaged := ckpt.steps_of(folder)):
         raise UserError(
-            f"every checkpoint in {folder} is damaged ({', '.join(map(str, damaged))}), and starting afresh would "
+            f"every checkpoint in {folder} is damaged ({', '.join(map(str, damaged))}), and starting over would "
             f"overwrite this run: move {workdir} away, or use another --workdir"
         )
     if step is None and at is None:
@@ -128,7 +136,9 @@ def prepare(task: Task, batches: Batches, config: Mapping[str, Any], workdir: Pa
         by_name = ckpt.flat(state_shardings)
         state = ckpt.restore(folder / str(step), shapes, lambda name, _: by_name[name])
     else:
-        state = jax.jit(partial(first_state, task), out_shardings=state_shardings)(key)  # no device holds all of it
+        state = jax.jit(partial(first_state, task), out_shardings=state_shardings)(
+            key
+        )  # created sharded: no device ever holds all of it
         if config["init_from"]:
             state = jax.device_put(
                 adopt_weights(task, state, user_path(config["init_from"]), shardings), state_shardings
@@ -139,28 +149,34 @@ def prepare(task: Task, batches: Batches, config: Mapping[str, Any], workdir: Pa
 
 
 def refuse_to_overwrite(workdir: Path, config: Mapping[str, Any]) -> None:
-    """Refuse to begin in a folder without checkpoints whose records are not those of this config's first steps.
+    """Refuse to start in a folder that has no checkpoints but records of something other than this config's run.
 
     Raises:
-        UserError: they belong to another config, or to something that is no run.
+        UserError: they belong to another config, or the folder is not a run's.
     """
-    there = [name for name in RECORDS if (workdir / name).exists()]
-    if not there:
+    existing = [name for name in RECORDS if (workdir / name).exists()]
+    if not existing:
         return
     instead = "move them away, or pass another --workdir"
     if not (workdir / "config.json").is_file():
-        raise UserError(f"{workdir} has {', '.join(there)} and is no run's folder (it has no config.json): {instead}")
+        raise UserError(
+            f"{workdir} has {', '.join(existing)} but is not a run's folder (it has no config.json): {instead}"
+        )
     if changes := changed_keys(read_json(workdir / "config.json"), config):
         raise UserError(
-            f"{workdir} has {', '.join(there)} of a run without checkpoints that had another config:\n  "
+            f"{workdir} has {', '.join(existing)} of a run without checkpoints that had another config:\n  "
             + "\n  ".join(changes)
             + f"\n{instead}"
         )
-    log.warning("%s has no checkpoint: the run begins again, and its %s with it", workdir, ", ".join(there))
+    log.warning("%s has no checkpoint: the run starts over and overwrites its %s", workdir, ", ".join(existing))
 
 
 def refuse_changes(saved: Mapping[str, Any], here: Mapping[str, Any], files: Callable[[], str]) -> None:
-    """Refuse to resume under another config or data set; say where bits may differ."""
+    """Refuse to resume with another config or data set; warn if results may differ in their last bits.
+
+    Raises:
+        UserError: the config or the data set differs. Lists the differences.
+    """
     if changes := changed_keys(saved["config"], here["config"]):
         raise UserError(
             "this run was started with another config:\n  "
@@ -168,10 +184,12 @@ def refuse_changes(saved: Mapping[str, Any], here: Mapping[str, Any], files: Cal
             + "\nuse another --workdir, or --config.init_from to start from its weights"
         )
     old = saved["data"]
-    new = {key: value for key, value in here["data"].items() if key in old}  # earlier versions noted less
+    new = {key: value for key, value in here["data"].items() if key in old}  # earlier versions saved fewer keys
     if len({config["data"]["placement"] == "stream" for config in (upgraded(saved["config"]), here["config"])}) == 2:
-        log.warning("data.placement changed to or from 'stream': that the data set is the same is only checked by size")
-        new = new | {"sha256": old["sha256"]}  # of decoded pixels for the one, of the files' identity for the other
+        log.warning(
+            "data.placement changed to or from 'stream': whether the data set is the same is only checked by size"
+        )
+        new = new | {"sha256": old["sha256"]}  # one hashes decoded pixels, the other the files' names, sizes and times
     if old != new:
         raise UserError(
             f"the data set has changed since the checkpoint: {_differences(old, new)}{files()}; "
@@ -179,15 +197,15 @@ def refuse_changes(saved: Mapping[str, Any], here: Mapping[str, Any], files: Cal
         )
     if saved["environment"] != here["environment"]:
         log.warning(
-            "continuing with the same batches and noise, but not to the same bits: %s",
+            "continuing with the same batches and noise, but results may differ in their last bits: %s",
             _differences(saved["environment"], here["environment"]),
         )
 
 
 def _changed_files(workdir: Path, batches: Batches) -> str:
-    """The files of the data set that are not as they were at the first step; '' where that is not known."""
-    noted = workdir / "data.json"
-    files = changed_files(read_json(noted), batches.identity) if noted.exists() else []
+    """Name the files of the data set that changed since the first step; '' if that is not known."""
+    saved = workdir / "data.json"
+    files = changed_files(read_json(saved), batches.identity) if saved.exists() else []
     more = f" and {len(files) - 3} more" if len(files) > 3 else ""
     return f"; other files, sizes or times: {', '.join(files[:3])}{more}" if files else ""
 
@@ -199,23 +217,23 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
 
 
 def adopt_weights(task: Task, state: Any, source: Path, shardings: Shardings) -> Any:
-    """`state` with the variables and averages of another run's newest checkpoint; optimizers stay fresh.
+    """Return `state` with the variables and averages of another run's newest checkpoint; optimizers stay fresh.
 
     The task's `transfer` makes the other run's weights fit: a new head, another resolution, classes by name.
 
     Raises:
-        UserError: no run there, or one whose weights do not fit.
+        UserError: `source` is not a run's folder, or its weights do not fit.
     """
     if not isinstance(task, Transferred):
-        raise UserError("this task starts from no other run's weights: pass --config.init_from=''")
+        raise UserError("this task cannot start from another run's weights: pass --config.init_from=''")
     folder = source / "checkpoints"
     step = ckpt.newest_complete(folder)
     if step is None:
-        raise UserError(f"init_from={source}: {ckpt.none_there(source)}")
+        raise UserError(f"init_from={source}: {ckpt.no_checkpoint_message(source)}")
     log.info("starting from the weights of %s, step %d", source, step)
     checkpoint = folder / str(step)
     meta = ckpt.read_meta(checkpoint)
-    # Other shapes than here may not fit the rules; `fsdp` alone splits whatever divides.
+    # The other run's shapes may not fit mesh.rules; without names only `fsdp` splits an axis, if one divides.
     weights = ckpt.read_parts(checkpoint, WEIGHTS, lambda _, shape: shardings.sharding_of(shape))
     classes = tuple(meta["data"]["class_names"])
     weights = task.transfer(weights, state, config=upgraded(meta["config"]), class_names=classes)

@@ -1,7 +1,7 @@
-"""The seam between the loop and what is learned. Tasks do not import this: they have the shape of it.
+"""The interface between the training loop and a task. Tasks do not import it: it is a structural `Protocol`.
 
-`Task` is what trains. The others are what some tasks can do besides: programs ask for the method, never for the task.
-What a task says before jax is loaded, its config keys above all, is in task_modules.py.
+`Task` is what the loop trains. The others are optional abilities: programs check for the method, never for the task.
+What a task declares before jax is loaded, above all its config keys, is in task_modules.py.
 """
 
 from collections.abc import Mapping
@@ -21,48 +21,48 @@ class Task(Protocol):
 
     @property
     def minibatches(self) -> int:
-        """k: minibatches of one step."""
+        """k: minibatches in one step."""
 
     def init(self, key: jax.Array) -> Any:
-        """A fresh state; a function of the key alone. Parameters may be in flax's boxes, which name their axes."""
+        """Return a fresh state, a function of the key only. Parameters may be in flax's boxes, with axis names."""
 
     def train_step(self, state: Any, batch: Batch, key: jax.Array) -> tuple[Any, Scalars, Scalars]:
-        """New state, scalars to log, and named finiteness checks in the order computed.
+        """Return the new state, scalars to log, and named finiteness checks in the order computed.
 
-        `batch` holds [k, m, ...] of each feature, as 'image' uint8 [k, m, H, W, C] and 'label' int32 [k, m]; `key` is
-        the run's, so a draw is named by `state.step`.
+        `batch` holds each feature as [k, m, ...]: 'image' uint8 [k, m, H, W, C], 'label' int32 [k, m]. `key` is the
+        same in every step, so random draws must also use `state.step`.
         """
 
     @property
     def afterwards(self) -> str:
-        """What to do with a finished run, with '{workdir}' for its folder."""
+        """What to do with a finished run, for the log; '{workdir}' stands for its folder."""
 
 
 @runtime_checkable
 class Evaluated(Protocol):
-    """Has a score on a data set; its table includes fields.EVALUATION_FIELDS."""
+    """Can be evaluated on a data set; its config keys include fields.EVALUATION_FIELDS."""
 
     def eval_step(self, state: Any, batch: Batch) -> Scalars:
-        """Sums over the examples whose 'mask' is set, and their 'count'."""
+        """Return sums over the examples whose 'mask' is set, and their 'count'."""
 
 
 @runtime_checkable
 class Previewed(Protocol):
-    """Shows how training goes."""
+    """Can show how training is going."""
 
     def preview(self, state: Any, key: jax.Array) -> jax.Array:
-        """What is shown, as one array; a function of state and key alone, compiled."""
+        """Return what is shown, as one array: a function of state and key only, compiled by the loop."""
 
     def show(self, preview: Any) -> Samples:
-        """That array, fetched from the device, as people look at it."""
+        """Convert that array, fetched from the device, to pictures or texts."""
 
 
 @runtime_checkable
 class Sampled(Protocol):
-    """Make samples from a request."""
+    """Can generate samples on request."""
 
     def sample(self, state: Any, *, num: int, seed: int, **options: Any) -> Samples:
-        """Sample i depends on `seed`, the options and i alone; these are its module's SAMPLING.
+        """Return `num` samples. Sample i depends only on `seed`, i and the options, which its module's SAMPLING lists.
 
         Raises:
             UserError: an option that makes no sense for this run.
@@ -71,16 +71,16 @@ class Sampled(Protocol):
 
 @runtime_checkable
 class Transferred(Protocol):
-    """Take over another run's weights."""
+    """Can start from another run's weights."""
 
     def transfer(self, weights: Batch, state: Any, *, config: Mapping[str, Any], class_names: tuple[str, ...]) -> Batch:
-        """{name: array} of another run, of this config and these classes, made to fit `state`.
+        """Return `weights`, {name: array} of another run with this config and these classes, made to fit `state`.
 
         Raises:
-            UserError: they cannot; says what to type.
+            UserError: they cannot fit. Names what to type.
         """
 
 
 def first_state(task: Task, key: jax.Array) -> Any:
-    """`task.init` without boxes: the state as it is trained, saved and restored."""
+    """Return `task.init` without boxes: the state as it is trained, saved and restored."""
     return nn.unbox(task.init(key))

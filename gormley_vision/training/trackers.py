@@ -1,7 +1,7 @@
-"""Weights & Biases, MLflow and Trackio, each behind the same three methods; none is imported before it is asked for.
+"""Weights & Biases, MLflow and Trackio, each behind the same three methods. None is imported before it is needed.
 
-None of them reaches for the network unless it was told where to: by an API key, or by a variable of its own. A run has
-one id of ours in all of them, so that a process that continues it finds what an earlier one began.
+None of them uses the network unless the user configured it: by an API key, or by one of the tracker's own environment
+variables. A run has one id of ours in all of them, so that a process that continues it finds the earlier one's run.
 """
 
 import contextlib
@@ -18,35 +18,37 @@ import numpy as np
 
 from gormley_vision.errors import UserError
 
-PROJECT = "gormley_vision"  # where the tracker's own variable names no other
+PROJECT = "gormley_vision"  # unless the tracker's own environment variable names another
 
 
 class Tracker(Protocol):
-    """Opened anew, or where the run of this id was left. Whatever it raises is kept from the run (`Tracked`)."""
+    """Creates the run with this id, or continues it. `Tracked` catches whatever it raises."""
 
     package: ClassVar[str]
-    where: str  # to find the run, for people
+    where: str  # for the user: where to find the run
 
     def __init__(self, workdir: Path, run_id: str, config: Mapping[str, Any]) -> None: ...
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """One point of each curve."""
+        """Send one point of each curve."""
 
     def picture(self, step: int, image: np.ndarray) -> None:
-        """One picture, uint8 [H, W, 3]."""
+        """Send one picture, uint8 [H, W, 3]."""
 
     def close(self) -> None:
-        """Hand over what is left, and end."""
+        """Send what is left, and end."""
 
 
 class Wandb:
-    """Weights & Biases: online where there is a key, else into the run's folder, for `wandb sync`."""
+    """Weights & Biases: online if there is an API key, else into the run's folder, for `wandb sync`."""
 
     package: ClassVar[str] = "wandb"
 
     def __init__(self, workdir: Path, run_id: str, config: Mapping[str, Any]) -> None:
-        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # of its own crashes, to its makers
-        os.environ.setdefault("WANDB_X_TRANSACTION_LOG_FLUSH_INTERVAL", "1")  # for 15 s, which a kill would lose
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # no reports of its crashes to its makers
+        os.environ.setdefault(
+            "WANDB_X_TRANSACTION_LOG_FLUSH_INTERVAL", "1"
+        )  # the default, 15 s of data, is lost in a kill
         import wandb
 
         self._image = wandb.Image
@@ -58,21 +60,21 @@ class Wandb:
             config=dict(config),
             resume="allow",
             mode=None if "WANDB_MODE" in os.environ or _has_wandb_key() else "offline",
-            settings=wandb.Settings(console="off", silent=True),  # standard output is the run's own
+            settings=wandb.Settings(console="off", silent=True),  # keep its output out of the run's
         )
         files = Path(self._run.dir).parent
         self.where = f"offline; to upload it, wandb sync {files}" if self._run.offline else str(self._run.url)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """One row of the history."""
+        """Add one row to the history."""
         self._run.log(dict(values), step=step)
 
     def picture(self, step: int, image: np.ndarray) -> None:
-        """Into the row of the step."""
+        """Add a picture to the row of the step."""
         self._run.log({"samples": self._image(image)}, step=step)
 
     def close(self) -> None:
-        """Upload the rest, where there is a server."""
+        """Upload the rest, if there is a server."""
         self._run.finish()
 
 
@@ -80,7 +82,7 @@ def _has_wandb_key() -> bool:
     host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").partition("://")[2].partition("/")[0]
     try:
         return "WANDB_API_KEY" in os.environ or netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):  # `wandb login` has never been here
+    except (OSError, netrc.NetrcParseError):  # no `wandb login` on this machine
         return False
 
 
@@ -91,7 +93,7 @@ class MLflow:
 
     def __init__(self, workdir: Path, run_id: str, config: Mapping[str, Any]) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # a server that is down stalls training once
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # a server that is down stalls training only once
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
         import mlflow
         from mlflow.entities import Metric, Param
@@ -106,7 +108,7 @@ class MLflow:
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
         known = self._client.get_experiment_by_name(name)
         experiment = known.experiment_id if known else self._client.create_experiment(name, artifacts)
-        # MLflow gives runs ids of its own; ours is a tag.
+        # MLflow assigns its own ids to runs; ours is a tag.
         found = self._client.search_runs([experiment], f"tags.{PROJECT}_id = '{run_id}'")
         if found:
             self._client.update_run(found[0].info.run_id, status="RUNNING")
@@ -114,20 +116,20 @@ class MLflow:
         self._id = run.info.run_id
         # Written once: MLflow refuses another value of the same parameter, and some keys may change on resume.
         params = [Param(key, str(value)) for key, value in config.items() if key not in run.data.params]
-        for first in range(0, len(params), 100):  # as many as it takes at a time
+        for first in range(0, len(params), 100):  # its limit for one request
             self._client.log_batch(self._id, params=params[first : first + 100])
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """All of a step in one request."""
+        """Send all metrics of a step in one request."""
         now = int(1000 * time.time())
         self._client.log_batch(self._id, [self._metric(name, value, now, step) for name, value in values.items()])
 
     def picture(self, step: int, image: np.ndarray) -> None:
-        """Among the run's images."""
+        """Add a picture to the run's images."""
         self._client.log_image(self._id, image, key="samples", step=step)
 
     def close(self) -> None:
-        """The run is over, until it is continued."""
+        """Mark the run as finished, until it is continued."""
         self._client.set_terminated(self._id)
 
 
@@ -138,15 +140,15 @@ class Trackio:
 
     def __init__(self, workdir: Path, run_id: str, config: Mapping[str, Any]) -> None:
         if not any(name in os.environ for name in ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL", "TRACKIO_BUCKET_ID")):
-            os.environ.setdefault("HF_HUB_OFFLINE", "1")  # it would ask Hugging Face for the name of the user
+            os.environ.setdefault("HF_HUB_OFFLINE", "1")  # else it asks Hugging Face for the user's name
         import trackio
 
-        # Its own `finish`, as after the run's it would end the run at exit once more.
+        # The module's `finish`: after the run object's own, trackio would end the run again at exit.
         self._image, self._finish = trackio.Image, trackio.finish
-        with contextlib.redirect_stdout(io.StringIO()):  # that output is the run's own; `where` says what is needed
+        with contextlib.redirect_stdout(io.StringIO()):  # its output; `where` has what is needed of it
             self._run = trackio.init(
                 project=os.environ.get("TRACKIO_PROJECT", PROJECT),
-                name=f"{workdir.name}-{run_id}",  # it continues runs by their names
+                name=f"{workdir.name}-{run_id}",  # trackio identifies runs by their names
                 config=dict(config),
                 resume="allow",
                 embed=False,
@@ -154,11 +156,11 @@ class Trackio:
         self.where = f"trackio show --project {self._run.project}"
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """One row."""
+        """Add one row."""
         self._run.log(dict(values), step=step)
 
     def picture(self, step: int, image: np.ndarray) -> None:
-        """One row of its own."""
+        """Add a picture as its own row."""
         self._run.log({"samples": self._image(image)}, step=step)
 
     def close(self) -> None:

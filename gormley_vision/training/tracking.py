@@ -1,7 +1,7 @@
 """A run in an experiment tracker: under one id, each step once, and at no risk to the run.
 
-What was sent is noted in `trackers/<name>.jsonl` of the run's folder before it is sent. A process that continues the
-run goes over the steps since the last checkpoint again, and sends none of them twice.
+Each step is noted in `trackers/<name>.jsonl` in the run's folder before it is sent. A process that continues the
+run repeats the steps since the last checkpoint, and sends none of them twice.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class Tracked:
-    """A tracker as one of a run's writers. Its first failure is one warning; this process then does without it."""
+    """A tracker as one of a run's writers. Its first failure logs a warning, and ends its use in this process."""
 
     def __init__(self, name: str, workdir: Path, config: Mapping[str, Any]) -> None:
         self._name = name
@@ -34,24 +34,24 @@ class Tracked:
             self._give_up(error)
 
     def lacks(self, kind: str, step: int) -> bool:
-        """Whether the figures ('scalars') or the picture of a step are still to be sent."""
+        """Return whether the metrics ('scalars') or the picture of a step are still to be sent."""
         return self._tracker is not None and step > self._note.sent[kind]
 
     def scalars(self, step: int, values: Mapping[str, float], times: Mapping[str, float]) -> None:
-        """One point of each curve, speeds among them."""
+        """Send one point of each curve, speeds included."""
         values = {**values, **{f"time/{name}": value for name, value in times.items()}}
         self._send("scalars", step, lambda tracker: tracker.scalars(step, values))
 
     def picture(self, step: int, image: np.ndarray) -> None:
-        """One picture; a grey one in three channels, as not all trackers take one."""
+        """Send one picture; a greyscale one in three channels, as not all trackers accept one channel."""
         coloured = np.broadcast_to(image, (*image.shape[:2], 3))
         self._send("picture", step, lambda tracker: tracker.picture(step, coloured))
 
     def text(self, step: int, text: str) -> None:
-        """Nothing: trackers have no common form for texts, which are in samples/ and on TensorBoard."""
+        """Do nothing: trackers have no common form for texts, which are in samples/ and in TensorBoard."""
 
     def flush(self) -> None:
-        """Nothing: a tracker has its own pace."""
+        """Do nothing: a tracker sends at its own pace."""
 
     def close(self) -> None:
         """End the tracker."""
@@ -66,7 +66,7 @@ class Tracked:
             return
         before = self._note.sent[kind]
         try:
-            self._note.write(kind, step)  # before it is sent: a kill in between costs a point, and doubles none
+            self._note.write(kind, step)  # before sending: a kill in between loses a point, but never doubles one
             send(self._tracker)
         except Exception as error:
             self._give_up(error)
@@ -77,15 +77,15 @@ class Tracked:
         self._tracker = None
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         log.warning(
-            "log.tracker=%s failed, and training goes on without it (%s); metrics.jsonl and samples/ have everything, "
-            "and the next process of this run sends what is missing",
+            "log.tracker=%s failed, and training continues without it (%s); metrics.jsonl and samples/ have "
+            "everything, and the next process of this run sends what is missing",
             self._name,
             reason[:300],
         )
 
 
 class Note:
-    """What a tracker has of a run: its id there, and the last step of each kind that was sent."""
+    """What a tracker has received of a run: the run's id, and the last step of each kind that was sent."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -93,15 +93,15 @@ class Note:
         for line in path.read_text().splitlines() if path.exists() else []:
             try:
                 entry = json.loads(line)
-            except json.JSONDecodeError:  # the line that a kill cut short: it was not sent
+            except json.JSONDecodeError:  # a line that a kill cut short: its step was not sent
                 continue
             self.run_id = entry.pop("run_id", self.run_id)
             self.sent |= entry
-        # One complete line in place of many; the id is on the disk before the tracker hears of it.
+        # Replace all lines by one. The id is on disk before the tracker sees it.
         write_atomically(path, (json.dumps({"run_id": self.run_id, **self.sent}) + "\n").encode())
 
     def write(self, kind: str, step: int) -> None:
-        """Outlives a kill of the process, which is all that a note needs to."""
+        """Append a line that survives a kill of the process (not necessarily of the machine)."""
         self.sent[kind] = step
         with self._path.open("a") as file:
             file.write(json.dumps({kind: step}) + "\n")

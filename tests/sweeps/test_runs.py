@@ -75,7 +75,7 @@ def test_a_run_begun_with_another_config_is_refused(sweep_of):
     run.folder.mkdir(parents=True)
     (run.folder / "config.json").write_text(json.dumps(run.config))
     sweep_of(body % 2)
-    with pytest.raises(UserError, match=r"begun with another config:\n  vit.depth: 2 -> 3"):
+    with pytest.raises(UserError, match=r"started with another config:\n  vit.depth: 2 -> 3"):
         sweep_of(body % 3)
 
 

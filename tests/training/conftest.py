@@ -1,4 +1,4 @@
-"""Runs for the tests of the loop: in this process on one device, or as real processes on their own."""
+"""Runs for the tests of the loop: in this process on one device, or as separate processes."""
 
 import json
 import logging
@@ -24,13 +24,13 @@ SMALL = {"data.source": "fake", "data.image_size": 16, "mesh.data": 1}
 
 
 class Lab:
-    """Tiny runs in this process. All decode into, and compile into, one cache of this test session."""
+    """Tiny runs in this process. All share this test session's caches of decoded data and compiled programs."""
 
     def __init__(self, cache: Path) -> None:
         self.cache = cache
 
     def config(self, task: str = "classification", **overrides) -> dict:
-        """The smoke config of a task as `train.py` would hand it over; keys with '__' for '.'."""
+        """Return the smoke config of a task as `train.py` would pass it; in keys, '__' stands for '.'."""
         config = shrink(default_config(task))
         flat = SMALL | {"data.cache_dir": str(self.cache / "data")}
         flat |= {"vit.patch_size": 8} if task == "classification" else {"log.samples": 4}
@@ -41,25 +41,25 @@ class Lab:
         return config.to_dict()
 
     def open(self, config: dict) -> tuple:
-        """The task and the batches of a config."""
+        """Return the task and the batches of a config."""
         batches = experiment.make_batches(config)
         return experiment.make_task(config, batches.description), batches
 
     def prepare(self, config: dict, workdir: Path) -> tuple[start.Run, Batches]:
-        """What the loop holds ready before its first step, and its data."""
+        """Return everything that the loop needs before its first step, and its data."""
         workdir.mkdir(parents=True, exist_ok=True)
         task, batches = self.open(config)
         return start.prepare(task, batches, config, workdir), batches
 
     def train(self, config: dict, workdir: Path, wrap=lambda task: task, profile: bool = False) -> int:
-        """What `run` does behind the lock and the log; `wrap` may replace the task."""
+        """Train as `run` does inside the lock and the log; `wrap` may replace the task."""
         workdir.mkdir(parents=True, exist_ok=True)
         task, batches = self.open(config)
         return loop.train(wrap(task), batches, config, workdir, profile)
 
 
 class Programs:
-    """`train.py` and the scripts as processes with an environment of their own."""
+    """`train.py` and the scripts as processes with their own environment variables."""
 
     def __init__(self, cache: Path) -> None:
         self.environment = {
@@ -72,20 +72,20 @@ class Programs:
         }
 
     def command(self, workdir: Path, **overrides) -> list[str]:
-        """The `train.py` command of a tiny GAN run."""
+        """Return the `train.py` command of a tiny GAN run."""
         flags = {"data__source": "fake", "data__image_size": 16, "log__samples": 4, **overrides}
         words = [f"--config.{key.replace('__', '.')}={value}" for key, value in flags.items()]
         config = "--config=configs/dcgan_mnist.py:smoke"
         return [sys.executable, "train.py", config, f"--workdir={workdir}", *words]
 
     def start(self, command: list[str]) -> subprocess.Popen:
-        """Start it, standard error readable."""
+        """Start a command with its output piped."""
         return subprocess.Popen(
             command, cwd=ROOT, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
 
     def finish(self, process: subprocess.Popen) -> tuple[int, str]:
-        """Exit status and standard error; a process that hangs fails the test."""
+        """Return exit status and standard error; a process that hangs fails the test."""
         try:
             _, errors = process.communicate(timeout=120)
         except subprocess.TimeoutExpired:
@@ -106,7 +106,7 @@ class Programs:
         )
 
     def wait_for_step(self, process: subprocess.Popen, workdir: Path, step: int) -> None:
-        """Until metrics.jsonl has the line of `step`, or the process ended."""
+        """Wait until metrics.jsonl has the line of `step`, or the process has ended."""
         deadline = time.monotonic() + 120
         while process.poll() is None and last_step(workdir) < step:
             assert time.monotonic() < deadline, f"step {step} never came"
@@ -154,7 +154,7 @@ def lab(cache):
 
 @pytest.fixture
 def said():
-    """The package's log lines, whether or not something stopped them from propagating."""
+    """The package's log lines, even if something stopped them from propagating."""
     lines: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: lines.append(record.getMessage())
@@ -168,7 +168,7 @@ def said():
 
 @pytest.fixture(scope="session")
 def end_of():
-    """A function: all of a finished run that must not depend on how often it was killed."""
+    """A function that returns everything of a finished run that must not depend on how often it was killed."""
 
     def end(workdir: Path) -> dict:
         folder = workdir / "checkpoints"
@@ -184,7 +184,7 @@ def end_of():
 
 @pytest.fixture(scope="session")
 def after_steps(lab):
-    """A function: (metrics of each step, {name: array} of the state, the state) after steps done by hand."""
+    """A function that runs steps without the loop: (metrics of each step, {name: array} of the state, the state)."""
 
     def after(config: dict, workdir: Path, steps: int) -> tuple:
         run, batches = lab.prepare(config, workdir)
@@ -200,7 +200,7 @@ def after_steps(lab):
 
 @pytest.fixture(scope="session", params=("gan", "classification"))
 def finished(request, lab, tmp_path_factory):
-    """(task, folder) of an uninterrupted smoke run; the seam: nothing here asks which task it is."""
+    """(task, folder) of an uninterrupted smoke run; tests that use this must not depend on which task it is."""
     workdir = tmp_path_factory.mktemp(request.param) / "run"
     assert lab.train(lab.config(request.param), workdir) == 0
     return request.param, workdir

@@ -328,7 +328,7 @@ def test_full_disk_ends_the_run_with_one_line_and_leaves_checkpoints_whole(progr
     assert newest < 8
     line = error_line(errors)
     assert "the disk is full" in line
-    assert f"the checkpoint of step {newest} is whole" in line
+    assert f"the checkpoint of step {newest} is complete" in line
 
 
 @pytest.mark.slow
@@ -337,7 +337,7 @@ def test_log_that_cannot_be_written_ends_the_run_with_one_line(programs, tmp_pat
     (tmp_path / "run.log").symlink_to("/dev/full")
     status, errors = programs.train(tmp_path)
     assert status == 2, errors
-    assert f"No space left on device: '{tmp_path}'; put that right" in error_line(errors)
+    assert f"No space left on device: '{tmp_path}'; fix that" in error_line(errors)
 
 
 @pytest.mark.slow

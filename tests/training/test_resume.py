@@ -144,7 +144,7 @@ def test_killed_at_random_moments_a_run_ends_as_if_undisturbed(programs, referen
         assert programs.finish(process)[0] == -signal.SIGKILL
         died_writing += any((workdir / "checkpoints").glob("*.partial"))
         newest = ckpt.newest_complete(workdir / "checkpoints")
-        assert newest == max(ckpt.steps_of(workdir / "checkpoints"), default=None), "a bare number is whole"
+        assert newest == max(ckpt.steps_of(workdir / "checkpoints"), default=None), "a bare number is complete"
     assert died_writing, "no kill met a checkpoint being written: the test has lost its point"
     status, errors = programs.train(workdir, **OFTEN)
     assert status == 0, errors

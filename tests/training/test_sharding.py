@@ -159,7 +159,7 @@ def test_a_checkpoint_of_one_mesh_is_restored_on_another(lab, tmp_path, said, st
         writer.wait()
         digests.append(ckpt.digest(tmp_path / "checkpoints" / str(number)))
     assert digests[0] == digests[1]
-    assert any("not to the same bits: mesh" in line for line in said)
+    assert any("may differ in their last bits: mesh" in line for line in said)
 
 
 # What is refused.
@@ -170,7 +170,7 @@ def test_a_checkpoint_of_one_mesh_is_restored_on_another(lab, tmp_path, said, st
     [
         ("mlp tensor", "'mlp tensor': write 'NAME: MESH_AXIS"),
         ("mlp:", "write 'NAME: MESH_AXIS"),
-        ("embed: fsdp; mlp: model", "in 'mlp: model': 'model' is none of data, fsdp, tensor"),
+        ("embed: fsdp; mlp: model", "in 'mlp: model': 'model' is not one of data, fsdp, tensor"),
         # Those of earlier versions.
         ("attention/qkv: tensor - -", "'attention/qkv: tensor - -': write 'NAME: MESH_AXIS"),
         ("mlp/in: tensor", "as in --config.mesh.rules='heads: tensor; mlp: tensor'"),
@@ -187,7 +187,7 @@ def test_rules_that_are_none_are_refused(text, message):
     ("sizes", "message"),
     [
         ((0, 3, 1), "8 devices do not divide into mesh.fsdp=3 x mesh.tensor=1: pass --config.mesh.data=2 to use 6"),
-        ((0, 4, 4), "pass less"),
+        ((0, 4, 4), "pass smaller ones"),
         ((4, 2, 2), "mesh.data=4 x mesh.fsdp=2 x mesh.tensor=2 is 16 devices, but there are 8"),
         ((5, 1, 1), "batch_size=64 does not divide over 5 devices (mesh.data x mesh.fsdp)"),
         ((5, 1, 1), "the nearest that does is --config.data.batch_size=65"),
@@ -213,7 +213,7 @@ def test_meshes_that_cannot_be_are_refused(sizes, message):
             {"accumulate": 4, "mesh__data": 8},
             "data.batch_size=16, in 4 microbatches, does not divide over 8 devices",
         ),
-        ({"mesh__tensor": 2, "mesh__rules": ""}, "mesh.tensor=2, but mesh.rules split nothing over it"),
+        ({"mesh__tensor": 2, "mesh__rules": ""}, "mesh.tensor=2, but mesh.rules shard nothing over it"),
         (
             {"mesh__tensor": 2, "mesh__rules": "head: tensor"},
             "mesh.rules: no parameter has an axis 'head'; they have classes, embed, head_dim, heads, layers, mlp, one,",

@@ -139,7 +139,7 @@ def test_adams_moments_lie_like_their_parameter(steps):
 
 
 def test_tensor_over_a_module_without_names_is_refused(steps):
-    with pytest.raises(UserError, match=r"mesh.tensor=2, but mesh.rules split nothing over it"):
+    with pytest.raises(UserError, match=r"mesh.tensor=2, but mesh.rules shard nothing over it"):
         steps(Task(False, "sgd"), data=2, fsdp=2, tensor=2)
 
 
@@ -152,5 +152,5 @@ def test_names_that_are_not_one_for_each_axis_are_refused(steps):
 
     task = Task(True, "sgd")
     task.net = Careless()
-    with pytest.raises(UserError, match=r"net/variables/params/scale \[4\]: 2 names of axes \(a, b\)"):
+    with pytest.raises(UserError, match=r"net/variables/params/scale \[4\]: 2 axis names \(a, b\)"):
         steps(task, data=1)

@@ -1,4 +1,4 @@
-"""Image classification: `fields` are its keys, `build` makes one of a config, `task` is a step."""
+"""Image classification: `fields` has its config keys, `build` makes the task, `task` has the training step."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ __all__ = ["EVALUATION", "FIELDS", "TENSOR_KEYS", "check", "evaluated", "make", 
 
 
 def make(config: Any, data: Any) -> Any:
-    """The task; see `build.make_classification`."""
-    from gormley_vision.tasks.classification.build import make_classification  # jax
+    """Make the task; see `build.make_classification`."""
+    from gormley_vision.tasks.classification.build import make_classification  # imports jax
 
     return make_classification(config, data)

@@ -1,4 +1,4 @@
-"""From a config to the task."""
+"""Makes the task from a config."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +15,7 @@ from gormley_vision.tasks.optimizers import make_classifier_optimizer
 
 
 def make_classification(config: Mapping[str, Any], description: Description) -> Classification:
-    """The classifier, its optimizer and its augmentation.
+    """Make the classifier, its optimizer and its augmentation.
 
     Raises:
         UserError: fewer than two classes.
@@ -24,7 +24,7 @@ def make_classification(config: Mapping[str, Any], description: Description) -> 
     classes = len(class_names)
     if classes < 2:
         raise UserError(
-            f"classification needs labels of two classes or more, and the data set has {classes}: give each class a "
+            f"classification needs labels of at least two classes, and the data set has {classes}: give each class a "
             "subfolder of its own, or an .npz file an array of labels"
         )
     data, options, optimizer = config["data"], dict(config["classification"]), dict(config["optimizer"])

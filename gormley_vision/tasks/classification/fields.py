@@ -1,4 +1,4 @@
-"""The keys of a classifier's config, their smoke values, and what contradicts what. Loads no jax."""
+"""The keys of a classifier's config, their smoke values, and checks of their combinations. Loads no jax."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -38,14 +38,14 @@ FIELDS: dict[str, Field] = {
         0.0, "alpha of CutMix; 0 for none; with mixup, either by a coin", at_least=0, at_most=100
     ),
     "classification.fresh_head": Field(
-        False, "drop init_from's head, begin at zero: fine-tuning from its average", when={"init_from": ON}
+        False, "replace init_from's head by zeros and load its average: fine-tuning", when={"init_from": ON}
     ),
     "classification.only_head": Field(
-        False, "train the head alone: a linear probe of init_from", when={"init_from": ON}
+        False, "train only the head: a linear probe of init_from", when={"init_from": ON}
     ),
     "classification.position_resize": Field(
         "google",
-        "how init_from's learned positions are resized, by whose convention",
+        "convention by which init_from's learned positions are resized",
         ("google", "timm", "huggingface"),
         when={"init_from": ON, "vit.position": ("learned",)},
     ),
@@ -59,25 +59,25 @@ FIELDS: dict[str, Field] = {
 
 TENSOR_KEYS = ("vit.heads", "vit.mlp")
 
-# Flags of scripts/evaluate.py, and the keys that they set for the evaluation.
+# Flags of scripts/evaluate.py: {flag: the key that it sets for the evaluation}.
 EVALUATION = {"rope_scaling": "vit.rope_scaling", "position_resize": "classification.position_resize"}
 
 
 def evaluated(config: dict[str, Any], trained: Mapping[str, Any]) -> None:
-    """Complete, in place, the config of an evaluation of a run that was `trained` otherwise: at another resolution."""
-    config["classification"]["fresh_head"] = False  # the run's own is what is evaluated
+    """Complete, in place, the `config` of an evaluation at another resolution than that of the config `trained`."""
+    config["classification"]["fresh_head"] = False  # evaluate the run's own
     vit, grid = config["vit"], trained["data"]["image_size"] // trained["vit"]["patch_size"]
     vit["trained_grid"] = 0 if vit["rope_scaling"] == "none" else trained["vit"]["trained_grid"] or grid
 
 
 def needs(config: Mapping[str, Any]) -> dict[str, str]:
-    """Images and their classes."""
+    """Return the features that an example needs: an image and its class."""
     del config
     return {"image": "image", "label": "label"}
 
 
 def smoke(config: Mapping[str, Any]) -> dict[str, Value]:
-    """What shrinks to seconds: few patches of small images."""
+    """Return values that shrink a run to seconds: few patches of small images."""
     size = min(config["data"]["image_size"], 32)
     return {
         "data.image_size": size,
@@ -95,10 +95,10 @@ def smoke(config: Mapping[str, Any]) -> dict[str, Value]:
 
 
 def check(config: Mapping[str, Any]) -> None:
-    """Refuse what contradicts itself.
+    """Refuse a config that contradicts itself.
 
     Raises:
-        UserError: patches, heads or positions that do not fit; says what does.
+        UserError: patches, heads or positions do not fit. Names values that do.
     """
     vit, size = config["vit"], config["data"]["image_size"]
     if size % vit["patch_size"]:
@@ -122,7 +122,7 @@ def check(config: Mapping[str, Any]) -> None:
             f"{vit['width'] // vit['heads']}: --config.vit.width={near}"
         )
     if vit["rope"] == "dinov3" and vit["rope_scaling"] == "ntk":
-        raise UserError("dinov3's coordinates interpolate by themselves: pass --config.vit.rope_scaling=none")
+        raise UserError("dinov3's coordinates already interpolate: pass --config.vit.rope_scaling=none")
     if vit["position"] == "sincos2d" and (vit["width"] % 4 or vit["width"] < 8):
         near = max(8, nearest_multiple(vit["width"], 4))
         raise UserError(f"sincos2d needs a multiple of 4 channels, at least 8: --config.vit.width={near}")

@@ -46,7 +46,7 @@ class ClassificationState:
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """What happens to a batch of training images, in this order; 0 turns a thing off."""
+    """Augmentation of a batch of training images, in this order; 0 turns an operation off."""
 
     flip: bool
     shift: int  # pixels
@@ -58,7 +58,7 @@ class Augmentation:
     label_smoothing: float
 
     def __call__(self, key: jax.Array, images: jax.Array, labels: jax.Array, classes: int, step: jax.Array):
-        """uint8 [B, H, W, C] and labels [B] -> float32 images in [-1, 1] and targets [B, Y]."""
+        """Augment uint8 [B, H, W, C] and labels [B] to float32 images in [-1, 1] and targets [B, Y]."""
         if self.flip:
             images = flip_half(named_key(key, "flip", step), images)
         if self.shift:
@@ -95,17 +95,17 @@ class Classification:
     afterwards = "look into it: python scripts/visualize.py --workdir={workdir}"
 
     def init(self, key: jax.Array) -> ClassificationState:
-        """A fresh state; parameters follow from the key alone."""
+        """Return a fresh state, a function of the key only."""
         images = jnp.zeros((1, *self.image_shape))
         params = self.classifier.init(named_key(key, "init/classifier"), images)["params"]
         variables = {"params": params, "batch_stats": {}}
-        ema = jax.tree.map(jnp.copy, variables)  # a copy: a donated buffer may appear once only
+        ema = jax.tree.map(jnp.copy, variables)  # a copy: a donated buffer may appear only once
         return ClassificationState(jnp.zeros((), jnp.int32), new_network(variables, self.optimizer), ema)
 
     def train_step(
         self, state: ClassificationState, batch: Arrays, key: jax.Array
     ) -> tuple[ClassificationState, Arrays, Arrays]:
-        """One gradient step on 'image' uint8 [1, m, H, W, C] and 'label' int32 [1, m]."""
+        """Take one gradient step on 'image' uint8 [1, m, H, W, C] and 'label' int32 [1, m]."""
         labels, network = batch["label"][0], state.classifier
         images, targets = self.augmentation(key, batch["image"][0], labels, self.classifier.classes, state.step)
         dropout_key = named_key(key, "dropout", state.step)
@@ -136,14 +136,14 @@ class Classification:
         return ClassificationState(state.step + 1, network, ema), metrics, checks
 
     def logits(self, state: ClassificationState, images: jax.Array) -> jax.Array:
-        """[B, Y] of uint8 images [B, H, W, C], by the averaged variables."""
+        """Return logits [B, Y] of uint8 images [B, H, W, C], by the averaged variables."""
         logits: Any = self.classifier.apply(state.ema, to_unit_range(images))
         return logits
 
     def eval_step(self, state: ClassificationState, batch: Arrays) -> Arrays:
-        """Sums over 'image' uint8 [B, H, W, C], 'label' [B] and 'mask' bool [B]: 'accuracy', 'loss', and 'count'.
+        """Return sums 'accuracy', 'loss' and 'count' over 'image' uint8 [B, H, W, C], 'label' [B] and 'mask' bool [B].
 
-        A sum over its count is the mean over the split, however it was cut into batches.
+        Sums of all batches over their count are the mean over the split, whatever the batch size.
         """
         logits = self.logits(state, batch["image"])
         losses = softmax_cross_entropy(logits, jax.nn.one_hot(batch["label"], self.classifier.classes))
@@ -159,18 +159,18 @@ class Classification:
         config: Mapping[str, Any],
         class_names: tuple[str, ...],
     ) -> Arrays:
-        """Another run's weights, {'ema/params/...': array, 'classifier/variables/...'}, made to fit `state`.
+        """Return another run's weights, {'ema/params/...': array, 'classifier/variables/...'}, made to fit `state`.
 
         A learned table of positions is resized from the grid of that run's `config` to this one's. With
-        `fresh_head` (fine-tuning) the average alone is taken, and the head is that of `state`: zeros, whatever the
-        classes were. Without it the head's outputs go to the classes of their names, in whatever order these are here.
+        `fresh_head` (fine-tuning) only the average is used, and the head is that of `state`: zeros, whatever the
+        classes were. Without it the head's outputs are matched to classes by name, in whatever order they are here.
 
         Raises:
-            UserError: no classifier's run; or other classes than `class_names`, and no fresh head.
+            UserError: the other run is not a classifier's; or its classes differ, and the head is not fresh.
         """
         if "ema/params/patch_embedding" not in weights:
             raise UserError(
-                f"init_from is a {config['task']} run, and a classifier starts from a classifier's: pass its folder"
+                f"init_from is a {config['task']} run, and this needs a classification run: pass its folder"
             )
         heads = {f"{part}/params/head/{name}": x for part in _PARTS for name, x in state.ema["params"]["head"].items()}
         if self.fresh_head:
@@ -187,7 +187,7 @@ class Classification:
             weights |= {name: jnp.take(weights[name], order, axis=-1) for name in heads if name in weights}
         patches = "ema/params/patch_embedding"
         if weights[patches].shape[:2] != (self.classifier.patch_size,) * 2:
-            return weights  # another grid as well: `merge` names all that differs
+            return weights  # `merge` reports all that differs
         old, new = (side // self.classifier.patch_size for side in (config["data"]["image_size"], self.image_shape[0]))
         return {
             name: resized_positions(x, (old, old), (new, new), self.position_resize) if name.endswith(_TABLE) else x
@@ -195,24 +195,24 @@ class Classification:
         }
 
     def preview(self, state: ClassificationState, key: jax.Array) -> jax.Array:
-        """The patch embedding's filters as images [D, P, P, C], each scaled to [-1, 1]."""
+        """Return the patch embedding's filters as images [D, P, P, C], each scaled to [-1, 1]."""
         del key
         kernel = state.ema["params"]["patch_embedding"].astype(jnp.float32)
         return jnp.moveaxis(kernel / jnp.maximum(jnp.abs(kernel).max((0, 1, 2), keepdims=True), 1e-8), 3, 0)
 
     def show(self, preview: Any) -> Pictures:
-        """The filters as a grid."""
+        """Return the filters as a grid."""
         return Pictures(preview, columns=8)
 
     def vision_transformer(self, state: ClassificationState) -> tuple[ViT, Mapping[str, Any]]:
-        """The network and its averaged parameters, those that evaluation uses: for inspection.py."""
+        """Return the network and its averaged parameters, which evaluation uses: for inspection.py."""
         return self.classifier, state.ema["params"]
 
 
 def resized_positions(
     table: jax.Array, old: tuple[int, int], new: tuple[int, int], convention: ResizeConvention
 ) -> jax.Array:
-    """A learned table [1, N or N+1, D] for the grid `new`, made from that of `old`, (height, width); [CLS] stays."""
+    """Resize a learned table [1, N or N+1, D] from grid `old` (height, width) to `new`; [CLS] is unchanged."""
     first = table.shape[1] - old[0] * old[1]
     patches = resize_position_embeddings(table[0, first:], old, new, convention)
     return jnp.concatenate([table[:, :first], patches[None]], axis=1)

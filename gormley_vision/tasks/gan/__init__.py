@@ -1,4 +1,4 @@
-"""Generative adversarial networks: `fields` are their keys, `build` makes one of a config, `task` is a step."""
+"""Generative adversarial networks: `fields` has the config keys, `build` makes the task, `task` has the step."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ __all__ = ["FIELDS", "SAMPLING", "TENSOR_KEYS", "check", "make", "minibatches", 
 
 
 def make(config: Any, data: Any) -> Any:
-    """The task; see `build.make_gan`."""
-    from gormley_vision.tasks.gan.build import make_gan  # jax
+    """Make the task; see `build.make_gan`."""
+    from gormley_vision.tasks.gan.build import make_gan  # imports jax
 
     return make_gan(config, data)

@@ -1,4 +1,4 @@
-"""From a config to the game."""
+"""Makes the task from a config."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,10 +17,10 @@ from gormley_vision.tasks.optimizers import make_optimizer
 
 
 def make_gan(config: Mapping[str, Any], description: Description) -> GAN:
-    """The two players, their optimizers and the phases of a step.
+    """Make the two players, their optimizers and the phases of a step.
 
     Raises:
-        UserError: conditional, and no labels.
+        UserError: the config is conditional, and the data set has no labels.
     """
     class_names = description.class_names
     data, gan, dtype = config["data"], config["gan"], jnp.dtype(config["compute_dtype"])

@@ -1,4 +1,4 @@
-"""The keys of a GAN's config, their smoke values, and what contradicts what. Loads no jax."""
+"""The keys of a GAN's config, their smoke values, and checks of their combinations. Loads no jax."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -28,13 +28,13 @@ FIELDS: dict[str, Field] = {
     ),
     "gan.discriminator_steps": count(1, "k: discriminator updates, each on a fresh minibatch, per step", 1000),
     "gan.shared_fakes": Field(False, "the generator update reuses the last discriminator update's noise"),
-    "gan.simultaneous": Field(False, "the generator meets the discriminator before its last update"),
+    "gan.simultaneous": Field(False, "the generator plays against the discriminator from before its last update"),
     **average_fields("gan", "10000 images", of="generator"),
     "generator.latent_size": count(100, "Z: noise dimensions", LARGEST_WIDTH),
     "generator.width": count(
         64, "channels of the last hidden layer; doubles with each halving of the size", LARGEST_WIDTH
     ),
-    "generator.kernel_size": Field(4, "4 as most people run it, 5 as in the original", (4, 5)),
+    "generator.kernel_size": Field(4, "4 as in most implementations, 5 as in the original", (4, 5)),
     "discriminator.architecture": Field("dcgan", "one logit an image, or one a patch", ("dcgan", "patchgan")),
     "discriminator.width": count(
         64, "channels of the first layer; doubles with each halving of the size", LARGEST_WIDTH
@@ -50,24 +50,24 @@ FIELDS: dict[str, Field] = {
 TENSOR_KEYS = ("generator.width", "discriminator.width")
 
 SAMPLING = {
-    "label": Field("", "one class of a conditional run, by name or number; '' for all in turn"),
-    "interpolate": Field(False, "walk between pairs of noise vectors, a walk a row"),
-    "raw": Field(False, "the generator itself, not its moving average"),
+    "label": Field("", "one class of a conditional run, by name or number; '' cycles through all"),
+    "interpolate": Field(False, "interpolate between pairs of noise vectors, one pair per row"),
+    "raw": Field(False, "use the generator itself, not its moving average"),
 }
 
 
 def minibatches(config: Mapping[str, Any]) -> int:
-    """k: each update of the discriminator takes one."""
+    """Return k, minibatches in a step: one for each discriminator update."""
     return config["gan"]["discriminator_steps"]
 
 
 def needs(config: Mapping[str, Any]) -> dict[str, str]:
-    """Images, and where they condition the game, their classes."""
+    """Return the features that an example needs: an image, and its class if the game is conditional."""
     return {"image": "image", "label": "label"} if config["gan"]["conditional"] else {"image": "image"}
 
 
 def smoke(config: Mapping[str, Any]) -> dict[str, Value]:
-    """What shrinks to seconds."""
+    """Return values that shrink a run to seconds."""
     del config
     return {
         "log.samples": 16,
@@ -78,10 +78,10 @@ def smoke(config: Mapping[str, Any]) -> dict[str, Value]:
 
 
 def check(config: Mapping[str, Any]) -> None:
-    """Refuse what contradicts itself.
+    """Refuse a config that contradicts itself.
 
     Raises:
-        UserError: an image size that DCGAN does not draw, or a PatchGAN without its receptive field.
+        UserError: DCGAN cannot generate the image size, or a PatchGAN lacks its receptive field.
     """
     halvings(config["data"]["image_size"])
     discriminator = config["discriminator"]

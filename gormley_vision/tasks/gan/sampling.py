@@ -1,4 +1,4 @@
-"""Images on request: an image of a seed is the same image however many are asked for."""
+"""Sampling: image i of a seed is the same image however many are requested."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -15,22 +15,22 @@ from gormley_vision.samples import Pictures
 if TYPE_CHECKING:
     from gormley_vision.tasks.gan.task import GAN, Variables
 
-BATCH = 64  # every call runs this many, so that an image's bits do not depend on how many are asked for
-WALK = 8  # images of an interpolation
+BATCH = 64  # every call runs this many, so that an image's bits do not depend on `num`
+WALK = 8  # images in one interpolation
 
 
 def sampled(gan: "GAN", variables: "Variables", *, num: int, seed: int, label: str) -> Pictures:
-    """`num` images; labels are `label` throughout, or one class after the other."""
+    """Generate `num` images, of class `label` or of all classes in turn."""
     labels = choose_labels(gan.class_names, np.arange(num), label)
     images = _generate(gan, variables, _noise(gan, seed, num), labels)
     return Pictures(images, labels, gan.class_names)
 
 
 def interpolated(gan: "GAN", variables: "Variables", *, num: int, seed: int, label: str) -> Pictures:
-    """Walks between pairs of noise vectors, a walk a row of `WALK` images, `num` rounded up to full rows.
+    """Interpolate between pairs of noise vectors, a row of `WALK` images each; `num` is rounded up to full rows.
 
     Along the great circle (White 2016, arXiv:1609.04468): a straight line between two Gaussian vectors
-    passes lengths that the generator never saw.
+    passes through norms that the generator never saw.
     """
     rows = -(-num // WALK)
     labels = choose_labels(gan.class_names, np.repeat(np.arange(rows), WALK), label)
@@ -40,19 +40,19 @@ def interpolated(gan: "GAN", variables: "Variables", *, num: int, seed: int, lab
 
 
 def great_circle(a: np.ndarray, b: np.ndarray, t: np.ndarray) -> np.ndarray:
-    """Points [len(t), Z] from `a` (t = 0) to `b` (t = 1), turning at constant speed."""
+    """Return points [len(t), Z] from `a` (t = 0) to `b` (t = 1), at constant angular speed."""
     cosine = np.dot(a, b) / (np.linalg.norm(a) * np.linalg.norm(b))
     angle = np.arccos(np.clip(cosine, -1, 1))
-    if np.sin(angle) < 1e-6:  # (anti)parallel: no circle is singled out
+    if np.sin(angle) < 1e-6:  # (anti)parallel: the circle is not unique
         return a + t[:, None] * (b - a)
     return (np.sin((1 - t) * angle)[:, None] * a + np.sin(t * angle)[:, None] * b) / np.sin(angle)
 
 
 def choose_labels(class_names: Sequence[str], ids: np.ndarray, label: str) -> np.ndarray | None:
-    """int32 labels: `label` throughout, a class's name or else its number, or classes in turn; None without classes.
+    """Return int32 labels: all `label` (a class's name, else its number), or classes in turn; None without classes.
 
     Raises:
-        UserError: no such class.
+        UserError: there is no such class.
     """
     if not class_names:
         if label:

@@ -4,14 +4,14 @@ A step is a tuple of phases, run in order by a plain loop: k times the discrimin
 minibatch of m images and m fresh noise vectors, then the generator once, on fresh noise, against the new
 discriminator. That is Algorithm 1 of Goodfellow et al. 2014 (arXiv:1406.2661) to the letter. Two options:
 
-- `shared_fakes`: the generator's noise is that of the last discriminator phase (the PyTorch example's way).
-- `simultaneous`: the generator meets the discriminator as it was before its last update (the way of the
-  code that Goodfellow et al. released).
+- `shared_fakes`: the generator reuses the noise of the last discriminator phase, as PyTorch's example does.
+- `simultaneous`: the generator plays against the discriminator from before its last update, as in the code that
+  Goodfellow et al. released.
 
 k is unrolled: on the CPU, XLA runs convolutions inside a `lax.scan` on one thread without its fast path.
 
 BatchNorm: real and fake images go through the discriminator in separate passes, each normalised by its own
-statistics (Radford et al. 2015). A player's running statistics move in its own phases only.
+statistics (Radford et al. 2015). A player's running statistics are updated only in its own phases.
 """
 
 import dataclasses
@@ -64,11 +64,11 @@ class Phase:
     player: str  # 'discriminator' or 'generator'
     minibatch: int
     noise: str  # name of the random stream
-    meets_previous: bool = False  # the opponent before its last update
+    meets_previous: bool = False  # use the opponent from before its last update
 
 
 def step_phases(k: int, *, shared_fakes: bool, simultaneous: bool) -> tuple[Phase, ...]:
-    """A training step, as data: k discriminator updates, then one of the generator."""
+    """Return a training step as data: k discriminator updates, then one generator update."""
     updates = tuple(Phase("discriminator", i, "noise/discriminator") for i in range(k))
     noise = "noise/discriminator" if shared_fakes else "noise/generator"
     return (*updates, Phase("generator", k - 1, noise, meets_previous=simultaneous))
@@ -85,7 +85,7 @@ class GAN:
     discriminator_optimizer: optax.GradientTransformation
     latent_size: int
     image_shape: tuple[int, int, int]
-    class_names: tuple[str, ...]  # () where the game is unconditional
+    class_names: tuple[str, ...]  # () if the game is unconditional
     batch_size: int
     minibatches: int  # k
     accumulate: int  # microbatches of a minibatch
@@ -99,11 +99,11 @@ class GAN:
 
     @property
     def classes(self) -> int:
-        """How many classes condition the game; 0 where it is unconditional."""
+        """The number of classes that condition the game; 0 if it is unconditional."""
         return len(self.class_names)
 
     def init(self, key: jax.Array) -> GANState:
-        """A fresh state; parameters follow from the key alone."""
+        """Return a fresh state, a function of the key only."""
         noise = jnp.zeros((2, self.latent_size))
         labels = jnp.zeros((2,), jnp.int32) if self.classes else None
         images = jnp.zeros((2, *self.image_shape))
@@ -114,15 +114,15 @@ class GAN:
             step=jnp.zeros((), jnp.int32),
             generator=new_network(g, self.generator_optimizer),
             discriminator=new_network(d, self.discriminator_optimizer),
-            ema=jax.tree.map(jnp.copy, g),  # a copy: a donated buffer may appear once only
+            ema=jax.tree.map(jnp.copy, g),  # a copy: a donated buffer may appear only once
         )
 
     def train_step(self, state: GANState, batch: Batch, key: jax.Array) -> tuple[GANState, Metrics, Metrics]:
-        """One iteration of Algorithm 1.
+        """Run one iteration of Algorithm 1.
 
         Args:
             batch: 'image' uint8 [k, m, H, W, C] and 'label' int32 [k, m].
-            key: the run's key; draws are named by `state.step`.
+            key: the run's key; random draws also depend on `state.step`.
 
         Returns:
             The new state; scalars to log; and for each loss and gradient, in the order computed, whether
@@ -206,7 +206,7 @@ class GAN:
     def _run(
         self, module: nn.Module, variables: Variables, inputs: jax.Array, labels: jax.Array | None
     ) -> tuple[jax.Array, Any]:
-        """Apply a player in training mode: its output, and its running statistics moved by this batch."""
+        """Apply a player in training mode. Returns its output and its updated running statistics."""
         if self.accumulate > 1:
             return run_in_microbatches(module, variables, inputs, labels, self.accumulate)
         outputs, updated = module.apply(variables, inputs, labels, train=True, mutable=["batch_stats"])
@@ -215,44 +215,44 @@ class GAN:
     def transfer(
         self, weights: dict[str, jax.Array], state: GANState, *, config: Any, class_names: tuple[str, ...]
     ) -> dict[str, jax.Array]:
-        """Another run's weights as they are: both games must be the same.
+        """Return another run's weights unchanged: both GANs must be alike.
 
         Raises:
-            UserError: no GAN's run; or conditional, and on other classes or in another order.
+            UserError: the other run is not a GAN's; or it is conditional on other classes, or in another order.
         """
         del state
         if not any(name.startswith("generator/") for name in weights):
-            raise UserError(f"init_from is a {config['task']} run, and a GAN starts from a GAN's: pass its folder")
+            raise UserError(f"init_from is a {config['task']} run, and this needs a gan run: pass its folder")
         if self.class_names and class_names != self.class_names:
             raise UserError(
-                f"init_from was conditioned on the classes {', '.join(class_names) or 'of no labels'}; here they are "
-                f"{', '.join(self.class_names)}: name them alike, or start afresh with --config.init_from=''"
+                f"init_from was conditioned on the classes {', '.join(class_names) or 'none'}; here they are "
+                f"{', '.join(self.class_names)}: name them alike, or start fresh with --config.init_from=''"
             )
         return weights
 
     def generate(self, variables: Variables, noise: jax.Array, labels: jax.Array | None = None) -> jax.Array:
-        """Images [B, H, W, C] in [-1, 1] from noise [B, Z], normalised by the running statistics."""
+        """Return images [B, H, W, C] in [-1, 1] from noise [B, Z], normalised by the running statistics."""
         images = self.generator.apply(variables, noise, labels, train=False)
         assert isinstance(images, jax.Array)
         return images
 
     def noise(self, key: jax.Array, ids: jax.Array) -> jax.Array:
-        """Noise [len(ids), Z]: image i of a seed is the same image however many are asked for."""
+        """Return noise [len(ids), Z]; row i depends only on the key and `ids[i]`."""
         return keyed_normal(named_key(key, "noise/sample"), ids, self.latent_size)
 
     def preview(self, state: GANState, key: jax.Array) -> jax.Array:
-        """The averaged generator's images of fixed noise, [n, H, W, C] in [-1, 1]; one class a row if conditional."""
+        """Return the averaged generator's images of fixed noise, [n, H, W, C] in [-1, 1]; if conditional, by class."""
         ids = jnp.arange(self.preview_count)
         labels = ids // self._preview_columns % self.classes if self.classes else None
         return self.generate(state.ema, self.noise(key, ids), labels)
 
     def show(self, preview: Any) -> Pictures:
-        """The preview as a grid."""
+        """Return the preview as a grid."""
         return Pictures(preview, columns=self._preview_columns)
 
     @property
     def _preview_columns(self) -> int:
-        """Of a conditional game, as many of each class as fit."""
+        """Images in a row; of a conditional GAN, as many of each class as fit."""
         if self.classes:
             return max(1, self.preview_count // self.classes)
         return max(1, round(self.preview_count**0.5))
@@ -260,7 +260,7 @@ class GAN:
     def sample(
         self, state: GANState, *, num: int, seed: int, label: str = "", interpolate: bool = False, raw: bool = False
     ) -> Pictures:
-        """See `sampling.sample` and `sampling.interpolate`."""
+        """Return images; see `sampling.sampled` and `sampling.interpolated`."""
         variables = state.generator.variables if raw else state.ema
         draw = interpolated if interpolate else sampled
         return draw(self, variables, num=num, seed=seed, label=label)
