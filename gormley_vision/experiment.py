@@ -56,8 +56,23 @@ def mesh_of(config: Config, devices: Sequence[jax.Device] | None = None) -> Mesh
 
 
 def make_task(config: Config, data: Description) -> Task:
-    """Make the config's task for a data set of this description."""
-    return task_modules.find(config["task"]).make(config, data)
+    """The task of a config on such a data set.
+
+    Raises:
+        UserError: a task whose parts do not belong together; says what is missing.
+    """
+    module = task_modules.find(config["task"])
+    task = module.make(config, data)
+    faults = {
+        "has preview and no show": hasattr(task, "preview") and not hasattr(task, "show"),
+        "has eval_step, and its FIELDS lack EVALUATION_FIELDS": hasattr(task, "eval_step") and "eval" not in config,
+        f"has minibatches = {task.minibatches}, and its module's minibatches(config) is {module.minibatches(config)}": (
+            task.minibatches != module.minibatches(config)
+        ),
+    }
+    for fault in (fault for fault, found in faults.items() if found):
+        raise UserError(f"the task {config['task']!r} {fault}: see docs/extending.md")
+    return task
 
 
 def images_described(config: Config, class_names: tuple[str, ...], length: int) -> Description:

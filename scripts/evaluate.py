@@ -104,8 +104,7 @@ def main() -> None:
     result |= {
         "images": batches.length,
         "classes": len(batches.classes_present() or run.class_names),
-        "split": config["data"]["split"],
-        "image_size": config["data"]["image_size"],
+        **{key: config["data"][key] for key in ("split", "image_size") if key in config["data"]},
         **{flag: getattr(options, key) for flag, (key, _) in task_flags(options.workdir).items()},
         "step": run.step,
     }

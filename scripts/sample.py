@@ -16,6 +16,7 @@ from gormley_vision.errors import UserError, reported
 
 with reported():  # what loads now takes a moment
     from gormley_vision import task_modules
+    from gormley_vision.config import fault_of
     from gormley_vision.fields import Field
     from gormley_vision.files import read_json, user_path
 
@@ -67,6 +68,9 @@ def main() -> None:
     start_jax()
     run = restore(options.workdir, options.step)
     chosen = {name: getattr(options, name) for name in of_task}
+    for name, field in of_task.items():
+        if fault := fault_of(chosen[name], field):
+            raise UserError(f"--{name}={chosen[name]}: {fault} ({field.meaning})")
     samples = sample(run, num=options.num, seed=options.seed, **chosen)
     out = user_path(options.out)
     samples.write(out)

@@ -181,6 +181,26 @@ def test_a_task_without_an_image_learns_from_text(folder):
         run(config.to_dict(), folder / "none")
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        ("    def show(", "    def shown(", "has preview and no show"),
+        ("    **EVALUATION_FIELDS,\n", "", "has eval_step, and its FIELDS lack EVALUATION_FIELDS"),
+        ("minibatches: int = 1", "minibatches: int = 2", r"has minibatches = 2, .* is 1"),
+    ],
+)
+def test_parts_that_do_not_belong_together_are_told_before_the_first_step(folder, old, new, fault):
+    name = f"half_{abs(hash(fault))}"
+    for file in ("denoising", "denoising_task"):
+        text = (folder / f"{file}.py").read_text().replace(old, new).replace("from denoising_task", f"from {name}_task")
+        (folder / f"{file.replace('denoising', name)}.py").write_text(text)
+    config = {**smoke(), "task": name}
+    if "EVALUATION" in fault:
+        del config["eval"]
+    with pytest.raises(UserError, match=f"the task {name!r} {fault}"):
+        run(config, folder / name)
+
+
 def test_what_is_no_task_is_refused_by_what_it_lacks(folder):
     with pytest.raises(UserError, match=r"task='denoisng': no such module in .*'classification', 'gan'"):
         task_modules.find("denoisng")

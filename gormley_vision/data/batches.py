@@ -23,6 +23,7 @@ from gormley_vision.data.features import (
     Example,
     Features,
     check_features,
+    check_labels,
     checked,
     class_label,
     class_names_of,
@@ -237,6 +238,8 @@ def open_batches(
     arrays: dict[str, np.ndarray] = {}
     if placement == "stream":
         check_features(source.features, needs or {})
+        if source.labels is not None:
+            check_labels(source.labels, source.features)
         source = Relabelled(source, class_names) if class_names else source
         features, sha256 = source.features, identity_sha256(source.identity)
         length = len(source)
@@ -245,9 +248,10 @@ def open_batches(
         # Plain views: indexing a memmap makes a memmap again, and costs twice as much for small batches.
         arrays = {name: np.asarray(array) for name, array in cached.arrays.items()}
         features, sha256 = cached.features, cached.sha256
+        if label := class_label(features):
+            check_labels(arrays[label], features)
         if class_names:
             matched = match_classes(class_names_of(features), class_names)
-            label = class_label(features)
             arrays[label] = matched[arrays[label]]
             features = with_classes(features, class_names)
         length = len(next(iter(arrays.values())))

@@ -71,7 +71,8 @@ def load_examples(
         own errors, such as an image that cannot be decoded.
     """
     root = user_path(cache_dir) if cache_dir else home_cache() / "data"
-    key = identity_sha256(source.identity, LAYOUT_VERSION)
+    # Features count, too: a source of a user's own may forget to change its identity.
+    key = identity_sha256({**source.identity, "features": to_json(source.features)}, LAYOUT_VERSION)
     with _naming(root):
         if not _fault(root / key):
             return _open(root / key, needs or {})

@@ -134,6 +134,20 @@ def check_features(features: Features, needs: Mapping[str, str]) -> None:
             )
 
 
+def check_labels(labels: np.ndarray, features: Features) -> None:
+    """Pass where each label has a name, or no class has one.
+
+    Raises:
+      UserError: a label without one; a loss would take it for no class at all.
+    """
+    names = class_names_of(features)
+    if names and len(labels) and not 0 <= labels.min() <= labels.max() < len(names):
+        raise UserError(
+            f"the labels of the data set are {labels.min()} to {labels.max()}, and it names {len(names)} classes, "
+            f"0 to {len(names) - 1}: correct its labels or its class_names"
+        )
+
+
 def _check_rows(name: str, features: Features) -> None:
     feature = features[name]
     mask = features.get(feature.mask)

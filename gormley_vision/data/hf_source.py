@@ -43,6 +43,9 @@ class HfSource:
         self._row_group = lru_cache(maxsize=ROW_GROUPS)(_read_row_group)
         self._lock = threading.Lock()
         self._image, self._label, self.class_names = _find_columns(root / files[0])
+        for file in files[1:]:
+            if _find_columns(root / file) != (self._image, self._label, self.class_names):
+                raise UserError(f"{root / file} has other columns or classes than {root / files[0]}: move either away")
         self._parts: list[tuple[Path, Callable[[], Any]]] = []  # a file, and what reads a table of it
         sizes = []
         for file in files:

@@ -8,6 +8,7 @@ import numpy as np
 
 from gormley_vision.data.features import Example, Feature
 from gormley_vision.data.folder_listing import list_files, size_and_time
+from gormley_vision.data.folder_source import SPLIT_NAMES
 from gormley_vision.errors import UserError
 from gormley_vision.files import user_path
 
@@ -107,4 +108,11 @@ def _find(path: Path, split: str) -> tuple[Path, list[str]]:
             f"{path} has no subfolder {split!r} and no {split}.txt; without these it is one split, 'train': "
             "--config.data.split=train"
         )
-    return path, list_files(path)
+    files = list_files(path)
+    named = {part for file in files for part in (file.split("/")[0], file.removesuffix(".txt")) if part in SPLIT_NAMES}
+    if split and named:  # else what is evaluated on would be trained on
+        raise UserError(
+            f"{path} has {', '.join(sorted(named))}, and no train.txt or subfolder 'train': name the text to train on "
+            "so, or take all of it as one split: --config.data.split=''"
+        )
+    return path, files

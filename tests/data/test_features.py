@@ -2,9 +2,19 @@
 
 import json
 
+import numpy as np
 import pytest
 
-from gormley_vision.data.features import Feature, class_label, class_names_of, from_json, to_json
+from gormley_vision.data.features import (
+    Feature,
+    check_labels,
+    class_label,
+    class_names_of,
+    from_json,
+    label_feature,
+    to_json,
+)
+from gormley_vision.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -27,3 +37,11 @@ def test_the_class_is_the_label_of_whole_examples(everything):
 
 def test_json_brings_features_back(everything):
     assert from_json(json.loads(json.dumps(to_json(everything.features)))) == everything.features
+
+
+def test_a_label_without_a_name_is_refused():
+    features = label_feature(("a", "b"))
+    check_labels(np.array([0, 1, 1]), features)
+    for labels in ([0, 2], [-1, 1]):
+        with pytest.raises(UserError, match="names 2 classes, 0 to 1"):
+            check_labels(np.array(labels), features)

@@ -121,3 +121,11 @@ def test_the_identity_changes_with_files_and_windows(opened, tmp_path):
     assert opened({}).identity == source.identity
     identities.append(opened({"1": b"abcdefghi"}).identity)
     assert all(one != other for i, one in enumerate(identities) for other in identities[:i])
+
+
+def test_text_named_as_another_split_is_not_trained_on(opened):
+    opened({"book.txt": b"abcdefgh"})
+    opened({"test.txt": b"secret of the test"}, split="test")
+    with pytest.raises(UserError, match=r"has test, and no train\.txt .*--config\.data\.split=''"):
+        opened({})
+    assert len(opened({}, split="")) == 6  # 26 bytes by 4
