@@ -233,8 +233,7 @@ def interpolate_positions(positions: jax.Array, scale: float | Sequence[float]) 
     """Divide positions by `scale`: position interpolation (Chen et al. 2023, arXiv:2306.15595, section 2.3).
 
     Positions are [..., N] with one number, or [..., N, 2] with (x, y). On an index grid this is the reference shape of
-    EVA-02 and timm; the
-    normalised coordinates of `grid_positions` already interpolate.
+    EVA-02 and timm; the normalised coordinates of `grid_positions` already interpolate.
     """
     positions, scales = _precise("positions", positions), _scales(scale)
     if isinstance(scale, int | float):
@@ -298,7 +297,7 @@ def preset_angles(name: str, dim: int, positions: jax.Array, ntk_scale: float | 
     """Return angles [..., N, Dh/2] of a fixed preset for heads of width `dim`; use with `PRESETS[name].pairing`.
 
     `positions` are [..., N] on a line; on a grid `grid_positions(height, width, PRESETS[name].coordinates)`.
-    `ntk_scale` applies `ntk_base`, separately to each axis (x, y) of a grid; not with periods, whose coordinates are normalised.
+    `ntk_scale` applies `ntk_base`, separately to each axis (x, y) of a grid; not with periods (normalised coordinates).
     """
     if name not in PRESETS:
         raise ValueError(f"no preset {name!r}: one of {', '.join(PRESETS)}")

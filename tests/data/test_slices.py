@@ -35,7 +35,7 @@ def labels(split, length):
     try:
         part = Part(Numbers(length), *bounds(split, length))
     except UserError as error:
-        assert "holds no example" in str(error)  # noqa: PT017 - empty sides of a cut are refused by design
+        assert "has no examples" in str(error)  # noqa: PT017 - empty sides of a cut are refused by design
         return []
     return [int(example["label"]) for example in part]
 
@@ -64,7 +64,7 @@ def test_bounds_are_those_of_tfds(length, data):
     if start < stop:
         assert bounds(split, length) == (start, stop)
     else:
-        with pytest.raises(UserError, match="holds no example"):
+        with pytest.raises(UserError, match="has no examples"):
             bounds(split, length)
 
 
@@ -90,11 +90,11 @@ def test_bounds_of_ten_examples(split, expected):
 @pytest.mark.parametrize(
     ("split", "message"),
     [
-        ("train[4:4]", r"holds no example.*--config\.data\.split='train\[:80%\]'"),
+        ("train[4:4]", r"has no examples.*--config\.data\.split='train\[:80%\]'"),
         ("train[:7]", "train has 6 examples"),
         ("train[-7:]", "train has 6 examples"),
         ("train[:101%]", "train has 6 examples, which are 100%"),
-        ("train[1.5:]", r"1\.5 is no whole number of examples: write 1\.5%"),
+        ("train[1.5:]", r"1\.5 is not an integer number of examples: write 1\.5%"),
         ("train[]", "a part is written"),
         ("train[:]", "a part is written"),
         ("train[3]", "a part is written"),
@@ -116,7 +116,7 @@ def test_both_sides_of_a_cut_of_sorted_digits_hold_every_class(settings):
     digits = settings | {"source": "mnist_5k", "channels": 1}
     for split, count in [("train[:80%]", 400), ("train[4000:]", 100)]:
         part = open_source(digits | {"split": split})
-        counts = np.bincount([part._whole._loaded().labels[i] for i in part._ids], minlength=10)
+        counts = np.bincount([part._source._loaded().labels[i] for i in part._ids], minlength=10)
         # Of 500 a class; a share drawn without replacement has a standard deviation of 8.5.
         assert abs(counts - count).max() < 40
 

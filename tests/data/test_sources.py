@@ -175,7 +175,7 @@ def test_npz_splits_are_files_of_a_folder(npz, tmp_path):
     folder.mkdir()
     np.savez(folder / "test.npz", images=IMAGES[:1])
     assert len(npz({"images": IMAGES}, path=str(folder), split="test")) == 1
-    with pytest.raises(UserError, match=r"no train.npz.*splits there: test"):
+    with pytest.raises(UserError, match=r"no train.npz.*it has the splits: test"):
         npz({"images": IMAGES}, path=str(folder))
 
 
