@@ -71,8 +71,8 @@ def open_targets(folder: str, kind: str, split: str, images: Sequence[str], feat
             raise UserError(f"several pictures of one name in {where}: {listed(twice)}: move all but one away")
     if unmatched := [file for file in images if _without_suffix(file) not in by_name]:
         raise UserError(
-            f"{len(unmatched)} of {len(images)} images have no picture of their name in {root}: {listed(unmatched)}; add "
-            "one for each, or move these away"
+            f"{len(unmatched)} of {len(images)} images have no picture of their name in {root}: {listed(unmatched)}; "
+            "add one for each, or move these away"
         )
     files = [by_name[_without_suffix(file)] for file in images]
     if others := sorted(set(found) - set(files)):
