@@ -71,7 +71,7 @@ class Bench:
     kills: int
     draw: random.Random
     ends: dict[str, dict] = dataclasses.field(default_factory=dict)
-    lives: dict[str, float] = dataclasses.field(default_factory=dict)  # seconds of an undisturbed run
+    lives: dict[str, float] = dataclasses.field(default_factory=dict)  # duration of an undisturbed run, seconds
 
     def start(self, workdir: Path, kind: str = "gan", prefix: tuple[str, ...] = (), **settings: str) -> Running:
         """Start `train.py`; settings are config keys with '__' for '.', and environment variables in capitals."""

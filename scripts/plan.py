@@ -176,10 +176,10 @@ def describe(report: dict[str, Any]) -> None:
 def summed(collectives: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Sum the number and GB of each kind of collective."""
     kinds = sorted({collective["kind"] for collective in collectives})
-    of_kind = {kind: [c for c in collectives if c["kind"] == kind] for kind in kinds}
+    by_kind = {kind: [c for c in collectives if c["kind"] == kind] for kind in kinds}
     return [
         {"kind": kind, "times": sum(c["times"] for c in own), "wire_bytes": sum(c["wire_bytes"] for c in own) / 1e9}
-        for kind, own in of_kind.items()
+        for kind, own in by_kind.items()
     ]
 
 
