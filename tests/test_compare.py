@@ -52,7 +52,7 @@ def test_runs_of_different_lengths_are_told_and_two_of_one_seed_refused(tmp_path
     assert "0.6000" in done.stdout
     done = compare("--workdirs", *runs, a_run(tmp_path / "again", 1, 8, (0.9,)))
     assert done.returncode == 2
-    assert f"{runs[1]} and {tmp_path / 'again'} are both of seed 1" in done.stderr
+    assert f"{runs[1]} and {tmp_path / 'again'} both have seed 1" in done.stderr
 
 
 def test_a_metric_that_no_step_has_is_refused(tmp_path):

@@ -123,7 +123,7 @@ def test_what_cannot_be_converted_is_named():
         ),
         ({"mask": "three"}, "names 'three' as its mask"),
         ({"mask": "boxes"}, "names 'boxes' as its mask"),
-        ({"flip_pairs": ((0, 2),)}, "no rows of points"),
+        ({"flip_pairs": ((0, 2),)}, "not rows of points"),
         ({"flip_pairs": ((0, 1),), "mask": "two"}, "'boxes' needs a mask of its own"),
     ],
 )
