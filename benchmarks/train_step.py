@@ -1,13 +1,13 @@
-"""A GAN training step here and in PyTorch eager, side by side in one process, interleaved.
+"""Time a complete GAN training step here and in PyTorch eager, interleaved in one process.
 
     pip install -e ".[bench]" && python benchmarks/train_step.py [--steps=15] [--batch=128] [--size=32]
 
 DCGAN at 32x32x3, 64 filters, batch 128, Adam, float32: one discriminator update on real and fake images, then
-one generator update on fresh noise. The peer is written as pytorch/examples writes it, but for fresh noise in
-the generator's update, so that both sides do the same work; `torch (D frozen)` also spares the discriminator's
-parameter gradients in the generator's update, as this package does and the example does not.
+one generator update on fresh noise. The peer follows pytorch/examples, except for fresh noise in the
+generator's update, so that both sides do the same work; `torch (D frozen)` also avoids the discriminator's parameter
+gradients in the generator's update, as this package does but the example does not.
 
-Prints seconds a step (minimum, median), the ratio to each peer, GFLOP/s by the operations that the convolutions
+Prints seconds per step (minimum, median), the ratio to each peer, GFLOP/s of the operations that the convolutions
 need, the rate of a large matrix product for comparison, and the loop's share of time spent waiting for data.
 """
 
@@ -32,17 +32,17 @@ WIDTH, LATENT = 64, 100
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=15, help="timed steps of each side")
-    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--batch", type=int, default=128, help="batch size")
     parser.add_argument("--size", type=int, default=32, help="image size, pixels")
     parser.add_argument("--json", help="also write the figures to this file")
     return parser.parse_args()
 
 
 def ours(batch: int, size: int) -> tuple[Callable[[], float], Callable[[], None]]:
-    """(wait for data and dispatch, returning seconds waited; wait for the step)."""
+    """Return two functions: one waits for data and dispatches (returns seconds waited), one waits for the step."""
     config = default_config("gan")
     config.data.update(source="fake", image_size=size, channels=3, batch_size=batch)
     config.mesh.data = 1
@@ -67,7 +67,7 @@ def ours(batch: int, size: int) -> tuple[Callable[[], float], Callable[[], None]
 
 
 def torch_step(batch: int, size: int, freeze: bool) -> Callable[[], None]:
-    """The same step in PyTorch: layers, initial weights and update order of pytorch/examples/dcgan."""
+    """Return the same step in PyTorch: layers, initial weights and update order of pytorch/examples/dcgan."""
     import torch
     from torch import nn
     from torch.nn import functional
@@ -108,10 +108,10 @@ def torch_step(batch: int, size: int, freeze: bool) -> Callable[[], None]:
 
 
 def needed_gflop(batch: int, size: int) -> float:
-    """Multiply-adds, twice, of all convolutions and dense layers in one step of the game.
+    """Return twice the multiply-adds of all convolutions and dense layers in one step.
 
-    With F the cost of one pass through a player, D pays 3F for real and 3F for fake images less two first-layer
-    input gradients, G pays F; in G's update G pays 3F less its first input gradient, and D 2F.
+    With F the cost of one pass through a player, D's update costs 3F for real and 3F for fake images, minus two
+    first-layer input gradients, and F of G; G's update costs 3F minus its first input gradient, and 2F of D.
     """
     base, depth = halvings(size)
     sides = [base * 2**level for level in range(depth + 1)]  # generator order: small to large
@@ -124,7 +124,7 @@ def needed_gflop(batch: int, size: int) -> float:
 
 
 def main() -> None:
-    """Warm up, interleave, print."""
+    """Warm up, time both sides in turn, print."""
     options = parse()
     import torch
 
@@ -151,7 +151,7 @@ def main() -> None:
     gflop, peak = needed_gflop(options.batch, options.size), measured(jax.devices()[0]).flops / 1e9
     figures: dict[str, object] = {"jax": jax.__version__, "torch": torch.__version__, "needed_gflop": round(gflop, 1)}
     print(f"jax {jax.__version__}, torch {torch.__version__}; a step needs {gflop:.1f} GFLOP")
-    print(f"a 2048^3 matrix product runs at {peak:.0f} GFLOP/s: the floor of a step is {gflop / peak:.3f} s")
+    print(f"a 2048^3 matrix product runs at {peak:.0f} GFLOP/s: the lower bound of a step is {gflop / peak:.3f} s")
     mine = seconds["gormley_vision"]
     for name, times in seconds.items():
         low, middle = min(times), statistics.median(times)

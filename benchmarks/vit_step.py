@@ -1,12 +1,12 @@
-"""A training step of ViT-Ti/4 on 32-pixel images, here and in timm, side by side in one process, interleaved.
+"""Time a training step of ViT-Ti/4 on 32-pixel images, here and in timm, interleaved in one process.
 
     pip install -e ".[bench]" && pip install --no-deps timm huggingface_hub safetensors pyyaml
     python benchmarks/vit_step.py [--steps=10] [--batch=128] [--json=results/vit_step.json]
 
 Both sides: width 192, 12 layers, 3 heads, [CLS], learned positions, erf GELU, float32, cross-entropy, AdamW with weight
-decay on matrices, uint8 images in. Where timm is not installed the peer is the same net of torch.nn parts, with
-PyTorch's own `scaled_dot_product_attention`. Prints seconds a step, the ratio in pairs, and the floor that a large
-matrix product sets.
+decay on matrices, uint8 images in. If timm is not installed, the peer is the same network of torch.nn modules,
+with PyTorch's own `scaled_dot_product_attention`. Prints seconds per step, the median ratio of pairs, and the lower
+bound by the speed of a large matrix product.
 """
 
 import argparse
@@ -31,7 +31,7 @@ SIZE, PATCH, CLASSES = 32, 4, 10
 
 
 def ours(batch: int, overrides: dict) -> Callable[[], None]:
-    """One step of the task, dispatched and waited for."""
+    """Return a function that runs one step of the task, and waits for it."""
     config = default_config("classification")
     config.data.update(image_size=SIZE, channels=3, batch_size=batch)
     config.vit.update(**SIZES["Ti"]._asdict(), patch_size=PATCH, gelu="erf", **overrides)
@@ -52,7 +52,7 @@ def ours(batch: int, overrides: dict) -> Callable[[], None]:
 
 
 def peer(batch: int) -> tuple[str, Callable[[], None]]:
-    """timm's step, or plain PyTorch's."""
+    """Return the name and step of timm, or of plain PyTorch."""
     import torch
 
     width, depth, mlp, heads = SIZES["Ti"]
@@ -82,7 +82,7 @@ def peer(batch: int) -> tuple[str, Callable[[], None]]:
 
 
 def _stub_torchvision() -> None:
-    """What timm imports of torchvision, which does not import beside PyTorch's CPU wheel; the net uses none of it."""
+    """Stub the parts of torchvision that timm imports: it fails with PyTorch's CPU wheel, and is not used here."""
     import torch
 
     absent = ("", ".ops", ".ops.misc", ".models", ".models.feature_extraction", ".transforms", ".datasets", ".utils")
@@ -114,7 +114,7 @@ def _plain_torch(torch, width: int, depth: int, mlp: int, heads: int):
 
 
 def needed_gflop(batch: int) -> float:
-    """Multiply-adds, twice, of all matrix products of a step: forward, and twice as much backward."""
+    """Return twice the multiply-adds of all matrix products in a step: forward, and twice as much backward."""
     width, depth, mlp, _ = SIZES["Ti"]
     patches = (SIZE // PATCH) ** 2
     tokens = patches + 1
@@ -123,16 +123,16 @@ def needed_gflop(batch: int) -> float:
 
 
 def main() -> None:
-    """Time both in turn."""
+    """Time both sides in turn."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=10, help="timed steps of each side")
-    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--batch", type=int, default=128, help="batch size")
     parser.add_argument("--json", type=user_path, help="also write the figures to this file")
     options = parser.parse_args()
-    name, theirs = peer(options.batch)
+    name, peer_step = peer(options.batch)
     sides = {
         "gormley_vision": ours(options.batch, {}),
-        name: theirs,
+        name: peer_step,
         "gormley_vision, RoPE mixed": ours(options.batch, {"position": "none", "rope": "naver_mixed"}),
     }
     seconds: dict[str, list[float]] = {side: [] for side in sides}

@@ -80,8 +80,8 @@ class Pictures:
             write_atomically(out, buffer.getvalue())
         elif form == "":
             for index, image in enumerate(to_uint8(self.images)):
-                of_class = "" if self.labels is None else f"_class{self.labels[index]}"
-                write_png(out / f"{index:06d}{of_class}.png", image)
+                suffix = "" if self.labels is None else f"_class{self.labels[index]}"
+                write_png(out / f"{index:06d}{suffix}.png", image)
         else:
             raise UserError(f"--out={out}: write FILE.png, FILE.npz or a folder's name")
 

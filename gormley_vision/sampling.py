@@ -53,8 +53,8 @@ def restore(workdir: str | Path, step: int | None = None) -> Restored:
     names, config = tuple(meta["data"]["class_names"]), upgraded(meta["config"])
     length, features = meta["data"]["length"], meta["data"].get("features")
     # Earlier versions did not save features: they had images, with or without labels.
-    of_images = experiment.images_described(config, names, length) if features is None else None
-    task = experiment.make_task(config, of_images or Description(from_json(features), length))
+    older = experiment.images_described(config, names, length) if features is None else None
+    task = experiment.make_task(config, older or Description(from_json(features), length))
     shapes = jax.eval_shape(partial(first_state, task), jax.random.key(0))
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return Restored(config, found, names, task, ckpt.restore(checkpoint, shapes, lambda *_: sharding))

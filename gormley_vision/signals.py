@@ -87,8 +87,6 @@ class Interrupts:
         if not self.signal:
             self.signal, self._since = number, now
             with contextlib.suppress(OSError):  # the output's reader may be gone: still save the state
-                os.write(
-                    2, b"\nfinishing this step, then saving and exiting; the same again after a second exits at once\n"
-                )
+                os.write(2, b"\nfinishing this step, then saving; after a second, the same again ends at once\n")
         elif number != signal.SIGHUP and now - self._since > PATIENCE:  # SIGHUP: a closed terminal is not impatience
             os._exit(128 + number)  # only the steps since the last checkpoint are lost

@@ -1,8 +1,8 @@
-"""What sets of runs reached: mean and spread over seeds of a figure at the last step, as a table and a JSON file.
+"""Compare sets of runs: mean and standard deviation over seeds of a metric at the last step, also as JSON.
 
     python scripts/compare.py --workdirs RUN [RUN ...] [--metric=eval/accuracy] [--out=results/NAME.json]
 
-Runs whose configs differ in the seed alone are one arm, named by the keys in which the arms differ.
+Runs whose configs only differ in the seed are one arm, named by the keys in which the arms differ.
 """
 
 import argparse
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gormley_vision.errors import UserError, reported
 
-with reported():  # what loads now takes a moment
+with reported():  # importing takes a moment
     from gormley_vision.config import flatten, run_config
     from gormley_vision.files import refuse_unwritable, user_path, write_json
     from gormley_vision.sweeps.arms import arms_of, mean_and_deviation
@@ -19,11 +19,11 @@ with reported():  # what loads now takes a moment
 
 
 def main() -> None:
-    """Group, average, print."""
+    """Group the runs, average, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workdirs", required=True, nargs="+", type=user_path)
-    parser.add_argument("--metric", default="eval/accuracy")
-    parser.add_argument("--out", type=user_path, help="write the figures here, too")
+    parser.add_argument("--workdirs", required=True, nargs="+", type=user_path, help="the runs' folders")
+    parser.add_argument("--metric", default="eval/accuracy", help="a key of metrics.jsonl (default: eval/accuracy)")
+    parser.add_argument("--out", type=user_path, help="also write the results to this JSON file")
     options = parser.parse_args()
     if options.out:
         refuse_unwritable(options.out)
@@ -34,8 +34,8 @@ def main() -> None:
         found = {seed: curve(folder, options.metric) for seed, folder in folders.items()}
         steps, curves = {seed: step for seed, (step, _) in found.items()}, {seed: c for seed, (_, c) in found.items()}
         if len(set(steps.values())) > 1:
-            each = ", ".join(f"seed {seed} of step {step}" for seed, step in steps.items())
-            print(f"{name}: these are not figures of one step: {each}", file=sys.stderr)
+            each = ", ".join(f"seed {seed} at step {step}" for seed, step in steps.items())
+            print(f"{name}: the runs end at different steps: {each}", file=sys.stderr)
         last = [values[-1] for values in curves.values()]
         mean, deviation = mean_and_deviation(last)
         print(f"{name}: {mean:.4f} +- {deviation:.4f}, seeds " + ", ".join(f"{x:.4f}" for x in last))
@@ -45,24 +45,24 @@ def main() -> None:
 
 
 def by_seed(runs: list[tuple[str, Path]]) -> dict[str, Path]:
-    """{seed: the folder of its run}.
+    """Return {seed: the folder of its run}.
 
     Raises:
-        UserError: two runs of a seed, which are one run twice.
+        UserError: two runs have the same seed, so they are the same run.
     """
     folders: dict[str, Path] = {}
     for seed, folder in runs:
         if seed in folders:
-            raise UserError(f"{folders[seed]} and {folder} are both of seed {seed}, of one config: leave out either")
+            raise UserError(f"{folders[seed]} and {folder} both have seed {seed} and the same config: leave one out")
         folders[seed] = folder
     return folders
 
 
 def curve(folder: Path, metric: str) -> tuple[int, list[float]]:
-    """The last step that has the figure, and the figure at each step that has it.
+    """Return the last step with the metric, and the metric at each step that has it.
 
     Raises:
-        UserError: no step has.
+        UserError: no step has the metric.
     """
     lines = metrics_of(folder)
     known = {key for line in lines for key in line} - {"step", "time"}

@@ -1,4 +1,4 @@
-"""Print one SHA-256 over the train state of a run's checkpoint: parameters, optimizers, statistics, EMA.
+"""Print one SHA-256 over the full train state of a run's checkpoint: parameters, optimizers, statistics, EMA.
 
     python scripts/digest.py --workdir=RUN [--step=N]
 
@@ -12,10 +12,10 @@ from gormley_vision.files import user_path
 
 
 def main() -> None:
-    """Find, check, hash."""
+    """Find the checkpoint, verify it, hash it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workdir", required=True, type=user_path, help="the run's folder")
-    parser.add_argument("--step", type=int, help="checkpoint (default: the newest undamaged one)")
+    parser.add_argument("--step", type=int, help="step of the checkpoint (default: the newest complete one)")
     options = parser.parse_args()
     from gormley_vision.run import start_jax
     from gormley_vision.training import checkpoints
@@ -24,7 +24,7 @@ def main() -> None:
     folder = options.workdir / "checkpoints"
     step = checkpoints.newest_complete(folder, options.step)
     if step is None or options.step not in (None, step):
-        raise UserError(f"no such undamaged checkpoint in {folder} (there: {checkpoints.steps_of(folder)})")
+        raise UserError(f"no such complete checkpoint in {folder} (it has: {checkpoints.steps_of(folder)})")
     print(f"{checkpoints.digest(folder / str(step))}  step {step}")
 
 

@@ -1,8 +1,8 @@
-"""Draw the picture of docs/rope.md: what breaks if a slip of the lecture's RoPE slides is implemented.
+"""Draw the figure of docs/rope.md: the effect of each error on the lecture's RoPE slides, if implemented.
 
     python scripts/draw_rope.py --out=docs/images/rope_slips.png
 
-Needs matplotlib, which is no dependency of the package.
+Needs matplotlib, which is not a dependency of the package.
 """
 
 import argparse
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gormley_vision.errors import reported
 
-with reported():  # what loads now takes a moment
+with reported():  # importing takes a moment
     import jax.numpy as jnp
     import matplotlib
     import numpy as np
@@ -35,13 +35,13 @@ Q, K = np.array([1.0, 3, 1, 3, 1, 3]), np.array([3.0, 1, 3, 1, 3, 1])
 
 
 def rotated(y: np.ndarray, positions: np.ndarray, pairing) -> np.ndarray:
-    """One vector at many positions, [N, 6]."""
+    """Rotate one vector to many positions, [N, 6]."""
     angles = rope_angles(jnp.asarray(positions), rope_frequencies(6))
     return np.asarray(apply_rope(jnp.tile(jnp.asarray(y, jnp.float32), (len(positions), 1)), angles, pairing))
 
 
 def difference(axes) -> None:
-    """Both rotated by t - j."""
+    """Draw scores if both are rotated by t - j."""
     m = np.linspace(-20, 20, 401)
     axes.plot(m, rotated(Q, m, "interleaved") @ K / np.sqrt(6), color=RIGHT, label="by t and by j")
     wrong = np.sum(rotated(Q, m, "interleaved") * rotated(K, m, "interleaved"), axis=1) / np.sqrt(6)
@@ -50,7 +50,7 @@ def difference(axes) -> None:
 
 
 def exponent(axes) -> None:
-    """Frequencies."""
+    """Draw the frequencies."""
     i = np.arange(1, 33)
     axes.semilogy(i, rope_frequencies(64), color=RIGHT, label=r"$10000^{-2(i-1)/d_k}$")
     with np.errstate(under="ignore"):
@@ -62,7 +62,7 @@ def exponent(axes) -> None:
 
 
 def root(axes) -> None:
-    """Spread of scores by width."""
+    """Draw the standard deviation of scores by width."""
     rng, widths = np.random.default_rng(0), 2 ** np.arange(2, 11)
     spread = []
     for d in widths:
@@ -76,7 +76,7 @@ def root(axes) -> None:
 
 
 def pairs(axes) -> None:
-    """Which channels R couples, in both forms."""
+    """Draw which channels R couples, in both forms."""
     pattern = np.asarray(rotation_matrix(jnp.full(3, 0.6))) != 0
     inverse = np.argsort(pairing_permutation(6))
     split = pattern[np.argsort(inverse)][:, np.argsort(inverse)]
@@ -91,7 +91,7 @@ def pairs(axes) -> None:
 
 
 def one_of_each(axes) -> None:
-    """The pairings, mixed."""
+    """Draw scores if queries and keys use different pairings."""
     t = np.linspace(0, 60, 601)
     alike = np.sum(rotated(Q, t, "half") * rotated(K, t, "half"), axis=1) / np.sqrt(6)
     mixed = np.sum(rotated(Q, t, "interleaved") * rotated(K, t, "half"), axis=1) / np.sqrt(6)
@@ -101,7 +101,7 @@ def one_of_each(axes) -> None:
 
 
 def start(axes) -> None:
-    """Positions from 0 and from 1."""
+    """Draw scores for positions from 0 and from 1."""
     n = 24
     for first, style in ((0, "-"), (1, "--")):
         angles = leave_unrotated(rope_angles(first + jnp.arange(n), rope_frequencies(6)), first=1)
@@ -113,9 +113,9 @@ def start(axes) -> None:
 
 
 def main() -> None:
-    """Six panels."""
+    """Draw the six panels."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=user_path, default=Path("docs/images/rope_slips.png"))
+    parser.add_argument("--out", type=user_path, default=Path("docs/images/rope_slips.png"), help="the PNG file")
     out = parser.parse_args().out
     plt.rcParams.update({"font.size": 8, "axes.titlesize": 9, "axes.spines.top": False, "axes.spines.right": False})
     figure, panels = plt.subplots(2, 3, figsize=(10, 5.4), layout="constrained")

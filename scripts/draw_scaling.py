@@ -1,10 +1,10 @@
-"""ViT-L/16, H/14 and 22B on 8 to 1,024 chips of TPU v5p, on paper: each step compiled, none run.
+"""Estimate ViT-L/16, H/14 and 22B on 8 to 1,024 chips of TPU v5p: each step is compiled, none is run.
 
     pip install -e ".[plan,dev]"
     python scripts/draw_scaling.py [--out=results/scaling.json] [--picture=docs/images/scaling.png]
 
-Weak scaling: so many images a chip, whatever their number. Takes most of an hour on 2 cores; every compiled step is
-kept in --out, and is not compiled again.
+Weak scaling: the number of images per chip is fixed. Takes most of an hour on 2 cores; results are saved in --out, and
+their steps are not compiled again.
 """
 
 import argparse
@@ -14,13 +14,13 @@ from typing import Any
 
 from gormley_vision.errors import reported
 
-with reported():  # what loads now takes a moment
+with reported():  # importing takes a moment
     from gormley_vision.command_line import load_config_file
     from gormley_vision.files import read_json, user_path, write_json
 
 TOPOLOGIES = {8: "2x2x2", 32: "2x4x4", 128: "4x4x8", 512: "8x8x8", 1024: "8x8x16"}
 CLASSES, EPOCH_IMAGES = 1000, 1281167  # ImageNet-1k
-# Name: config, images a chip, and over how many chips the state is split, at most.
+# Name: config, images per chip, and the most chips over which the state is sharded.
 NETS = {
     "ViT-L/16": ("configs/vit_l16_imagenet.py", 32, 8),
     "ViT-H/14": ("configs/vit_h14_imagenet.py", 32, 8),
@@ -29,10 +29,10 @@ NETS = {
 
 
 def main() -> None:
-    """Compile what is missing, then draw."""
+    """Compile the missing steps, then draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=user_path, default=Path("results/scaling.json"))
-    parser.add_argument("--picture", type=user_path, default=Path("docs/images/scaling.png"))
+    parser.add_argument("--out", type=user_path, default=Path("results/scaling.json"), help="JSON file of results")
+    parser.add_argument("--picture", type=user_path, default=Path("docs/images/scaling.png"), help="the figure")
     options = parser.parse_args()
     points = read_json(options.out) if options.out.exists() else []
     for net, chips in [(net, chips) for chips in TOPOLOGIES for net in NETS]:
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def compiled(net: str, chips: int) -> dict[str, Any]:
-    """One point."""
+    """Compile one point of the figure."""
     from gormley_vision.experiment import images_described
     from gormley_vision.planning import topology
     from gormley_vision.planning.plan import plan, with_overrides
@@ -65,7 +65,7 @@ def compiled(net: str, chips: int) -> dict[str, Any]:
 
 
 def row(point: dict[str, Any]) -> str:
-    """A line of the table in docs/scaling.md."""
+    """Return a line of the table in docs/scaling.md."""
     mesh = "x".join(str(size) for size in point["mesh"].values())
     cells = [point["net"], point["topology"], str(point["chips"]), mesh, f"{point['images']:,}"]
     cells.append(f"{point['needed'] / 2**30:.1f} of {point['capacity'] / 2**30:.1f}")
@@ -77,7 +77,7 @@ def row(point: dict[str, Any]) -> str:
 
 
 def draw(points: list[dict[str, Any]], path: Path) -> None:
-    """Images a second over chips, with what perfect scaling from the first point would be."""
+    """Draw images per second over chips, with perfect scaling from the first point."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -90,9 +90,9 @@ def draw(points: list[dict[str, Any]], path: Path) -> None:
         rates = [point["step"]["images_per_second"] for point in own]
         (line,) = axes.plot(chips, rates, marker="o", label=net)
         axes.plot(chips, [rates[0] * n / chips[0] for n in chips], ":", color=line.get_color())
-    axes.set(xscale="log", yscale="log", xlabel="chips of TPU v5p", ylabel="images a second")
+    axes.set(xscale="log", yscale="log", xlabel="chips of TPU v5p", ylabel="images per second")
     axes.set_xticks(list(TOPOLOGIES), [str(n) for n in TOPOLOGIES])
-    axes.set_title("On paper: compiled, not run. Dotted: as many times faster as there are chips")
+    axes.set_title("Estimated: compiled, not run. Dotted: perfect scaling")
     axes.legend()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)

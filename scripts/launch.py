@@ -1,9 +1,9 @@
-"""Several processes of one run on this machine, and one message if one of them dies.
+"""Start several processes of one run on this machine, with one message if one of them dies.
 
     python scripts/launch.py --processes=2 -- train.py --config=configs/vit_mnist.py
 
-Each gets its number and the address of the first. What the first prints is shown; what the others print is shown where
-they fail. SIGTERM or Ctrl-C here reaches the first, and all save at the same step. On a cluster, let its own launcher
+Each process gets its number and the address of the first. The first one's output is shown; that of another is shown if
+it fails. SIGTERM or Ctrl-C is passed to the first, and all save at the same step. On a cluster, let its own launcher
 start `train.py` on each host (docs/scaling.md), or this script with --processes=1, for the message.
 """
 
@@ -23,17 +23,17 @@ from typing import TextIO
 from gormley_vision.errors import UserError, reported
 from gormley_vision.signals import handled
 
-# Of the runtime's own lines, with their C++ traces: they tell a developer of jax what the message below tells a user.
+# Matches the runtime's own lines, with C++ stack traces: the message below replaces them.
 _RUNTIME = re.compile(r"[EFIW]\d{4} \d\d:|\*\*\*|\s+@ |PC: @|\[Gloo\]|Fatal Python error|Aborted")
 _INTERRUPTED = tuple(128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
 
 
 def main() -> int:
-    """Start, show, watch, tell."""
+    """Start the processes, show their output, watch them, report failures."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--processes", required=True, type=int)
+    parser.add_argument("--processes", required=True, type=int, help="number of processes")
     parser.add_argument("command", nargs="+", help="after --: train.py and its flags")
     options, others = parser.parse_known_args()
     if options.processes < 1:
@@ -44,18 +44,27 @@ def main() -> int:
 
 
 def refuse_other_forms(processes: int, command: list[str], others: list[str]) -> None:
-    """A command as it would be typed without this script, which is told where it goes."""
+    """Refuse a command that is not after --, or starts with python, and show how to write it.
+
+    Raises:
+        UserError: the command has another form.
+    """
     python = re.fullmatch(r"python[0-9.]*", Path(command[0]).name)
     words = [*command[1 if python else 0 :], *others]
     if python or others:
         what = f"{command[0]} is not part of the command" if python else "the command and its flags come after --"
         raise UserError(f"{what}: python scripts/launch.py --processes={processes} -- {shlex.join(words)}")
     if not Path(command[0]).is_file():
-        raise UserError(f"{command[0]}: no such file in {Path.cwd()}, where you are; write -- train.py --config=FILE")
+        raise UserError(
+            f"{command[0]}: no such file in the current folder, {Path.cwd()}; write -- train.py --config=FILE"
+        )
 
 
 def start(command: list[str], count: int, folder: Path) -> tuple[list[subprocess.Popen], list[Path]]:
-    """The processes, in sessions of their own (a terminal's Ctrl-C must reach one alone), and what they print."""
+    """Start the processes. Returns them, and the files of their output.
+
+    Each has its own session: a terminal's Ctrl-C must not reach all of them.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
@@ -70,15 +79,17 @@ def start(command: list[str], count: int, folder: Path) -> tuple[list[subprocess
 
 
 def watch(processes: list[subprocess.Popen], outputs: list[Path]) -> int:
-    """Until all have ended, or one failed and the others were ended; returns the status of the first that is not 0."""
-    said: set[str] = set()
+    """Wait until all have ended, or one has failed and the others are killed. Returns the first nonzero status."""
+    seen: set[str] = set()
     with handled(lambda number, _: processes[0].send_signal(number)), outputs[0].open(errors="replace") as shown:
         while True:
-            lines = new_lines(shown)  # before the look at who died: what the first says of a death comes after it
+            lines = new_lines(
+                shown
+            )  # before checking for failures: the first one's lines about a failure come after it
             ended = all(process.poll() is not None for process in processes)
             failed = first_to_fail(processes)
-            if not failed:  # after another's death the first only tells how it noticed
-                said |= show(lines)
+            if not failed:  # after another's failure the first only reports how it noticed
+                seen |= show(lines)
             if failed is not None or ended:
                 break
             time.sleep(0.05)
@@ -88,30 +99,30 @@ def watch(processes: list[subprocess.Popen], outputs: list[Path]) -> int:
         return next((process.returncode for process in processes if process.returncode), 0)
     code = processes[failed].returncode
     for process in processes:
-        process.kill()  # without the one that failed they can only wait
+        process.kill()  # without the failed one they can only wait
         process.wait()
     if failed:
         with outputs[failed].open(errors="replace") as shown:
-            show(new_lines(shown), but=said)  # all may have found the same mistake
-    if code == 2:  # a user's mistake, which was just reported
+            show(new_lines(shown), but=seen)  # all may report the same mistake
+    if code == 2:  # a mistake of the user, which was just shown
         return code
     how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
     if code == -signal.SIGABRT:
-        how += " (the runtime does so where another process died or fell silent)"
+        how += " (the runtime aborts if another process died or stopped responding)"
     which = f"process {failed} of {len(processes)}" if len(processes) > 1 else "the process"
     print(f"error: {which} {how}; the same command continues after the last checkpoint", file=sys.stderr)
     return code if code > 0 else 128 - code
 
 
 def first_to_fail(processes: list[subprocess.Popen]) -> int | None:
-    """The one that failed, if any: killed rather than refused, refused rather than upset by the end of another."""
+    """Return the process that failed, if any: first a killed one, then one with an error, then an aborted one."""
     codes = {i: code for i, process in enumerate(processes) if (code := process.poll()) and code not in _INTERRUPTED}
     ranks = {i: (code == -signal.SIGABRT, code > 0, code != 2) for i, code in codes.items()}
     return min(codes, key=lambda i: ranks[i], default=None)
 
 
 def new_lines(output: TextIO) -> list[str]:
-    """The complete lines that came since."""
+    """Return the new complete lines."""
     lines, end = [], output.tell()
     while (line := output.readline()).endswith("\n"):
         lines.append(line)
@@ -121,7 +132,7 @@ def new_lines(output: TextIO) -> list[str]:
 
 
 def show(lines: Iterable[str], but: Collection[str] = ()) -> set[str]:
-    """Pass on these lines, but for the runtime's own and those of `but`; returns them."""
+    """Print these lines, except the runtime's own and those in `but`. Returns the printed ones."""
     shown = [line for line in lines if not _RUNTIME.match(line) and line not in but]
     sys.stderr.write("".join(shown))
     return set(shown)

@@ -1,12 +1,12 @@
-"""Whether a config fits on a TPU pod that you have not rented yet, and what a step there costs at least.
+"""Check whether a config fits on a TPU pod before renting it, and estimate the cost of a step there.
 
     pip install -e ".[plan]"
     python scripts/plan.py --config=configs/vit_s16_imagenet.py --topology=v5e:4x4 [--config.mesh.fsdp=4 ...]
     python scripts/plan.py ... --batch_sizes=1024,2048,4096 --meshes=16x1x1,1x16x1    # a table of which fit
     python scripts/plan.py --config=configs/vit_mnist.py                              # this machine
 
-The training step is compiled for the topology by TPU's own compiler, and not run: memory is what the compiler lays
-out; times are floors on paper. --price (per chip and hour) gives the cost of an epoch; --out writes it all as JSON.
+The training step is compiled for the topology by the TPU's own compiler, and not run: memory is the compiler's
+allocation; times are lower bounds. --price (per chip and hour) gives the cost of an epoch; --out writes JSON.
 """
 
 import sys
@@ -15,37 +15,39 @@ from typing import Any
 
 from gormley_vision.errors import UserError, reported
 
-with reported():  # what loads now takes a moment
+with reported():  # importing takes a moment
     from absl import flags
 
     from gormley_vision import command_line
     from gormley_vision.files import refuse_unwritable, user_path, write_json
 
-flags.DEFINE_string("config", None, "Experiment: configs/NAME.py; --config.KEY=VALUE sets a key.")
-_TOPOLOGY = flags.DEFINE_string("topology", "here", "'here', or a TPU: v5e:4x4, v4:4x4x4, v5p:4x4x8, tpu7x:2x2x2 ...")
-_BATCH_SIZES = flags.DEFINE_list("batch_sizes", [], "Compare these.")
-_MESHES = flags.DEFINE_list("meshes", [], "Compare these, as DATAxFSDPxTENSOR.")
-_CLASSES = flags.DEFINE_integer("classes", 0, "Classes of the data set, where it is not a known one.", lower_bound=0)
+flags.DEFINE_string("config", None, "The experiment's config file, configs/NAME.py; --config.KEY=VALUE sets a key.")
+_TOPOLOGY = flags.DEFINE_string(
+    "topology", "here", "The devices: 'here', or a TPU: v5e:4x4, v4:4x4x4, v5p:4x4x8, tpu7x:2x2x2 ..."
+)
+_BATCH_SIZES = flags.DEFINE_list("batch_sizes", [], "Compare these batch sizes.")
+_MESHES = flags.DEFINE_list("meshes", [], "Compare these meshes, written DATAxFSDPxTENSOR.")
+_CLASSES = flags.DEFINE_integer("classes", 0, "Number of classes, if the data set is not a known one.", lower_bound=0)
 _EPOCH_IMAGES = flags.DEFINE_integer(
-    "epoch_images", 0, "Images of its training split, where it is not a known one.", lower_bound=0
+    "epoch_images", 0, "Number of training images, if the data set is not a known one.", lower_bound=0
 )
 _PRICE = flags.DEFINE_float(
-    "price", 0.0, "Of a chip for an hour, in any currency; cloud.google.com/tpu/pricing.", lower_bound=0.0
+    "price", 0.0, "Price of a chip per hour, in any currency; see cloud.google.com/tpu/pricing.", lower_bound=0.0
 )
-_OUT = flags.DEFINE_string("out", "", "Write the report here, as JSON.")
+_OUT = flags.DEFINE_string("out", "", "Write the report to this JSON file.")
 
-# Classes and training images, so that no data need be at hand.
+# Classes and training images, so that the data need not be available.
 _KNOWN = {"imagenet2012": (1000, 1281167), "cifar10": (10, 50000), "cifar100": (100, 50000), "mnist_5k": (10, 5000)}
 _ASSUMED = (10, 50000)
 
 
 def main(chosen: command_line.Experiment) -> int:
-    """Compile, print."""
+    """Compile the steps and print the reports."""
     config = chosen.config.to_dict()
     variants = list(variants_of(config))
     if _OUT.value:
         refuse_unwritable(user_path(_OUT.value))
-    from gormley_vision import experiment, logs  # jax and its friends: seconds, so after the checks
+    from gormley_vision import experiment, logs  # imports jax, which takes seconds, so after the checks
     from gormley_vision.planning.plan import with_overrides
     from gormley_vision.training.progress import console_handler
 
@@ -63,7 +65,7 @@ def main(chosen: command_line.Experiment) -> int:
 
 
 def reporter(config: dict[str, Any]) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """A function from a config to its report: on this machine's devices and data, or on a topology's."""
+    """Return a function from a config to its report, for this machine's devices and data or for a topology."""
     from gormley_vision.planning import topology
     from gormley_vision.planning.plan import plan
 
@@ -72,7 +74,7 @@ def reporter(config: dict[str, Any]) -> Callable[[dict[str, Any]], dict[str, Any
         data = data_of(config)
 
         def report_there(config: dict[str, Any]) -> dict[str, Any]:
-            print("compiling ...", file=sys.stderr)  # half a minute for a small net, minutes for a large one
+            print("compiling ...", file=sys.stderr)  # half a minute for a small network, minutes for a large one
             return plan(config, devices, topology.chip_of(devices[0]), data)
 
         return report_there
@@ -81,7 +83,7 @@ def reporter(config: dict[str, Any]) -> Callable[[dict[str, Any]], dict[str, Any
     from gormley_vision.experiment import make_batches
     from gormley_vision.run import start_jax
 
-    start_jax()  # the step that has trained here is not compiled again
+    start_jax()  # reuses compiled steps of training
     chip = topology.chip_of(jax.devices()[0])
 
     def report_here(config: dict[str, Any]) -> dict[str, Any]:
@@ -92,7 +94,7 @@ def reporter(config: dict[str, Any]) -> Callable[[dict[str, Any]], dict[str, Any
 
 
 def data_of(config: dict[str, Any]) -> Any:
-    """The data set's description, from what is known of it; of other examples than images, that of the set itself."""
+    """Return the data set's description: for images from known numbers, else from the data set itself."""
     from gormley_vision import experiment, task_modules
 
     if not set(task_modules.find(config["task"]).needs(config).values()) <= {"image", "label"}:
@@ -100,14 +102,14 @@ def data_of(config: dict[str, Any]) -> Any:
     data = config["data"]
     known = _KNOWN.get(data["name"].partition(":")[0] or data["source"])
     if known is None and not (_CLASSES.value and _EPOCH_IMAGES.value):
-        print(f"assumed: {_ASSUMED[0]} classes, {_ASSUMED[1]:,} images an epoch (--classes, --epoch_images)")
+        print(f"assumed: {_ASSUMED[0]} classes, {_ASSUMED[1]:,} images per epoch (--classes, --epoch_images)")
     classes, images = known or _ASSUMED
     names = tuple(map(str, range(_CLASSES.value or classes)))
     return experiment.images_described(config, names, _EPOCH_IMAGES.value or images)
 
 
 def variants_of(config: dict[str, Any]):
-    """Overrides to compare: each batch size on each mesh."""
+    """Yield the overrides to compare: each batch size on each mesh."""
     if wrong := [text for text in _BATCH_SIZES.value if not (text.isdigit() and int(text))]:
         raise UserError(f"--batch_sizes={','.join(wrong)}: write integers above 0, as in 1024,2048")
     for text in _MESHES.value or [""]:
@@ -120,7 +122,7 @@ def variants_of(config: dict[str, Any]):
 
 
 def one(config: dict[str, Any], report_of: Callable) -> dict[str, Any]:
-    """The report of one config, and, where it does not fit, of what would help."""
+    """Return and print the report of one config and, if it does not fit, of what would help."""
     from gormley_vision.planning.plan import GIB, halved, remedies, split_memory, with_overrides
 
     report = report_of(config)
@@ -153,7 +155,7 @@ def describe(report: dict[str, Any]) -> None:
     for kind, size in report["memory"].items():
         print(f"  {kind:<27} {size / 2**20:14,.1f} MiB")
     step = report["step"]
-    print(f"\na step of {report['images']:,} images, on each device")
+    print(f"\na step of {report['images']:,} images, per device")
     for part, key, unit in (
         ("products", "flops", "GFLOP"),
         ("memory", "hbm_bytes", "GB"),
@@ -163,21 +165,21 @@ def describe(report: dict[str, Any]) -> None:
     if step["seconds_by_the_compiler"]:
         print(f"  by the compiler's own estimate, without links {1e3 * step['seconds_by_the_compiler']:9,.2f} ms")
     if report["unknown_loops"]:
-        print(f"  {report['unknown_loops']} loops depend on data: each is taken as run once")
+        print(f"  {report['unknown_loops']} loops depend on data: each is counted once")
     for collective in summed(report["collectives"]):
-        print("  {kind}: {times:.0f} a step, {wire_bytes:.3f} GB".format(**collective))
+        print("  {kind}: {times:.0f} per step, {wire_bytes:.3f} GB".format(**collective))
     epoch = report["epoch_images"] / step["images_per_second"]
-    print(f"\non paper, at most {step['images_per_second']:,.0f} images/s: an epoch in {epoch / 60:.1f} min", end="")
+    print(f"\nestimate: at most {step['images_per_second']:,.0f} images/s: an epoch in {epoch / 60:.1f} min", end="")
     print(f", {epoch / 3600 * report['chips'] * _PRICE.value:.2f} by --price" if _PRICE.value else "")
 
 
 def summed(collectives: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Times and GB of each kind."""
+    """Sum the number and GB of each kind of collective."""
     kinds = sorted({collective["kind"] for collective in collectives})
-    of_kind = {kind: [c for c in collectives if c["kind"] == kind] for kind in kinds}
+    by_kind = {kind: [c for c in collectives if c["kind"] == kind] for kind in kinds}
     return [
         {"kind": kind, "times": sum(c["times"] for c in own), "wire_bytes": sum(c["wire_bytes"] for c in own) / 1e9}
-        for kind, own in of_kind.items()
+        for kind, own in by_kind.items()
     ]
 
 
@@ -186,14 +188,14 @@ def table(config: dict[str, Any], variants: list[dict[str, Any]], report_of: Cal
     from gormley_vision.planning.plan import GIB, with_overrides
 
     reports = []
-    print(f"{'batch':>8} {'mesh':>12} {'GiB a device':>13}  fits  {'images/s, on paper':>19}")
+    print(f"{'batch':>8} {'mesh':>12} {'GiB per device':>14}  fits  {'images/s, estimated':>19}")
     for overrides in variants:
         report = report_of(with_overrides(config, overrides))
         reports.append(report | {"overrides": overrides})
         mesh = "x".join(str(size) for size in report["mesh"].values())
         rate = f"{report['step']['images_per_second']:,.0f}" if "step" in report else ""
         fits = "yes" if report["fits"] else "no"
-        print(f"{overrides['data.batch_size']:>8} {mesh:>12} {report['needed'] / GIB:>13.2f}  {fits:<4}  {rate:>19}")
+        print(f"{overrides['data.batch_size']:>8} {mesh:>12} {report['needed'] / GIB:>14.2f}  {fits:<4}  {rate:>19}")
     return reports
 
 

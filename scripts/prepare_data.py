@@ -1,10 +1,10 @@
-"""Prepares a data set for training, which itself never downloads.
+"""Prepare a data set for training, which itself never downloads.
 
 A TensorFlow Datasets set, written as array_record (downloads; needs `pip install -e ".[prepare]"`):
 
     python scripts/prepare_data.py cifar10 [--data_dir=DIR]
 
-A set that is there as tfrecord is converted in place, without a download and without TensorFlow.
+A set that already exists as tfrecord is converted in place, without a download and without TensorFlow.
 Fashion-MNIST or MNIST from IDX files, written as DIR/train.npz and DIR/test.npz:
 
     python scripts/prepare_data.py fashion_mnist --idx=/usr/share/datasets/fashion-mnist --out=fashion_mnist
@@ -21,14 +21,14 @@ from gormley_vision.files import user_path
 
 
 def prepare_tfds(name: str, data_dir: str) -> Path:
-    """Prepares a TFDS set as array_record and returns its folder.
+    """Prepare a TFDS set as array_record and return its folder.
 
     Args:
-      name: as in "cifar10", "cifar10:3.0.2" or "set/config".
-      data_dir: TFDS data directory, "" for TFDS's own default.
+        name: such as "cifar10", "cifar10:3.0.2" or "set/config".
+        data_dir: TFDS data directory, "" for TFDS's own default.
 
     Raises:
-      UserError: an unknown name, no TensorFlow, or no network.
+        UserError: the name is unknown, or TensorFlow or the network is missing.
     """
     import requests
     import tensorflow_datasets as tfds
@@ -49,7 +49,7 @@ def prepare_tfds(name: str, data_dir: str) -> Path:
         if formats & {"array_record", "tfrecord"}:
             return Path(found.data_dir)
         raise UserError(f"{found.data_dir} is prepared as {', '.join(sorted(formats))}: choose another --data_dir")
-    # The community's sets are left out: listing them asks a server.
+    # Without community sets: listing them contacts a server.
     known = tfds.list_builders(with_community_datasets=False)
     bare = re.split("[:/]", name)[0]
     if bare not in known:
@@ -60,8 +60,8 @@ def prepare_tfds(name: str, data_dir: str) -> Path:
         )
     print(f"downloading and preparing {name} into {directory}", flush=True)
     try:
-        # Builders that hand out encoded images need no TensorFlow to write array_record; those that hand out
-        # arrays (cifar10, mnist) encode them with it. Only running one tells.
+        # Builders that return encoded images need no TensorFlow to write array_record; those that return arrays
+        # (cifar10, mnist) encode them with it. Only running a builder shows which it is.
         builder = tfds.builder(name, data_dir=directory, file_format="array_record")
         builder.download_and_prepare()
     except ImportError as error:
@@ -71,7 +71,7 @@ def prepare_tfds(name: str, data_dir: str) -> Path:
         raise UserError(f'preparing {name} needs {needs}: pip install -e ".[prepare]"') from error
     except (requests.exceptions.RequestException, tfds.download.DownloadError) as error:
         raise UserError(
-            f"cannot download {name}: {error}\nPrepare it where there is a network, and copy the folder "
+            f"cannot download {name}: {error}\nPrepare it on a machine with a network, and copy the folder "
             f"{directory}/{bare} here."
         ) from error
     except (ValueError, AssertionError) as error:  # an unknown config or version, or a manual download
@@ -80,17 +80,17 @@ def prepare_tfds(name: str, data_dir: str) -> Path:
 
 
 def main(arguments: list[str]) -> None:
-    """Runs the command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("name", help="cifar10, mnist, fashion_mnist, or another TFDS name")
     parser.add_argument("--data_dir", default="", help="TFDS data directory (default: TFDS_DATA_DIR)")
-    parser.add_argument("--idx", default="", help="folder of IDX files to convert, in place of a TFDS set")
+    parser.add_argument("--idx", default="", help="folder of IDX files to convert, instead of a TFDS set")
     parser.add_argument("--out", default="", help="with --idx: folder for train.npz and test.npz")
     args = parser.parse_args(arguments)
     if bool(args.idx) != bool(args.out) or (args.idx and args.data_dir):
-        raise UserError("--idx and --out go together, and without --data_dir")
+        raise UserError("--idx and --out must be given together, and without --data_dir")
     if args.out.endswith(".npz"):
         raise UserError(f"--out is a folder, for train.npz and test.npz: --out={args.out.removesuffix('.npz')}")
     if args.idx:

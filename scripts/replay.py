@@ -1,22 +1,22 @@
-"""Run the steps up to a failed one again from the last checkpoint, and say where numbers stop being finite.
+"""Repeat a failed step from the last checkpoint before it, and report where values stop being finite.
 
     python scripts/replay.py --workdir=RUN --step=N
 
-Nothing in the run's folder is changed. Batches and noise are functions of (seed, step), so step N is the
-same step again. Every loss and gradient of it is listed; then jax's NaN check names the operation.
+Nothing in the run's folder is changed. Batches and noise are functions of (seed, step), so step N is
+reproduced. All its losses and gradients are listed; then jax's NaN check names the operation.
 """
 
 import argparse
 
 from gormley_vision.errors import UserError, reported
 
-with reported():  # what loads now takes a moment
+with reported():  # importing takes a moment
     from gormley_vision.config import run_config
     from gormley_vision.files import user_path
 
 
 def main() -> None:
-    """Restore, step, report."""
+    """Restore, run the steps, report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workdir", required=True, type=user_path, help="the run's folder")
     parser.add_argument("--step", required=True, type=int, help="the step that failed")
@@ -36,7 +36,7 @@ def main() -> None:
     task = experiment.make_task(config, batches.description)
     run = prepare(task, batches, config, options.workdir, at=options.step - 1)
     if options.step > run.plan.total:
-        raise UserError(f"--step={options.step} is none of this run: its last is {run.plan.total}")
+        raise UserError(f"--step={options.step} is not a step of this run: its last is {run.plan.total}")
     state, start = run.state, int(run.state.step)
     print(f"replaying steps {start + 1} to {options.step}")
     for step in range(start, options.step):
@@ -57,7 +57,7 @@ def main() -> None:
             examples = batches.fetch(run.resident, batch)
             task.train_step(jax.tree.map(jax.numpy.asarray, before), examples, run.key)
         except FloatingPointError as error:
-            print(f"first operation that made it: {str(error).splitlines()[0]}")
+            print(f"first operation with a NaN or infinity: {str(error).splitlines()[0]}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How runs trained at one resolution do at larger ones: scripts/evaluate.py over sizes and rules, as one JSON file.
+"""Evaluate runs at larger resolutions than trained: scripts/evaluate.py for each size and rule, as one JSON file.
 
 python scripts/resolution_table.py --workdirs RUN [RUN ...] --sizes 28 44 56 [--out=results/resolution.json]
 """
@@ -11,17 +11,17 @@ from pathlib import Path
 
 from gormley_vision.errors import UserError, reported
 
-with reported():  # what loads now takes a moment
+with reported():  # importing takes a moment
     from gormley_vision.config import run_config
     from gormley_vision.files import refuse_unwritable, user_path, write_json
 
 
 def main() -> None:
-    """Evaluate each run at each size, under each rule that its positions have."""
+    """Evaluate each run at each size, with each rule for its positions."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workdirs", required=True, nargs="+", type=user_path)
-    parser.add_argument("--sizes", required=True, nargs="+", type=int, help="pixels")
-    parser.add_argument("--out", type=user_path, help="write the table here, too")
+    parser.add_argument("--workdirs", required=True, nargs="+", type=user_path, help="the runs' folders")
+    parser.add_argument("--sizes", required=True, nargs="+", type=int, help="image sizes in pixels")
+    parser.add_argument("--out", type=user_path, help="also write the table to this JSON file")
     options = parser.parse_args()
     if options.out:
         refuse_unwritable(options.out)

@@ -1,12 +1,12 @@
-"""Train every run of a sweep file, and show what came out.
+"""Train every run of a sweep file, and report the results.
 
     python scripts/sweep.py --config=configs/sweeps/dcgan_rates.py [--jobs=2] [--workdir=runs/NAME]
     python scripts/sweep.py --config=FILE --launcher=skypilot --accelerators=tpu-v6e-8 --bucket=gs://NAME
 
-The first trains on this machine, several runs at a time. The same command goes on after any kill: what is done is not
-done again, what was stopped resumes. `leaderboard.csv` and `sweep.html` in the sweep's folder are renewed whenever a
+The first command trains on this machine, several runs at a time. The same command continues after a kill: finished runs
+are not repeated, stopped ones resume. `leaderboard.csv` and `sweep.html` in the sweep's folder are updated whenever a
 run ends; `tensorboard --logdir` of it has an HParams tab. The second writes a SkyPilot managed job for each run
-(docs/cloud_tpu.md), and launches nothing. --launcher=none renews the report alone, of folders fetched from elsewhere.
+(docs/cloud_tpu.md), and launches nothing. --launcher=none only updates the report, for folders copied from elsewhere.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from gormley_vision.errors import UserError, reported
 
-with reported():  # what loads now takes a moment
+with reported():  # importing takes a moment
     from rich.live import Live
     from rich.table import Column, Table
 
@@ -31,11 +31,11 @@ with reported():  # what loads now takes a moment
     from gormley_vision.sweeps.skypilot import write_jobs
     from gormley_vision.training.progress import make_console
 
-_SAY_EVERY = 60.0  # seconds, where there is no terminal
+_LOG_EVERY = 60.0  # seconds, without a terminal
 
 
 def main() -> int:
-    """Read, check, launch, report."""
+    """Read the sweep, check it, launch its runs, report."""
     options = parse()
     path, arg = split_spec(options.config)
     sweep = load_sweep(path, options.workdir or Path("runs", f"{path.stem}_{arg}" if arg else path.stem), arg)
@@ -51,27 +51,35 @@ def main() -> int:
 
 
 def parse() -> argparse.Namespace:
-    """The flags."""
+    """Parse the flags."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True, help="a sweep file: configs/sweeps/NAME.py, or NAME.py:smoke")
-    parser.add_argument("--workdir", type=user_path, help="folder of the runs' folders (default: runs/NAME)")
-    parser.add_argument("--launcher", default="local", choices=("local", "skypilot", "none"))
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time; they divide the cores or devices")
+    parser.add_argument("--workdir", type=user_path, help="folder that contains the runs' folders (default: runs/NAME)")
+    parser.add_argument(
+        "--launcher", default="local", choices=("local", "skypilot", "none"), help="where runs are trained"
+    )
+    parser.add_argument("--jobs", type=int, default=1, help="number of runs at a time; they share the cores or devices")
     parser.add_argument("--devices", default="cpu", help="cpu, or gpu:0,1,2,3 or tpu:0,1,2,3 by number")
-    parser.add_argument("--accelerators", help="skypilot: as in 'sky show-gpus': tpu-v6e-8, H100:8")
+    parser.add_argument("--accelerators", help="skypilot: one of 'sky show-gpus', such as tpu-v6e-8 or H100:8")
     parser.add_argument("--bucket", help="skypilot: gs://NAME or s3://NAME for the runs' folders")
-    parser.add_argument("--mount", action="append", default=[], help="skypilot: /data=gs://NAME, data to read")
+    parser.add_argument(
+        "--mount", action="append", default=[], help="skypilot: a bucket to read data from, as in /data=gs://NAME"
+    )
     options = parser.parse_args()
     if options.jobs < 1:
         parser.error(f"--jobs={options.jobs}: at least 1")
     if options.launcher == "skypilot" and not (options.accelerators and "://" in (options.bucket or "")):
-        parser.error("--launcher=skypilot needs --accelerators=tpu-v6e-8 (say) and --bucket=gs://NAME")
+        parser.error("--launcher=skypilot needs --accelerators (such as tpu-v6e-8) and --bucket=gs://NAME")
     return options
 
 
 def check_all(runs: tuple[Run, ...]) -> None:
-    """Hold each config against itself now, rather than hours later when its turn comes."""
-    from gormley_vision.experiment import check  # jax and its friends: seconds
+    """Check all configs now, rather than hours later when a run starts.
+
+    Raises:
+        UserError: a config contradicts itself. Names its run.
+    """
+    from gormley_vision.experiment import check  # imports jax, which takes seconds
 
     for run in runs:
         try:
@@ -81,7 +89,7 @@ def check_all(runs: tuple[Run, ...]) -> None:
 
 
 def write_skypilot(sweep: Sweep, options: argparse.Namespace) -> int:
-    """The files, and what to type."""
+    """Write the files, and print what to type."""
     mounts = dict(mount.split("=", 1) for mount in options.mount)
     folder = sweep.folder / "skypilot"
     paths = write_jobs(sweep, folder, accelerators=options.accelerators, bucket=options.bucket, mounts=mounts)
@@ -92,18 +100,18 @@ def write_skypilot(sweep: Sweep, options: argparse.Namespace) -> int:
 
 
 class Watch:
-    """A live table on a terminal; elsewhere a line for each change, and one a minute. Renews the report as runs end."""
+    """Shows a live table on a terminal, else a line per change and per minute. Updates the report as runs end."""
 
     def __init__(self, sweep: Sweep) -> None:
         self.sweep = sweep
         self.console = make_console()
         self.live = Live(console=self.console, auto_refresh=False) if self.console.is_terminal else None
         self.states: list[str] = []
-        self.said = 0.0
-        self.found = False  # the sweep's metric: a misspelled one must not cost a sweep
+        self.last_logged = 0.0
+        self.found = False  # the sweep's metric: a misspelled one must not waste a sweep
 
     def __call__(self, jobs: list[Job]) -> None:
-        """Called about twice a second."""
+        """Update; called about twice a second."""
         states = [job.state for job in jobs]
         self.found = self.found or find_metric(self.sweep, states)
         if [state in ("done", "failed") for state in states] != [old in ("done", "failed") for old in self.states]:
@@ -117,14 +125,14 @@ class Watch:
             changed = [job for job, old in zip(jobs, self.states or [""] * len(jobs), strict=True) if job.state != old]
             for job in changed:
                 self.console.print(f"{job.state}: {job.run.name}", highlight=False, soft_wrap=True)
-            if changed or time.monotonic() - self.said > _SAY_EVERY:
+            if changed or time.monotonic() - self.last_logged > _LOG_EVERY:
                 self.console.print(progress(jobs), highlight=False, soft_wrap=True)
-                self.said = time.monotonic()
+                self.last_logged = time.monotonic()
         self.states = states
 
 
 def table(jobs: list[Job]) -> Table:
-    """A line a run, with what it printed last: of a step, how far it is, without its figures."""
+    """Return a table with a line for each run and its last output; for a step only its number, not its metrics."""
     grid = Table(Column("run", overflow="fold"), "state", Column("last line", overflow="fold"), caption=progress(jobs))
     for job in jobs:
         line = job.last_line() if job.state in ("running", "failed") else ""
@@ -134,7 +142,7 @@ def table(jobs: list[Job]) -> Table:
 
 
 def progress(jobs: list[Job]) -> str:
-    """'5 done, 2 running, 5 waiting; about 12 min left', by the mean time of those that ended here."""
+    """Return '5 done, 2 running, 5 waiting; about 12 min left', by the mean time of the runs done here."""
     counts = Counter(job.state for job in jobs)
     text = ", ".join(
         f"{counts[state]} {state}" for state in ("done", "failed", "running", "elsewhere") if counts[state]
@@ -150,7 +158,7 @@ def progress(jobs: list[Job]) -> str:
 
 
 def summary(sweep: Sweep, jobs: list[Job]) -> int:
-    """The best, the failed, and the exit status."""
+    """Print the best and the failed runs, and return the exit status."""
     rows = write_report(sweep, [job.state for job in jobs])
     for row in rows[:5]:
         if row.final:
@@ -161,7 +169,7 @@ def summary(sweep: Sweep, jobs: list[Job]) -> int:
     print(f"{sweep.folder / 'sweep.html'}, {sweep.folder / 'leaderboard.csv'}")
     states = {job.state for job in jobs}
     if "stopped" in states or "waiting" in states:
-        print("stopped; the same command goes on", file=sys.stderr)
+        print("stopped; the same command continues", file=sys.stderr)
         return 128 + signal.SIGTERM
     return 1 if "failed" in states else 0
 

@@ -1,4 +1,4 @@
-"""Draw what a Vision Transformer attends to, how it knows where a patch is, and what its patch embedding sees.
+"""Draw a Vision Transformer's attention, how it encodes positions, and the filters of its patch embedding.
 
     python scripts/visualize.py --workdir=runs/vit_mnist
     python scripts/visualize.py --workdir=runs/vit_mnist --split=test --images=8 --layers=0,5 --heads=1 --out=pictures
@@ -7,10 +7,10 @@ attention.png      where each layer looks, from [CLS] or from all queries, avera
 heads.png          the same for the first image, head by head
 rollout.png        all layers taken together (arXiv:2005.00928)
 positions.png      learned positions: similarity of each patch's vector with all others (arXiv:2010.11929, figure 7)
-rope_offsets.png   rotary positions: scores by offset, as the rotation alone has them and as measured on the images
+rope_offsets.png   rotary positions: scores by offset, by rotation alone and as measured on the images
 filters.png        the patch embedding: principal components and filters (figure 7)
 
-Images are the first of the run's order for that split. Needs matplotlib, which is no dependency of the package.
+Images are the first of the run's order for that split. Needs matplotlib, which is not a dependency of the package.
 """
 
 import argparse
@@ -25,26 +25,28 @@ SHOWN_LAYERS, SHOWN_HEADS = 12, 16
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workdir", required=True, type=user_path, help="the folder of a classification run")
-    parser.add_argument("--split", default="", help="whose images (default: the run's eval.split, else data.split)")
-    parser.add_argument("--data_path", help="where the data set is now, in place of the run's data.path")
-    parser.add_argument("--images", type=int, default=4, help="how many images")
-    parser.add_argument("--layers", type=numbers, help=f"as in 0,5,-1 (default: {SHOWN_LAYERS}, evenly spaced)")
-    parser.add_argument("--heads", type=numbers, help="as in 0,2 (default: all)")
-    parser.add_argument("--step", type=int, help="checkpoint (default: the newest undamaged one)")
-    parser.add_argument("--out", type=user_path, help="folder (default: WORKDIR/pictures)")
+    parser.add_argument(
+        "--split", default="", help="split of the images (default: the run's eval.split, else data.split)"
+    )
+    parser.add_argument("--data_path", help="where the data set is now, instead of the run's data.path")
+    parser.add_argument("--images", type=int, default=4, help="number of images")
+    parser.add_argument("--layers", type=numbers, help=f"layers, as in 0,5,-1 (default: {SHOWN_LAYERS}, evenly spaced)")
+    parser.add_argument("--heads", type=numbers, help="heads, as in 0,2 (default: all)")
+    parser.add_argument("--step", type=int, help="step of the checkpoint (default: the newest complete one)")
+    parser.add_argument("--out", type=user_path, help="folder for the pictures (default: WORKDIR/pictures)")
     return parser.parse_args()
 
 
 def numbers(text: str) -> list[int]:
-    """'0,5,-1' as a list."""
+    """Parse '0,5,-1' to a list."""
     return [int(part) for part in text.split(",")]
 
 
 def main() -> None:
-    """Restore, compute, draw; a line for each picture."""
+    """Restore the run, compute, draw; prints one line for each picture."""
     options = parse()
     if options.images < 1:
         raise UserError(f"--images={options.images}: at least 1")
@@ -69,9 +71,9 @@ def main() -> None:
     pixels, labels, split = first_images(run, options.split, options.data_path, options.images)
     images = to_unit_range(jnp.asarray(pixels))
     grid = pixels.shape[1] // model.patch_size, pixels.shape[2] // model.patch_size
-    said = np.asarray(model.apply({"params": params}, images)).argmax(axis=-1)
+    predicted = np.asarray(model.apply({"params": params}, images)).argmax(axis=-1)
     classes = run.class_names
-    captions = [f"label {classes[a]}\nsays {classes[b]}" for a, b in zip(labels, said, strict=True)]
+    captions = [f"label {classes[a]}\npredicted {classes[b]}" for a, b in zip(labels, predicted, strict=True)]
     reader = {"cls": "the class token", "gap": "all patches", "map": "all tokens"}[model.pooling]
 
     maps = inspection.attention_maps(model, params, images, range(model.depth))
@@ -81,8 +83,8 @@ def main() -> None:
         return inspection.read_out(rows, model.pooling, model.num_prefix_tokens, grid) * tokens
 
     per_layer = np.stack([read(maps[i][:, heads].mean(axis=1)) for i in layers], axis=1)
-    of_heads = "mean over heads" if len(heads) == model.heads else f"heads {', '.join(map(str, heads))}"
-    title = f"{name}: attention from {reader}, {of_heads}, {split} images"
+    heads_text = "mean over heads" if len(heads) == model.heads else f"heads {', '.join(map(str, heads))}"
+    title = f"{name}: attention from {reader}, {heads_text}, {split} images"
     write(out / "attention.png", figures.attention(pixels, per_layer, captions, [f"layer {i}" for i in layers], title))
 
     shown = heads[:SHOWN_HEADS]
@@ -101,7 +103,7 @@ def main() -> None:
         similarity = inspection.position_similarity(inspection.learned_positions(params, grid))
         write(out / "positions.png", figures.positions(similarity, grid, f"{name}: similarity of learned positions"))
     else:
-        print(f"no positions.png: nothing is learned there, vit.position={model.position}")
+        print(f"no positions.png: positions are not learned, vit.position={model.position}")
 
     if model.rope == "none":
         print("no rope_offsets.png: vit.rope=none")
@@ -113,7 +115,7 @@ def main() -> None:
         between = np.stack([scores[i][:, heads, patches, patches].mean(axis=0) for i in layers])
         measured = inspection.mean_by_offset(between, grid)
         learned = angles.shape[1] > 1
-        title = f"{name}: scores by offset of the key, {model.rope}, {of_heads}, {len(images)} {split} images"
+        title = f"{name}: scores by offset of the key, {model.rope}, {heads_text}, {len(images)} {split} images"
         write(
             out / "rope_offsets.png",
             figures.offsets(theory.mean(axis=1), measured.mean(axis=1), grid, list(layers), learned, title),
@@ -128,7 +130,11 @@ def main() -> None:
 
 
 def indices(flag: str, chosen: Any, count: int) -> list[int]:
-    """Layers or heads by number, negative ones from the end."""
+    """Return sorted numbers of layers or heads; negative ones count from the end.
+
+    Raises:
+        UserError: a number is out of range.
+    """
     wrong = [int(i) for i in chosen if not -count <= i < count]
     if wrong:
         raise UserError(f"{flag}={','.join(map(str, wrong))}: this network has 0 to {count - 1}")
@@ -136,9 +142,10 @@ def indices(flag: str, chosen: Any, count: int) -> list[int]:
 
 
 def first_images(run: Any, split: str, path: str | None, count: int) -> tuple[Any, Any, str]:
-    """uint8 [B, H, W, C], labels [B], and the split's name: the first of the order in which the run would see it.
+    """Return uint8 [B, H, W, C], labels [B], and the split's name: the first images in the run's order.
 
-    In the order of the data set itself, those of mnist_5k would all be zeros. Decoded one by one, without a cache.
+    In the order of the data set itself, those of mnist_5k would all be zeros. Images are decoded one by one, without a
+    cache.
     """
     import numpy as np
 
@@ -155,7 +162,7 @@ def first_images(run: Any, split: str, path: str | None, count: int) -> tuple[An
 
 
 def write(path: Path, figure: Any) -> None:
-    """PNG, atomically."""
+    """Write a figure as PNG, atomically."""
     from io import BytesIO
 
     from gormley_vision.files import write_atomically

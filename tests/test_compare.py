@@ -48,11 +48,11 @@ def test_arms_are_averaged_over_seeds(tmp_path):
 def test_runs_of_different_lengths_are_told_and_two_of_one_seed_refused(tmp_path):
     runs = [a_run(tmp_path / "0", 0, 8, (0.1, 0.5)), a_run(tmp_path / "1", 1, 8, (0.1, 0.5, 0.7))]
     done = compare("--workdirs", *runs)
-    assert "all: these are not figures of one step: seed 0 of step 2, seed 1 of step 4" in done.stderr
+    assert "all: the runs end at different steps: seed 0 at step 2, seed 1 at step 4" in done.stderr
     assert "0.6000" in done.stdout
     done = compare("--workdirs", *runs, a_run(tmp_path / "again", 1, 8, (0.9,)))
     assert done.returncode == 2
-    assert f"{runs[1]} and {tmp_path / 'again'} are both of seed 1" in done.stderr
+    assert f"{runs[1]} and {tmp_path / 'again'} both have seed 1" in done.stderr
 
 
 def test_a_metric_that_no_step_has_is_refused(tmp_path):

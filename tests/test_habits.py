@@ -128,7 +128,9 @@ def test_a_home_that_is_nowhere_is_one_line(tmp_path):
         ("resolution_table.py --sizes 28 --workdirs tests/golden/run_gan", "pass runs of a Vision Transformer"),
         ("replay.py --step=1 --workdir=nope", "no run in nope: there is no config.json"),
         pytest.param(
-            "replay.py --step=9 --workdir=tests/golden/run_gan", "--step=9 is none of this run", marks=pytest.mark.slow
+            "replay.py --step=9 --workdir=tests/golden/run_gan",
+            "--step=9 is not a step of this run",
+            marks=pytest.mark.slow,
         ),
     ],
 )

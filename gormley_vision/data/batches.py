@@ -1,8 +1,8 @@
-"""Batches: which examples a step reads, and three ways to bring them to the device.
+"""Batches: which examples a step reads, and three ways to move them to the device.
 
 A step takes `minibatches` (k) minibatches of `batch_size` (m) examples from the endless stream of `order`:
-step t reads positions t*k*m .. (t+1)*k*m - 1 as [k, m], and a process its columns of them, those that its
-devices hold. So a batch is a pure function of (seed, step), whatever the placement and the number of hosts.
+step t reads positions t*k*m .. (t+1)*k*m - 1 as [k, m], and each process only the columns that its devices
+hold. So a batch is a pure function of (seed, step), whatever the placement and the number of hosts.
 """
 
 import os
@@ -44,13 +44,13 @@ class Batches:
     """This process's share of an endless sequence of global batches; made by `open_batches`.
 
     Attributes:
-      length: N, examples in the data set.
-      features: what each array of a batch is, example by example.
-      sha256: names the data set in checkpoints: of the decoded examples, or, where nothing is cached
-        (placement "stream"), of the source's identity.
-      batch_size: m, examples in a global minibatch.
-      minibatches: k, minibatches a step.
-      resident: what the device keeps between steps: {name: [N, *shape]} for placement "device", else {}.
+        length: N, examples in the data set.
+        features: describe each array of an example.
+        sha256: identifies the data set in checkpoints: of the decoded examples, or, if nothing is cached
+          (placement "stream"), of the source's identity.
+        batch_size: m, examples in a global minibatch.
+        minibatches: k, minibatches in a step.
+        resident: what the device keeps between steps: {name: [N, *shape]} for placement "device", else {}.
     """
 
     length: int
@@ -68,26 +68,26 @@ class Batches:
 
     @property
     def description(self) -> Description:
-        """What a task is made for."""
+        """The description of the data set, for a task."""
         return Description(self.features, self.length)
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the classes, label by label; () when unlabelled."""
+        """The names of the classes, by label; () if unlabelled."""
         return class_names_of(self.features)
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        """(H, W, C) of the first feature that is an image; () where there is none. Checkpoints note it."""
+        """(H, W, C) of the first feature that is an image; () if there is none. Saved in checkpoints."""
         return next((feature.shape for feature in self.features.values() if feature.kind == "image"), ())
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The source's, file by file: tells which file changed where `sha256` tells that one did."""
+        """The source's identity, with its files: shows which file changed if `sha256` did."""
         return self._source.identity
 
     def classes_present(self) -> set[int] | None:
-        """Labels that at least one example has; None where only reading every example would tell."""
+        """Return the labels of at least one example; None if that would need reading every example."""
         name = class_label(self.features)
         if not name:
             return set()
@@ -95,13 +95,13 @@ class Batches:
         return None if labels is None else set(np.unique(labels).tolist())
 
     def read(self, step: int) -> Batch:
-        """This process's part of the batch of `step` (from 0), p columns, as `fetch` takes it.
+        """Read this process's part, p columns, of the batch of `step` (from 0), as `fetch` needs it.
 
         Returns:
-          "host" and "stream": {name: [k, p, *shape]}; "device": {"index": int32 [k, p]}, positions in `resident`.
+            "host" and "stream": {name: [k, p, *shape]}; "device": {"index": int32 [k, p]}, positions in `resident`.
 
         Raises:
-          UserError: an example that cannot be decoded ("stream").
+            UserError: an example cannot be decoded ("stream").
         """
         shape = (self.minibatches, self.batch_size)
         ids = example_ids(self._seed, self.length, step * shape[0] * shape[1], shape[0] * shape[1])
@@ -109,43 +109,43 @@ class Batches:
         return {"index": ids.astype(np.int32)} if self._placement == "device" else self._gathered(ids)
 
     def fetch(self, resident: dict[str, Any], batch: dict[str, Any]) -> dict[str, Any]:
-        """Make the examples of what was read; may be traced by jax.
+        """Return the examples of a batch that was read; may be traced by jax.
 
         Args:
-          resident: `self.resident`, on the device.
-          batch: what `read` returned, on the device.
+            resident: `self.resident`, on the device.
+            batch: what `read` returned, on the device.
 
         Returns:
-          {name: [k, p, *shape]}.
+            {name: [k, p, *shape]}.
         """
         if self._placement != "device":
             return batch
         import jax.numpy as jnp
 
-        # Indices are in range by construction; "clip" is the mode that costs nothing to make safe.
+        # Indices are in range by construction; "clip" is the cheapest mode.
         return {name: jnp.take(array, batch["index"], axis=0, mode="clip") for name, array in resident.items()}
 
     def padded(self) -> Generator[Batch, None, None]:
         """Yield every example once, in the source's own order, as this process's columns of padded batches.
 
-        {name: [p, *shape], "mask": bool [p]}: the mask is false where the last batch is padded.
+        Batches are {name: [p, *shape], "mask": bool [p]}: the mask is false where the last batch is padded.
         """
         for first in range(0, self.length, self.batch_size):
             ids = np.arange(first, first + self.batch_size)[self._columns]
             yield {**self._gathered(np.minimum(ids, self.length - 1)), "mask": ids < self.length}
 
     def from_step(self, step: int) -> Generator[Batch, None, None]:
-        """Yield read(step), read(step + 1), ... for ever, read ahead in the background.
+        """Yield read(step), read(step + 1), ... forever, reading ahead in the background.
 
-        The iterator's `close()` stops the threads. What goes wrong in a thread is raised to the consumer as
-        it is, at the step where it went wrong.
+        The iterator's `close()` stops the threads. An error in a thread is raised to the consumer unchanged, at
+        the step where it happened.
         """
         if self._placement == "device":
             return self._in_turn(step)
         return self._read_ahead(step) if self._placement == "host" else self._streamed(step)
 
     def _gathered(self, ids: np.ndarray) -> Batch:
-        """{name: [*ids.shape, *shape]} of these examples."""
+        """Return {name: [*ids.shape, *shape]} of these examples."""
         if self._arrays:
             return {name: array[ids] for name, array in self._arrays.items()}
         examples = [self._decoded(int(i)) for i in ids.ravel()]
@@ -175,7 +175,7 @@ class Batches:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _streamed(self, step: int) -> Generator[Batch, None, None]:
-        # Importing grain takes 0.4 s beyond jax, so only those who stream pay for it.
+        # Importing grain takes 0.4 s in addition to jax, so it is only imported for streams.
         import grain
 
         local = len(self._columns)
@@ -212,21 +212,21 @@ def open_batches(
     """Open a data set and, for the placements "host" and "device", decode it into the cache.
 
     Args:
-      seed: of the order; see `order.example_ids`.
-      minibatches: k, minibatches a step takes.
-      data: a config's data section: what `sources.open_source` reads, and
-        `batch_size`: m, examples in a global minibatch;
-        `placement`: "device": examples live on the device and a step reads their indices; "host": they are gathered
-        from the memory-mapped cache; "stream": decoded at each read, through Grain, without a cache;
-        `workers`: threads that decode for "stream", 0 for none;
-        `cache_dir`: see `cache.load_examples`.
-      columns: which examples of a global minibatch this process reads, ascending; all where None.
-      class_names: classes whose labels are wanted, matched by name; () for the data set's own.
-      needs: {name: kind} of the features that the task reads; see `features.check_features`.
-      progress: see `cache.load_examples`.
+        seed: determines the order; see `order.example_ids`.
+        minibatches: k, minibatches in a step.
+        data: a config's data section: what `sources.open_source` reads, and
+          `batch_size`: m, examples in a global minibatch;
+          `placement`: "device": examples are kept on the device and a step reads indices; "host": they are gathered
+          from the memory-mapped cache; "stream": decoded at each read, through Grain, without a cache;
+          `workers`: threads that decode for "stream", 0 for none;
+          `cache_dir`: see `cache.load_examples`.
+        columns: which examples of a global minibatch this process reads, ascending; None for all.
+        class_names: the classes that labels shall index, matched by name; () for the data set's own.
+        needs: {name: kind} of the features that the task reads; see `features.check_features`.
+        progress: see `cache.load_examples`.
 
     Raises:
-      UserError: see `open_source`, `load_examples`, `check_features` and `match_classes`; with the override to type.
+        UserError: see `open_source`, `load_examples`, `check_features` and `match_classes`; names the override to type.
     """
     placement, workers, batch_size = data["placement"], data["workers"], data["batch_size"]
     check_choice("data.placement", placement, PLACEMENTS)
@@ -245,7 +245,7 @@ def open_batches(
         length = len(source)
     else:
         cached = load_examples(source, data["cache_dir"], progress, needs)
-        # Plain views: indexing a memmap makes a memmap again, and costs twice as much for small batches.
+        # Plain views: indexing a memmap returns a memmap, and costs twice as much for small batches.
         arrays = {name: np.asarray(array) for name, array in cached.arrays.items()}
         features, sha256 = cached.features, cached.sha256
         if label := class_label(features):

@@ -1,9 +1,9 @@
-"""A small data set decoded once into memory-mapped files, one a feature.
+"""Caches a small data set: decoded once into memory-mapped files, one per feature.
 
-A cache is a folder named by a SHA-256 of its source's identity: `<name>.npy` for each feature, and `meta.json`. It is
-written under another name and renamed at the end, so that it is complete or absent. One process at a time writes it,
-under a file lock, which the kernel releases when the process dies, killed or not; what a dead process left behind is
-removed by the next that holds the lock.
+A cache is a folder named after a SHA-256 of its source's identity: `<name>.npy` for each feature, and `meta.json`. It
+is written under another name and renamed at the end, so it is either complete or absent. One process at a time writes
+it, with a file lock that the kernel releases however the process ends; the next process with the lock removes what a
+dead one left behind.
 """
 
 import fcntl
@@ -27,11 +27,11 @@ from gormley_vision.data.sources import Source
 from gormley_vision.errors import UserError
 from gormley_vision.files import home_cache, sync_folder, user_path
 
-# Of what a checkpoint notes of a streamed set: raise it when the decoding in `images` changes.
+# Version of the identity that a checkpoint saves for a streamed set: increase it when the decoding in `images` changes.
 IDENTITY_VERSION = 1
-# Of a cache's folder: raise it when the files' layout changes, or the decoding.
+# Version of a cache's folder: increase it when the files' layout or the decoding changes.
 LAYOUT_VERSION = 2
-# Examples decoded before they are written, and their bytes: what bounds the memory.
+# Most examples, and bytes, that are decoded before they are written: this limits memory.
 CHUNK = 1024
 CHUNK_BYTES = 2**26
 
@@ -45,9 +45,9 @@ class Examples:
     """A decoded data set.
 
     Attributes:
-      features: what each array is.
-      arrays: {name: [N, *shape]}, memory-mapped and read-only.
-      sha256: of the arrays and the features; names the data set in checkpoints.
+        features: describe each array.
+        arrays: {name: [N, *shape]}, memory-mapped and read-only.
+        sha256: of the arrays and the features; identifies the data set in checkpoints.
     """
 
     features: Features
@@ -58,17 +58,17 @@ class Examples:
 def load_examples(
     source: Source, cache_dir: str, progress: Progress | None = None, needs: Mapping[str, str] | None = None
 ) -> Examples:
-    """Read a source's cache, after decoding the source into it where there is none.
+    """Read a source's cache, after decoding the source into it if there is none.
 
     Args:
-      source: what to decode; a cached source is not read.
-      cache_dir: folder of caches; "" means `$XDG_CACHE_HOME/gormley_vision/data`, by default under ~/.cache.
-      progress: called with (examples decoded, all examples) while decoding.
-      needs: see `features.check_features`; what a data set lacks is refused before it is decoded.
+        source: the data set; its examples are not read if they are cached.
+        cache_dir: folder of caches; "" means `$XDG_CACHE_HOME/gormley_vision/data`, by default under ~/.cache.
+        progress: called with (examples decoded, all examples) while decoding.
+        needs: see `features.check_features`, which refuses a data set before it is decoded.
 
     Raises:
-      UserError: a feature that is lacking, a folder that cannot be written (full, read-only, no locks), or the source's
-        own errors, such as an image that cannot be decoded.
+        UserError: a feature is missing, the folder cannot be written (full, read-only, no locks), or an error of the
+          source, such as an image that cannot be decoded.
     """
     root = user_path(cache_dir) if cache_dir else home_cache() / "data"
     # Features count, too: a source of a user's own may forget to change its identity.
@@ -91,13 +91,13 @@ def load_examples(
 
 
 def identity_sha256(identity: dict[str, Any], version: int = IDENTITY_VERSION) -> str:
-    """SHA-256 (hex) of a source's identity and of a version."""
+    """Return the SHA-256 (hex) of a source's identity and a version."""
     text = json.dumps([version, identity], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _fault(folder: Path) -> str:
-    """What is wrong with the cache in `folder`, "" when nothing is."""
+    """Return what is wrong with the cache in `folder`; "" if nothing is."""
     try:
         sizes = json.loads((folder / "meta.json").read_text())["sizes"]
         found = {name: (folder / name).stat().st_size for name in sizes}
@@ -148,7 +148,7 @@ def _write(source: Source, root: Path, key: str, progress: Progress | None) -> N
                 file.write(json.dumps(meta, indent=1).encode())
                 _sync(file)
             sync_folder(temporary)
-            if (root / key).exists():  # broken, or `_open` would have returned it
+            if (root / key).exists():  # broken, or it would have been opened
                 shutil.rmtree(root / key)
             temporary.rename(root / key)
             sync_folder(root)
@@ -158,9 +158,9 @@ def _write(source: Source, root: Path, key: str, progress: Progress | None) -> N
 
 
 def _begin_array(path: Path, length: int, feature: Feature) -> BinaryIO:
-    """An .npy file of `length` examples' arrays, open behind its header.
+    """Open an .npy file for `length` examples' arrays, and write its header.
 
-    Written, not mapped: a full disk is then an error, where a mapping would die of SIGBUS.
+    It is written, not mapped: a full disk is then an error, while a mapping would end the process with SIGBUS.
     """
     file = path.open("wb")
     descr = np.lib.format.dtype_to_descr(np.dtype(feature.dtype))
@@ -198,9 +198,9 @@ def _naming(root: Path) -> Iterator[None]:
 
 @contextmanager
 def _locked(root: Path, key: str) -> Iterator[None]:
-    """Hold the lock of one key, waiting for another process that decodes the same data."""
+    """Hold the lock of one key, after waiting for another process that decodes the same data."""
     with _naming(root):
-        # The file stays: were it removed, two processes could hold locks on two files of this name.
+        # The file is kept: if it were removed, two processes could lock two different files of this name.
         file = (root / f"{key}.lock").open("wb")
     with file:
         with _naming(root):
@@ -219,7 +219,7 @@ def _try_lock(file: BinaryIO) -> bool:
 
 
 def _remove_abandoned(root: Path, held_key: str) -> None:
-    """Remove half-written caches whose writers died: their locks are free. Needs the lock of `held_key`."""
+    """Remove unfinished caches whose writers died: their locks are free. Needs the lock of `held_key`."""
     for temporary in root.glob("*.tmp"):
         if temporary.stem == held_key:
             shutil.rmtree(temporary, ignore_errors=True)

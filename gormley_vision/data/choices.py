@@ -1,4 +1,4 @@
-"""Refusing an unknown value of a config key that names one of a few things."""
+"""Refuses unknown values of config keys with a few choices."""
 
 import difflib
 from collections.abc import Iterable
@@ -7,15 +7,15 @@ from gormley_vision.errors import UserError
 
 
 def check_choice(key: str, value: str, choices: Iterable[str]) -> None:
-    """Pass when `value` is one of `choices`.
+    """Check that `value` is one of `choices`.
 
     Args:
-      key: the config key, as in "data.crop".
-      value: what the user gave.
-      choices: what is allowed.
+        key: the config key, such as "data.crop".
+        value: the user's value.
+        choices: the allowed values.
 
     Raises:
-      UserError: names the key, the value, the nearest choice, and what to type.
+        UserError: it is not. Names the key, the value, the nearest choice, and what to type.
     """
     choices = sorted(choices)
     if value in choices:

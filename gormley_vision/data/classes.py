@@ -1,4 +1,4 @@
-"""Classes by name: where labels of one data set meet what was trained on another."""
+"""Matches classes by name, between a data set and what was trained on another."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -12,13 +12,13 @@ from gormley_vision.errors import UserError, listed
 
 
 def match_classes(found: Sequence[str], wanted: Sequence[str]) -> np.ndarray:
-    """The label in `wanted` of each label in `found`, by name: int32 [len(found)]. `wanted` may have more.
+    """Return the label in `wanted` of each label in `found`, by name: int32 [len(found)]. `wanted` may have more.
 
     Raises:
-        UserError: a class that `wanted` lacks, or no labels at all.
+          UserError: `wanted` lacks a class, or the data set has no labels.
     """
     if not found:
-        raise UserError(f"the data set has no labels, and these classes were trained: {listed(wanted)}")
+        raise UserError(f"the data set has no labels, but these classes were trained: {listed(wanted)}")
     if unknown := [name for name in found if name not in wanted]:
         raise UserError(
             f"classes of the data set that were not trained: {listed(unknown)}; trained were {listed(wanted)}. "
@@ -28,13 +28,13 @@ def match_classes(found: Sequence[str], wanted: Sequence[str]) -> np.ndarray:
 
 
 def with_classes(features: Features, class_names: tuple[str, ...]) -> dict[str, Feature]:
-    """The features of a labelled set, with other classes."""
+    """Return the features of a labelled set, with other classes."""
     name = class_label(features)
     return {**features, name: dataclasses.replace(features[name], class_names=class_names)}
 
 
 class Relabelled:
-    """A source whose labels are those of other classes, matched by name."""
+    """A source with its labels converted to other classes, matched by name."""
 
     def __init__(self, source: Source, class_names: tuple[str, ...]) -> None:
         self._source, self._labels = source, match_classes(class_names_of(source.features), class_names)
@@ -45,7 +45,7 @@ class Relabelled:
 
     @property
     def labels(self) -> np.ndarray | None:
-        """All labels, in the wanted classes."""
+        """All labels, as indices of the wanted classes."""
         labels = self._source.labels
         return None if labels is None else self._labels[labels]
 

@@ -1,4 +1,4 @@
-"""From the bytes of an image file to its pixels, turned upright."""
+"""Decodes the bytes of an image file to pixels, rotated upright."""
 
 import io
 from pathlib import Path
@@ -9,9 +9,9 @@ from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 from gormley_vision.data.metadata import without_metadata
 from gormley_vision.errors import UserError
 
-# Pillow's own refusal, 2 x 89,478,485 pixels, in millions, rounded down.
+# Pillow's own limit, 2 x 89,478,485 pixels, in millions.
 MAX_MEGAPIXELS = 178
-# What turns a picture of each EXIF orientation upright; 1 is upright.
+# The operation that rotates a picture of each EXIF orientation upright; 1 is upright.
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -33,24 +33,24 @@ def decode_file(path: str | Path, max_megapixels: int = MAX_MEGAPIXELS) -> Image
 
 
 def decode_bytes(data: bytes, *, name: str, max_megapixels: int = MAX_MEGAPIXELS) -> Image.Image:
-    """Decode an image file's bytes, turned upright as its EXIF orientation says.
+    """Decode an image file's bytes, rotated upright by its EXIF orientation.
 
-    Metadata never refuse pixels: where a PNG or JPEG file does not decode as it is, it is decoded without them.
+    Broken metadata do not matter: if a PNG or JPEG file cannot be decoded, it is decoded without its metadata.
 
     Args:
-      data: the bytes of the file.
-      name: what to call it in an error: its path.
-      max_megapixels: millions of pixels, rounded down, that a picture may have; more are refused undecoded.
+        data: the content of the file.
+        name: its name in errors, the path.
+        max_megapixels: limit in millions of pixels, rounded down; larger images are refused without decoding.
 
     Returns:
-      A loaded Pillow image in the file's own mode; of an animation or of several pages, the first.
+        A loaded Pillow image in the file's own mode; the first one of an animation or of several pages.
 
     Raises:
-      UserError: truncated, not an image that Pillow can decode, or too large; names `name`.
+        UserError: the file is truncated, not an image that Pillow can decode, or too large. Names it.
     """
     # A process-wide switch that other packages turn on; with it Pillow fills the missing part with grey.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
-    # Another, which warns of half of what it refuses and says nothing that one could type; ours stands for it.
+    # Another, which warns from half of its limit on, without advice; `_check_size` replaces it.
     Image.MAX_IMAGE_PIXELS = None
     try:
         return _decode(data, name, max_megapixels)
@@ -76,7 +76,7 @@ def _decode(data: bytes, name: str, max_megapixels: int) -> Image.Image:
 
 
 def _check_size(image: Image.Image, name: str, max_megapixels: int) -> None:
-    """Refuse an opened image by the size that its header says: a small file can ask for any memory."""
+    """Refuse an opened image by the size in its header: a small file can need any amount of memory."""
     megapixels = image.width * image.height // 1_000_000
     if megapixels > max_megapixels:
         raise UserError(
@@ -86,26 +86,26 @@ def _check_size(image: Image.Image, name: str, max_megapixels: int) -> None:
 
 
 def _decode_without_metadata(data: bytes, name: str, max_megapixels: int) -> Image.Image | None:
-    """The image by its pixels alone; None where these are broken too."""
+    """Decode the image without its metadata; None if its pixels are broken, too."""
     for stripped in without_metadata(data):
         try:
             return _decode(stripped, name, max_megapixels)
         except (MemoryError, UserError):
             raise
-        except Exception:  # the caller tells of the first fault
+        except Exception:  # the caller reports the first error
             continue
     return None
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """Turn a loaded image as its EXIF orientation says; one that cannot be read means upright.
+    """Rotate a loaded image by its EXIF orientation; an unreadable one means upright.
 
-    Pillow's own exif_transpose also writes the EXIF again, which fails where any other tag is odd.
+    Pillow's own exif_transpose also writes the EXIF data, which fails if any other tag is invalid.
     """
     try:
         orientation: Any = image.getexif().get(ExifTags.Base.Orientation)
         method = UPRIGHT.get(orientation)
-    # Broken EXIF raises anything, as broken files do; an orientation may be a list, which is no key.
+    # Broken EXIF data raise anything, like broken files; an orientation may be a list, which cannot be a key.
     except Exception:
         return image
     return image if method is None else image.transpose(method)

@@ -1,6 +1,6 @@
-"""What an example is: named arrays, each described by a feature; and what a task needs of a data set.
+"""The features of an example: each describes a named array. Also checks that a data set has those of a task.
 
-Coordinates are continuous: pixel i covers [i, i + 1), so that a picture of W pixels reaches from 0 to W.
+Coordinates are continuous: pixel i covers [i, i + 1), so a picture of W pixels spans 0 to W.
 """
 
 import dataclasses
@@ -12,24 +12,24 @@ import numpy as np
 
 from gormley_vision.errors import UserError
 
-# What each kind is, by the shape of one example.
+# Each kind of array, with the shape of one example.
 KINDS = {
     "image": "pixels, [H, W, C]",
     "label": "a class, [] or [K]",
     "label_map": "a class for each pixel, [H, W]",
     "boxes": "x0, y0, x1, y1 in pixels, [K, 4]",
     "points": "x, y in pixels, [K, 2]",
-    "mask": "which of the K rows of another feature are there, bool [K]",
+    "mask": "which of the K rows of another feature are valid, bool [K]",
     "tokens": "integers in a row, [T]",
-    "vector": "numbers without a place, any shape",
+    "vector": "numbers without a position, any shape",
 }
-# What jax keeps as it is: of 64 bits it would cut 32 off without a word.
+# Types that jax keeps: it silently converts 64 bits to 32.
 DTYPES = ("bool", "uint8", "int8", "uint16", "int16", "uint32", "int32", "float16", "float32")
-# Names that batches give to arrays of their own.
+# Names of arrays that batches add.
 RESERVED = ("index", "mask")
-# What to type for a feature that a data set lacks, by kind.
+# What to type if a data set lacks a feature, by kind.
 _ADVICE = {
-    "image": "choose pictures, as with --config.data.source=folder --config.data.path=FOLDER",
+    "image": "choose pictures, for instance --config.data.source=folder --config.data.path=FOLDER",
     "label": "--config.data.path=FOLDER with a subfolder for each class, or an .npz file with an array of labels",
     "label_map": "--config.data.source=folder --config.data.targets=FOLDER_OF_LABEL_MAPS",
     "tokens": "choose text: --config.data.source=text --config.data.path=FILE",
@@ -44,17 +44,17 @@ class Feature:
     """One named array of every example.
 
     Attributes:
-      kind: a key of `KINDS`.
-      shape: of one example.
-      dtype: one of `DTYPES`.
-      class_names: of a label or a label map, class by class; () where classes have no names.
-      mask: of what has K rows, the feature of kind mask that says which are there; "" where all are. Rows that are not
-        there only fill up, and count for nothing.
-      flip_pairs: of points, rows that change places where the picture is mirrored, as a left and a right eye do.
-      fill: of a label map, the class of what lies outside the picture.
+        kind: a key of `KINDS`.
+        shape: of one example.
+        dtype: one of `DTYPES`.
+        class_names: for a label or a label map, the names of its classes; () if they have no names.
+        mask: for arrays with K rows, the feature of kind mask that marks the valid ones; "" if all are valid. The
+          others are padding.
+        flip_pairs: for points, rows that are exchanged when the picture is mirrored, such as a left and a right eye.
+        fill: for a label map, the class of pixels outside of the picture.
 
     Raises:
-      ValueError: an unknown kind or dtype, or an empty shape.
+        ValueError: the kind or the dtype is unknown, or a size is 0.
     """
 
     kind: str
@@ -72,7 +72,7 @@ class Feature:
             )
 
     def __str__(self) -> str:
-        """As in "image uint8 [28, 28, 1]"."""
+        """Return text such as "image uint8 [28, 28, 1]"."""
         return f"{self.kind} {self.dtype} {list(self.shape)}"
 
 
@@ -81,43 +81,43 @@ Features = Mapping[str, Feature]
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """What a task is made for: the features of a data set, and its length in examples."""
+    """What a task must know of a data set: its features, and its length in examples."""
 
     features: Features
     length: int
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the classes of examples; () when unlabelled."""
+        """The names of the examples' classes; () if unlabelled."""
         return class_names_of(self.features)
 
 
 def label_feature(class_names: tuple[str, ...]) -> dict[str, Feature]:
-    """{"label": one class an example}; {} where there are no classes."""
+    """Return {"label": the feature of one class per example}; {} without classes."""
     return {"label": Feature("label", (), "int32", class_names)} if class_names else {}
 
 
 def class_label(features: Features) -> str:
-    """Name of the feature that says which class an example is of: "label", or else the first like it; "" for none."""
+    """Return the name of the feature with an example's class: "label", or else the first of its kind; "" for none."""
     names = [name for name, feature in features.items() if feature.kind == "label" and not feature.shape]
     return "label" if "label" in names else next(iter(names), "")
 
 
 def class_names_of(features: Features) -> tuple[str, ...]:
-    """Names of the classes of examples; () when unlabelled."""
+    """Return the names of the examples' classes; () if unlabelled."""
     name = class_label(features)
     return features[name].class_names if name else ()
 
 
 def check_features(features: Features, needs: Mapping[str, str]) -> None:
-    """Pass where a data set has the features that a task needs, by names that files and batches can have.
+    """Check that a data set has the features that a task needs, with names that files and batches can use.
 
     Args:
-      features: what the data set offers.
-      needs: {name: kind}.
+        features: of the data set.
+        needs: {name: kind} of the task.
 
     Raises:
-      UserError: the first that is missing or of another kind, what there is, and what to type; or a name at fault.
+        UserError: a feature is missing or of another kind, or has a wrong name. Names what exists and what to type.
     """
     for name in features:
         if not name.isidentifier() or name in RESERVED:
@@ -159,17 +159,17 @@ def _check_rows(name: str, features: Features) -> None:
     if not feature.flip_pairs:
         return
     if feature.kind != "points" or max(map(max, feature.flip_pairs)) >= feature.shape[0]:
-        raise UserError(f"flip_pairs={feature.flip_pairs} of {name!r} ({feature}) are no rows of points")
+        raise UserError(f"flip_pairs={feature.flip_pairs} of {name!r} ({feature}) are not rows of points")
     shared = [other for other, f in features.items() if other != name and f.mask and f.mask == feature.mask]
     if shared:
         raise UserError(f"flip_pairs of {name!r} exchange rows of its mask too: {shared[0]!r} needs a mask of its own")
 
 
 def checked(example: Mapping[str, Any], features: Features, index: int) -> Example:
-    """The example as arrays, in the features' order.
+    """Return the example as arrays, in the features' order.
 
     Raises:
-      UserError: another name, shape or dtype than the features say; names the example by its index.
+        UserError: a name, shape or dtype differs from the features. Names the example's index.
     """
     arrays = {name: np.asarray(example[name]) for name in features if name in example}
     found = {name: (array.shape, array.dtype.name) for name, array in arrays.items()}
@@ -180,20 +180,20 @@ def checked(example: Mapping[str, Any], features: Features, index: int) -> Examp
 
 
 def listing(features: Mapping[str, Any]) -> str:
-    """As in "image (image uint8 [28, 28, 1]), label (label int32 [])"."""
+    """Return text such as "image (image uint8 [28, 28, 1]), label (label int32 [])"."""
     return ", ".join(f"{name} ({feature})" for name, feature in features.items())
 
 
 def to_json(features: Features) -> dict[str, dict[str, Any]]:
-    """Plain JSON, which `from_json` reads: what is not at its default, so that a new attribute changes no SHA-256."""
+    """Return JSON for `from_json`, without defaults, so that a new attribute does not change a SHA-256."""
     defaults = {field.name: field.default for field in dataclasses.fields(Feature)}
     described = {name: dataclasses.asdict(feature) for name, feature in features.items()}
     changed = {name: {key: v for key, v in f.items() if v != defaults[key]} for name, f in described.items()}
-    return json.loads(json.dumps(changed))  # as it is read back: JSON has lists for tuples
+    return json.loads(json.dumps(changed))  # JSON turns tuples into lists, as when read back
 
 
 def from_json(described: Mapping[str, Mapping[str, Any]]) -> dict[str, Feature]:
-    """What `to_json` wrote."""
+    """Return the features that `to_json` wrote."""
     return {name: Feature(**{key: _frozen(value) for key, value in f.items()}) for name, f in described.items()}
 
 

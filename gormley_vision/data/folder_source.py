@@ -1,4 +1,4 @@
-"""A folder of image files, with or without class subfolders, and with or without a picture that belongs to each."""
+"""A folder of image files, with or without class subfolders, and with or without a target picture for each."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -17,14 +17,14 @@ from gormley_vision.data.targets import KINDS, Targets, open_targets
 from gormley_vision.errors import UserError
 from gormley_vision.files import user_path
 
-# What people call the folders of their splits; as classes, two levels up from images, they are a mistake.
+# Common names of folders of splits; as classes, two levels above images, they are a mistake.
 SPLIT_NAMES = ("dev", "eval", "test", "testing", "train", "training", "val", "valid", "validation")
 
 _log = logging.getLogger(__name__)
 
 
 class FolderSource:
-    """Images decoded from files at each read, each with its label where there are classes, and with its target."""
+    """Images decoded from files at each read, each with its label and its target, if the set has them."""
 
     def __init__(
         self,
@@ -73,17 +73,17 @@ class FolderSource:
 
 
 def open_folder(data: Mapping[str, Any]) -> FolderSource:
-    """Read the listing of `data.path/split`, or of `data.path` where there is no such subfolder.
+    """Open `data.path/split`, or `data.path` if it has no such subfolder.
 
-    Images lie directly inside (unlabelled), or in one subfolder a class, at any depth in it; classes and files
-    are sorted by name, so that the order is the same on every machine. What Pillow cannot decode is left out with
-    one warning that counts it; hidden and system files are left out without.
+    Images are directly inside (unlabelled), or in one subfolder per class, at any depth in it; classes and files
+    are sorted by name, so that the order is the same on every machine. Files that Pillow cannot decode are left out
+    with one warning that counts them; hidden and system files are left out silently.
 
-    Where `data.targets` names a second folder, each image has a `target` out of it, a label map or an image as
-    `data.target_kind` says; see `targets.open_targets`.
+    If `data.targets` names a second folder, each image has a `target` from it, a label map or an image, depending on
+    `data.target_kind`; see `targets.open_targets`.
 
     Raises:
-      UserError: no folder, no images, images both inside and in subfolders, or a split that is not there.
+        UserError: there is no such folder or split, no images, or images both inside and in subfolders.
     """
     path, split, conversion = data["path"], data["split"], Conversion.of(data)
     if not path:
@@ -101,7 +101,7 @@ def open_folder(data: Mapping[str, Any]) -> FolderSource:
     listing = list_folder(root)
     _check_folders(root, listing)
     if split and not has_split:
-        _check_classes_are_no_splits(root, listing)
+        _check_classes_are_not_splits(root, listing)
     if left_out := listing.describe_left_out():
         _log.warning("%s: %s", root, left_out)
     files = listing.images or [f"{name}/{image}" for name, images in listing.by_class.items() for image in images]
@@ -116,19 +116,19 @@ def open_folder(data: Mapping[str, Any]) -> FolderSource:
 
 
 def _check_folders(root: Path, listing: Listing) -> None:
-    """Refuse a folder without images, with images at its top and below, or with a class that has none."""
+    """Refuse a folder without images, with images both at its top and below, or with a class without any."""
     full = [name for name, images in listing.by_class.items() if images]
     if listing.images and full:
         inside = sum(map(len, listing.by_class.values()))
         raise UserError(
             f"{root} has {len(listing.images)} images at its top and {inside} in subfolders "
-            f"({', '.join(full)}): move either away"
+            f"({', '.join(full)}): move one of these away"
         )
     if not listing.images and not full:
         within = f" Its subfolders are: {', '.join(list(listing.by_class)[:10])}." if listing.by_class else ""
         found = f" Read, but {left_out}." if (left_out := listing.describe_left_out()) else ""
         raise UserError(
-            f"no images in {root} or below it (.jpg, .png, .webp, .gif, .bmp, .tiff and whatever else Pillow decodes)."
+            f"no images in {root} or below it (.jpg, .png, .webp, .gif, .bmp, .tiff and others that Pillow decodes)."
             f"{within}{found} "
             "Set --config.data.path=FOLDER or --config.data.split=SUBFOLDER"
         )
@@ -140,12 +140,12 @@ def _check_folders(root: Path, listing: Listing) -> None:
         )
 
 
-def _check_classes_are_no_splits(root: Path, listing: Listing) -> None:
-    """Refuse training/cat/1.png where nobody said that "training" is a class."""
+def _check_classes_are_not_splits(root: Path, listing: Listing) -> None:
+    """Refuse training/cat/1.png, unless the user has said that "training" is a class."""
     names = [name for name in listing.by_class if name.lower() in SPLIT_NAMES]
     flat = any("/" not in image for images in listing.by_class.values() for image in images)
     if names and not flat:
         raise UserError(
             f"{root} has no subfolder 'train', and its subfolders {', '.join(listing.by_class)} look like splits: "
-            f"--config.data.split={names[0]}. Should they be the classes: --config.data.split=''"
+            f"--config.data.split={names[0]}. If they are the classes: --config.data.split=''"
         )

@@ -1,4 +1,4 @@
-"""MNIST's IDX files, which Fashion-MNIST and other sets of that shape are published as, turned into npz."""
+"""Converts IDX files, the format of MNIST, Fashion-MNIST and similar sets, to npz."""
 
 import gzip
 import math
@@ -24,7 +24,7 @@ CLASS_NAMES = {
         "Ankle boot",
     ),
 }
-# The prefixes that IDX sets give to their files.
+# The prefixes of file names in IDX sets.
 _PREFIXES = {"train": "train", "test": "t10k"}
 
 
@@ -35,11 +35,11 @@ def read_idx(path: Path) -> np.ndarray:
     a big-endian 32-bit integer.
 
     Raises:
-      UserError: not such a file, or longer or shorter than its header says.
+        UserError: the file is of another kind, or its length differs from its header.
     """
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    # gzip raises EOFError where the file ends early, zlib.error (no OSError) where its content is broken.
+    # gzip raises EOFError if the file ends early, zlib.error (not an OSError) if its content is broken.
     except Exception as error:
         raise UserError(f"cannot read {path}: {error}") from error
     if len(data) < 4 or data[:3] != b"\0\0\x08":
@@ -55,15 +55,15 @@ def convert_idx(name: str, idx_dir: Path, out_dir: Path) -> list[Path]:
     """Write `out_dir/train.npz` and `out_dir/test.npz`, which `data.source='npz'` reads.
 
     Args:
-      name: a key of `CLASS_NAMES`.
-      idx_dir: folder of train-images-idx3-ubyte, t10k-labels-idx1-ubyte, ..., each gzipped (.gz) or not.
-      out_dir: made where it is missing.
+        name: a key of `CLASS_NAMES`.
+        idx_dir: folder of train-images-idx3-ubyte, t10k-labels-idx1-ubyte, ..., each gzipped (.gz) or not.
+        out_dir: created if it does not exist.
 
     Returns:
-      The two files.
+        The two files.
 
     Raises:
-      UserError: an unknown name, or a file missing or broken.
+        UserError: the name is unknown, or a file is missing or broken.
     """
     if name not in CLASS_NAMES:
         raise UserError(f"--idx reads {' or '.join(CLASS_NAMES)}, not {name!r}")

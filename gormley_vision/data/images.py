@@ -1,4 +1,4 @@
-"""Converting a decoded image to the one form that everything after it reads."""
+"""Converts decoded images to uint8 arrays of the config's size."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -15,7 +15,7 @@ from gormley_vision.errors import UserError
 
 CROPS = ("center", "none", "resize_center")
 CROP_FRACTION = 0.875
-# A hundredth of the shorter side; with less, a resized image would take any memory.
+# A hundredth of the shorter side; with less, a resized image could need any amount of memory.
 MIN_CROP_FRACTION = 0.01
 RESIZE_FILTERS = {
     "box": Image.Resampling.BOX,
@@ -24,7 +24,7 @@ RESIZE_FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-# What shows through transparent pixels: white, as on a page.
+# Behind transparent pixels: white.
 BACKGROUND = (255, 255, 255, 255)
 
 
@@ -32,10 +32,10 @@ BACKGROUND = (255, 255, 255, 255)
 class Conversion:
     """How a decoded image becomes uint8 [image_size, image_size, channels]: `to_uint8`'s arguments.
 
-    `max_megapixels` is for those who decode the image before; see `decoding.decode_bytes`.
+    `max_megapixels` is for decoding the image before; see `decoding.decode_bytes`.
 
     Raises:
-      UserError: a value that `to_uint8` does not know, with the override to type.
+        UserError: a value is invalid. Names the override to type.
     """
 
     image_size: int
@@ -65,38 +65,42 @@ class Conversion:
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> "Conversion":
-        """By a config's data section.
+        """Make a conversion from a config's data section.
 
         Raises:
-          UserError: the config is of a task that learns from no images, and lacks their keys.
+            UserError: the config's task does not learn from images, so the keys for them are missing.
         """
         if "image_size" not in data:
             raise UserError(
-                f"data.source={data['source']} makes images, and this task's config has no data.image_size: it learns "
-                "from something else, as --config.data.source=text or a module of yours"
+                f"data.source={data['source']} makes images, but this task's config has no data.image_size: it learns "
+                "from something else, such as --config.data.source=text or a module of yours"
             )
         return cls(**{key: data[key] for key in cls.__dataclass_fields__})
 
     @property
     def feature(self) -> Feature:
-        """Describe what a call returns."""
+        """The feature that describes the result."""
         return Feature("image", (self.image_size, self.image_size, self.channels), "uint8")
 
     @property
     def identity(self) -> dict[str, Any]:
-        """JSON-able: what the pixels depend on, for a source's identity."""
+        """Everything that determines the pixels, as JSON, for a source's identity."""
         fields = asdict(self)
-        del fields["max_megapixels"]  # refuses a picture, but changes none
-        if self.crop != "resize_center":  # which alone reads it
+        del fields["max_megapixels"]  # refuses pictures, but does not change pixels
+        if self.crop != "resize_center":  # only resize_center reads it
             del fields["crop_fraction"]
         return fields
 
     def window(self, width: int, height: int) -> Window:
-        """Where each pixel of a picture goes."""
+        """Return the window that maps a picture's pixels."""
         return window_of(width, height, self.image_size, self.crop, self.crop_fraction)
 
     def __call__(self, image: Image.Image) -> np.ndarray:
-        """Convert one image; see `to_uint8`. One that would be too large when resized is a UserError."""
+        """Convert one image; see `to_uint8`.
+
+        Raises:
+            UserError: the image would be too large when resized, or cannot be converted.
+        """
         self._check_resized(image)
         return to_uint8(
             image,
@@ -108,7 +112,7 @@ class Conversion:
         )
 
     def _check_resized(self, image: Image.Image) -> None:
-        """Refuse a sliver: the shorter of 1 x 100,000 pixels resized to 256 makes the longer 25 million."""
+        """Refuse thin images: if 1 x 100,000 pixels are resized to a width of 256, the height is 25 million."""
         window = self.window(*image.size)
         width, height = window.x.resized, window.y.resized
         megapixels = width * height // 1_000_000
@@ -129,29 +133,29 @@ def to_uint8(
     resize_filter: str,
     crop_fraction: float = CROP_FRACTION,
 ) -> np.ndarray:
-    """Convert an image of any mode to grey or RGB, crop, and resize it.
+    """Convert an image of any mode to grey or RGB, crop and resize it.
 
     Transparency is composited on white, 16-bit grey is scaled by 1/257 and rounded, CMYK and palettes
-    become RGB, and colour becomes grey by ITU-R 601 luma (Pillow's). 16-bit RGB PNG files keep the high
-    byte of each sample, which is what Pillow loads.
+    become RGB, and colour becomes grey by ITU-R 601 luma (Pillow's). Pillow loads only the high
+    byte of each sample in 16-bit RGB PNG files.
 
     Args:
-      image: a Pillow image, as `decoding.decode_file` returns it.
-      image_size: side of the result, in pixels.
-      channels: 1 (grey) or 3 (RGB).
-      crop: "center", the largest centred square (of an odd surplus the pixel more goes right and below: the offset
-        is floored, where torchvision rounds halves to even), resized; "none", the full image squeezed into a
-        square; "resize_center", what torchvision, timm and most papers evaluate on, to the pixel: the shorter side is
-        resized to floor(image_size / crop_fraction), then the centre cut out, its offsets rounded, halves to even.
-      resize_filter: a key of `RESIZE_FILTERS`; all of them average over the source area when they shrink.
-        An image that already fits is not resampled.
-      crop_fraction: for "resize_center", the share of the shorter side that is left, in [0.01, 1].
+        image: a Pillow image, as `decoding.decode_file` returns it.
+        image_size: side of the result, in pixels.
+        channels: 1 (grey) or 3 (RGB).
+        crop: "center", the largest centred square (with an odd surplus, one more pixel is cut at the right and bottom:
+          the offset is floored, while torchvision rounds halves to even), resized; "none", the entire image squeezed
+          into a square; "resize_center", exactly as torchvision, timm and most papers evaluate: the shorter side is
+          resized to floor(image_size / crop_fraction), then the centre is cut out, its offsets rounded, halves to even.
+        resize_filter: a key of `RESIZE_FILTERS`; all average over the source area when shrinking.
+          An image that already fits is not resampled.
+        crop_fraction: for "resize_center", the share of the shorter side that is kept, in [0.01, 1].
 
     Returns:
-      uint8 [image_size, image_size, channels].
+        uint8 [image_size, image_size, channels].
 
     Raises:
-      UserError: a mode without a meaning as 8-bit pixels (floating point), or one that Pillow does not convert.
+        UserError: the mode has no range for 8-bit pixels (floating point), or Pillow cannot convert it.
     """
     window = window_of(*image.size, image_size, crop, crop_fraction)
     x, y = window.x, window.y
@@ -171,18 +175,18 @@ def _to_mode(image: Image.Image, mode: str) -> Image.Image:
         words = np.asarray(image).astype(np.int64)
         if words.min() < 0 or words.max() > 65535:
             raise UserError("a 32-bit image has no fixed range: save it as 8-bit or 16-bit PNG")
-        # (v + 128) // 257 is v / 257 rounded to nearest: 257 is odd, so that there are no ties.
+        # (v + 128) // 257 is v / 257 rounded to nearest: 257 is odd, so there are no ties.
         image = Image.fromarray(((words + 128) // 257).astype(np.uint8))
     try:
         if image.has_transparency_data:
             rgba = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", rgba.size, BACKGROUND), rgba)
         return image if image.mode == mode else image.convert("RGB").convert(mode)
-    except ValueError as error:  # as of LAB before Pillow 12
+    except ValueError as error:  # for instance LAB before Pillow 12
         raise UserError(f"Pillow has no conversion of mode {image.mode} to {mode}: save the image as RGB") from error
 
 
 def from_array(array: np.ndarray) -> Image.Image:
-    """A Pillow image of uint8 [H, W] or [H, W, 1] (grey) or [H, W, 3] (RGB)."""
+    """Return a Pillow image of uint8 [H, W] or [H, W, 1] (grey) or [H, W, 3] (RGB)."""
     squeezed: Any = array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array
     return Image.fromarray(np.ascontiguousarray(squeezed))

@@ -1,4 +1,4 @@
-"""A PNG or JPEG file without its metadata: what is left decodes to the same pixels."""
+"""Removes metadata from a PNG or JPEG file; the rest decodes to the same pixels."""
 
 import struct
 import zlib
@@ -6,21 +6,21 @@ from collections.abc import Iterator
 
 PNG_START = b"\x89PNG\r\n\x1a\n"
 JPEG_START = b"\xff\xd8"
-# The chunks from which Pillow makes pixels. Of an animation, IDAT is the first frame.
+# The chunks that determine pixels in Pillow. In an animation, IDAT is the first frame.
 PNG_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
-# Markers of JPEG: APP1 holds EXIF, APP0 (JFIF) and APP14 (Adobe) tell which colours the components are.
+# Markers of JPEG: APP1 has EXIF; APP0 (JFIF) and APP14 (Adobe) give the colour space.
 APP1, APP14, APP15, START_OF_SCAN = 0xE1, 0xEE, 0xEF, 0xDA
-# Markers that stand alone: TEM, RST0 to RST7, SOI, EOI.
+# Markers without content: TEM, RST0 to RST7, SOI, EOI.
 ALONE = (0x01, *range(0xD0, 0xDA))
 
 
 def without_metadata(data: bytes) -> Iterator[bytes]:
-    """Yield the file with its EXIF as the only metadata, then without any; nothing where it is no PNG or JPEG.
+    """Yield the file with EXIF as its only metadata, then without any; nothing if it is not a PNG or JPEG.
 
-    Bytes of pixels are copied as they are, so that a file that is cut short or damaged there stays so.
+    Bytes of pixels are copied unchanged, so a file that is truncated or damaged there remains so.
 
     Args:
-      data: the bytes of the file, broken or not.
+        data: the content of the file, which may be broken.
     """
     for keep_exif in (True, False):
         if data.startswith(PNG_START):
@@ -33,7 +33,7 @@ def _png(data: bytes, keep_exif: bool) -> bytes:
     kept, position = [PNG_START], len(PNG_START)
     while position + 8 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, position)
-        end = position + length + 12  # of the length, the kind, the content and its sum
+        end = position + length + 12  # length, kind, content and checksum
         if kind in PNG_PIXELS or (keep_exif and kind == b"eXIf" and _sum_is_right(data, position, end)):
             kept.append(data[position:end])
         position = end
@@ -48,7 +48,7 @@ def _jpeg(data: bytes, keep_exif: bool) -> bytes:
     kept, position = [JPEG_START], len(JPEG_START)
     while position + 4 <= len(data):
         marker = data[position + 1]
-        # Bytes between segments mean nothing, and FF before a marker fills up.
+        # Bytes between segments have no meaning, and FF before a marker is padding.
         if data[position] != 0xFF or marker in (0x00, 0xFF):
             position += 1
             continue

@@ -1,7 +1,7 @@
-"""Parts of a split, written as TFDS writes them, "train[:80%]", and taken from one shuffled order.
+"""Parts of a split, in TFDS's notation, "train[:80%]", and taken from one shuffled order.
 
-Many data sets lie sorted by class. So positions of a part count in a shuffled order, which depends on the number of
-examples alone: both sides of a cut hold all classes, whatever the run's seed, and together they are the full split.
+Many data sets are sorted by class. Therefore a part's positions refer to a shuffled order, which depends only on the
+number of examples: both sides of a cut have all classes, whatever the run's seed, and together they are the split.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gormley_vision.errors import UserError
 if TYPE_CHECKING:
     from gormley_vision.data.sources import Source
 
-# A part's identity holds it. Another number would move examples between the sides of everybody's cuts.
+# Saved in a part's identity. Changing it would move examples between the two sides of all existing cuts.
 SHUFFLE_SEED = 0x5011CE
 _BOUND = r"-?\d[\d_]*(?:\.\d+)?%?"
 _SPLIT = re.compile(rf"([^\[\]]+)\[({_BOUND})?:({_BOUND})?\]")
@@ -36,7 +36,7 @@ class Part:
 
     @property
     def labels(self) -> np.ndarray | None:
-        """The part's labels, where the source's are known."""
+        """The part's labels, if the source's are known."""
         labels = self._source.labels
         return None if labels is None else labels[self._ids]
 
@@ -50,10 +50,10 @@ class Part:
 
 
 def name_of(split: str) -> str:
-    """The split that a part is of: "train" of "train[:80%]", and of "train" itself.
+    """Return the split of a part: "train" for "train[:80%]", and for "train" itself.
 
     Raises:
-      UserError: brackets that say no part.
+        UserError: the brackets are not those of a part.
     """
     if "[" not in split:
         return split
@@ -67,16 +67,16 @@ def name_of(split: str) -> str:
 
 
 def bounds(split: str, length: int) -> tuple[int, int]:
-    """First position and the one after the last of a part, by TFDS's rules.
+    """Return the first position of a part and the one after its last, by TFDS's rules.
 
     A negative number counts from the end. A percentage is rounded to the nearest example, halves to even.
 
     Args:
-      split: with brackets, such as "train[:80%]".
-      length: examples in the full split.
+        split: with brackets, such as "train[:80%]".
+        length: number of examples in the split.
 
     Raises:
-      UserError: not written as a part, a bound that is not there, or a part without examples.
+        UserError: the text is not a part, a bound is out of range, or the part has no examples.
     """
     name = name_of(split)
     match = _SPLIT.fullmatch(split)
@@ -85,7 +85,7 @@ def bounds(split: str, length: int) -> tuple[int, int]:
     stop = _position(split, match[3], length) if match[3] else length
     if start >= stop:
         raise UserError(
-            f"the split {split!r} holds no example: positions {start} to {stop} of the {length} examples of {name}: "
+            f"the split {split!r} has no examples: positions {start} to {stop} of the {length} examples of {name}: "
             f"--config.data.split='{name}[:80%]'"
         )
     return start, stop
@@ -99,11 +99,11 @@ def _position(split: str, bound: str, length: int) -> int:
     if abs(number) > (100 if percent else length):
         has = f"{name_of(split)} has {length} examples" + (", which are 100%" if percent else "")
         raise UserError(f"the split {split!r}: {has}: --config.data.split='{name_of(split)}[:80%]'")
-    # TFDS's formula to the letter, so that its parts and ours are as long.
+    # Exactly TFDS's formula, so that its parts and ours have the same length.
     position = round(number * length / 100.0) if percent else int(number)
     return position + length if position < 0 else position
 
 
 def take(source: Source, split: str) -> Source:
-    """The part of `source` that `split` says; `source` itself where it says none."""
+    """Return the part of `source` that `split` gives; `source` itself if it gives none."""
     return Part(source, *bounds(split, len(source))) if "[" in split else source

@@ -17,29 +17,29 @@ class Source(Protocol):
 
     @property
     def features(self) -> Features:
-        """{name: what that array of every example is}. Costs no decoding."""
+        """{name: description of that array of every example}. Does not decode examples."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the classes, label by label, as the label's feature has them; () when unlabelled."""
+        """The names of the classes, by label, as in the label's feature; () if unlabelled."""
 
     @property
     def identity(self) -> dict[str, Any]:
-        """JSON-able: changes whenever the examples may have changed. Costs no decoding."""
+        """As JSON: changes whenever the examples may have changed. Does not decode examples."""
 
     @property
     def labels(self) -> np.ndarray | None:
-        """All labels, int [N], where there are any and they are known without reading every example; else None."""
+        """All labels, int [N], if they are known without reading every example; else None."""
 
     def __len__(self) -> int:
-        """Number of examples."""
+        """Return the number of examples."""
 
     def __getitem__(self, index: int) -> Example:
-        """{name: array of its feature's shape and dtype}, with all names of `features` and no other."""
+        """Return {name: array of its feature's shape and dtype}, with exactly the names of `features`."""
 
 
 Opener = Callable[[Mapping[str, Any]], Source]
-# Each takes of a config's data section the keys that it reads; its split is a name, never a part.
+# Each gets a config's data section, and uses some of its keys; the split is a name, never a part.
 _OPENERS: dict[str, Opener] = {
     "fake": array_sources.open_fake,
     "folder": folder_source.open_folder,
@@ -51,47 +51,47 @@ _OPENERS: dict[str, Opener] = {
 
 
 def changed_files(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Files that one of two identities lacks, or knows with another size or time."""
+    """Return the files that are missing in one of two identities, or have another size or time."""
     before, now = _files(old), _files(new)
     return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
 
 
 def _files(identity: Mapping[str, Any]) -> dict[str, list[Any]]:
-    lone = [identity["file"]] if "file" in identity else []
-    return {name: rest for name, *rest in [*lone, *identity.get("files", []), *identity.get("shards", [])]}
+    single = [identity["file"]] if "file" in identity else []
+    return {name: rest for name, *rest in [*single, *identity.get("files", []), *identity.get("shards", [])]}
 
 
 def open_source(data: Mapping[str, Any]) -> Source:
     """Open a data set without decoding it.
 
     Args:
-      data: a config's data section (docs/data.md says which source reads which of its keys). Read here are
-        `source`: one of ours, or the dotted path of a module with a function `open_source(data)`; and
-        `split`: "train", "test", ..., or a part as "train[:55000]" or "train[80%:]" (see `slices`).
+        data: a config's data section (docs/data.md lists the keys of each source). Used here are
+          `source`: one of ours, or the dotted path of a module with a function `open_source(data)`; and
+          `split`: "train", "test", ..., or a part such as "train[:55000]" or "train[80%:]" (see `slices`).
 
     Raises:
-      UserError: an unknown value, or data that are not there; says what to type. What only shows in the
-        content ("npz", "mnist_5k") is raised at the first read.
+        UserError: a value is unknown, or the data do not exist. Names what to type. Errors in the content of
+          "npz" and "mnist_5k" are raised at the first read.
     """
     source, split = data["source"], data["split"]
-    if source == "tfds":  # it slices by itself, and reads the examples of a part alone
+    if source == "tfds":  # it supports parts itself, and only reads a part's examples
         return tfds_source.open_tfds(data)
     opener = _OPENERS[source] if source in _OPENERS else _of_module(source)
     return slices.take(opener({**data, "split": slices.name_of(split)}), split)
 
 
 def _of_module(path: str) -> Opener:
-    """The function `open_source` of a user's module."""
+    """Return the function `open_source` of a user's module."""
     if "." not in path or not all(part.isidentifier() for part in path.split(".")):
         check_choice("data.source", path, [*_OPENERS, "tfds"])
     try:
         module = importlib.import_module(path)
     except ModuleNotFoundError as error:
-        if not f"{path}.".startswith(f"{error.name}."):  # one that it imports in its turn
+        if not f"{path}.".startswith(f"{error.name}."):  # an import in the module
             raise
         raise UserError(
             f"data.source={path!r}: there is no module {error.name!r} on Python's path: "
-            "--config.data.source=PACKAGE.MODULE, with the folder that holds PACKAGE in PYTHONPATH"
+            "--config.data.source=PACKAGE.MODULE, with the folder that contains PACKAGE in PYTHONPATH"
         ) from error
     opener = getattr(module, "open_source", None)
     if not callable(opener):

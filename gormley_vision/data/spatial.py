@@ -1,4 +1,4 @@
-"""Examples as they lie in files, cropped and resized: images, and all that lies on them by the same map."""
+"""Crops and resizes examples: images, and label maps, boxes and points on them by the same map."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -17,23 +17,23 @@ def convert(example: Mapping[str, Any], features: Features, conversion: Conversi
     """Crop and resize an example, and pad its rows.
 
     Args:
-      example: images as Pillow images or uint8 [H, W] or [H, W, C], label maps [H, W], boxes [k, 4] and points [k, 2]
-        in pixels of these, all of one height and width; other features as they are. What has a mask may have fewer
-        rows than its feature, whose mask is made where the example has none.
-      features: of the result; images have the conversion's size.
-      conversion: by whose filter images are resized. Label maps take the nearest pixel. Boxes are clipped to what is
-        left of the picture; those of which nothing is left, and points outside, are taken out of their masks.
+        example: images as Pillow images or uint8 [H, W] or [H, W, C], label maps [H, W], boxes [k, 4] and points [k, 2]
+          in their pixels, all of one height and width; other features are unchanged. An array with a mask may have
+          fewer rows than its feature; the mask is made if the example has none.
+        features: of the result; images have the conversion's size.
+        conversion: gives the size, crop and filter for images. Label maps use the nearest pixel. Boxes are clipped to
+          the cropped picture; boxes and points outside of it are removed from their masks.
 
     Returns:
-      An array for each feature, of its shape and dtype. Boxes and points that are not there are zeros.
+        An array for each feature, of its shape and dtype. Masked boxes and points are zeros.
 
     Raises:
-      UserError: an image that cannot be converted, pictures of several sizes, or more rows than the feature has.
-      ValueError: boxes or points without a picture.
+        UserError: an image cannot be converted, pictures differ in size, or there are more rows than in the feature.
+        ValueError: boxes or points without a picture.
     """
     window = _window(example, features, conversion)
     result: Example = {}
-    there = {name: _rows_there(name, example, features) for name, feature in features.items() if feature.kind == "mask"}
+    valid = {name: _valid_rows(name, example, features) for name, feature in features.items() if feature.kind == "mask"}
     for name, feature in features.items():
         if feature.kind == "image":
             image = example[name] if isinstance(example[name], Image.Image) else from_array(np.asarray(example[name]))
@@ -41,23 +41,23 @@ def convert(example: Mapping[str, Any], features: Features, conversion: Conversi
         elif feature.kind == "label_map":
             result[name] = window.label_map(np.asarray(example[name])).astype(feature.dtype)
         elif feature.kind in ("boxes", "points"):
-            rows = _filled_up(name, example[name], feature)
+            rows = _padded(name, example[name], feature)
             result[name], left = window.boxes(rows) if feature.kind == "boxes" else window.points(rows)
             if feature.mask:
-                there[feature.mask] &= left
+                valid[feature.mask] &= left
         elif feature.kind != "mask":
-            result[name] = _filled_up(name, example[name], feature)
+            result[name] = _padded(name, example[name], feature)
     for name, feature in features.items():
         if feature.mask and feature.kind in ("boxes", "points"):
-            result[name][~there[feature.mask]] = 0
-    return {name: result[name] if name in result else there[name] for name in features}
+            result[name][~valid[feature.mask]] = 0
+    return {name: result[name] if name in result else valid[name] for name in features}
 
 
 def _window(example: Mapping[str, Any], features: Features, conversion: Conversion) -> Window:
     sizes = {name: _size(example[name]) for name, f in features.items() if f.kind in ("image", "label_map")}
     if len(set(sizes.values())) > 1:
         found = ", ".join(f"{name} {width} x {height}" for name, (width, height) in sizes.items())
-        raise UserError(f"pictures that lie on each other differ in size: {found}; make them alike")
+        raise UserError(f"pictures of one example differ in size: {found}; make them alike")
     if not sizes:
         raise ValueError(f"no picture among {list(features)}")
     return conversion.window(*next(iter(sizes.values())))
@@ -67,26 +67,28 @@ def _size(picture: Any) -> tuple[int, int]:
     return picture.size if isinstance(picture, Image.Image) else (np.shape(picture)[1], np.shape(picture)[0])
 
 
-def _rows_there(mask: str, example: Mapping[str, Any], features: Features) -> np.ndarray:
-    """Which rows a mask says are there; without one in the example, as many as its features have."""
+def _valid_rows(mask: str, example: Mapping[str, Any], features: Features) -> np.ndarray:
+    """Return which rows are valid, by the example's mask, or without one by the number of rows in its features."""
     count = features[mask].shape[0]
     if mask in example:
-        return _filled_up(mask, example[mask], features[mask])
+        return _padded(mask, example[mask], features[mask])
     rows = {len(example[name]) for name, feature in features.items() if feature.mask == mask}
     if len(rows) != 1:
-        raise UserError(f"features with the mask {mask!r} have {sorted(rows)} rows: give all as many, or give the mask")
+        raise UserError(
+            f"features with the mask {mask!r} have {sorted(rows)} rows: give all the same number, or give the mask"
+        )
     return np.arange(count) < rows.pop()
 
 
-def _filled_up(name: str, rows: Any, feature: Feature) -> np.ndarray:
-    """The array with its feature's dtype, and with zeros below where it has rows that may lack."""
+def _padded(name: str, rows: Any, feature: Feature) -> np.ndarray:
+    """Convert to the feature's dtype, and pad with rows of zeros if the feature has a mask."""
     array = np.array(rows, feature.dtype)
     if not (feature.mask or feature.kind == "mask"):
         return array
     missing = feature.shape[0] - len(array)
     if missing < 0:
         raise UserError(
-            f"{name!r} has {len(array)} rows, and its feature room for {feature.shape[0]}: make room for all"
+            f"{name!r} has {len(array)} rows, but its feature has only {feature.shape[0]}: increase its shape"
         )
     row = feature.shape[1:]
     return np.concatenate([array.reshape(-1, *row), np.zeros((missing, *row), feature.dtype)])

@@ -1,4 +1,4 @@
-"""A second folder whose pictures belong to those of a first, by name: label maps, or images to be made of images."""
+"""A second folder with a target for each picture of a first, matched by name: label maps or images."""
 
 import logging
 from collections import Counter
@@ -17,11 +17,11 @@ from gormley_vision.errors import UserError, listed
 from gormley_vision.files import user_path
 
 KINDS = ("label_map", "image")
-# The class of pixels that no loss counts, in VOC, Cityscapes and most sets that came after; and of what lies outside.
+# The class of pixels that losses ignore, in VOC, Cityscapes and most later sets; and of pixels outside of a picture.
 VOID = 255
-# Lists the classes of label maps, one a line, at the top of their folder.
+# Lists the classes of label maps, one per line, at the top of their folder.
 CLASSES_FILE = "classes.txt"
-# Formats that change pixels, and so classes.
+# Formats that change pixels, and therefore classes.
 _LOSSY = (".jpg", ".jpeg", ".jfif")
 
 _log = logging.getLogger(__name__)
@@ -29,17 +29,17 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Targets:
-    """One picture for each of the first folder's, in their order."""
+    """One target for each picture of the first folder, in their order."""
 
     root: Path
     files: Sequence[str]
     feature: Feature
 
     def read(self, index: int, max_megapixels: int) -> Any:
-        """A Pillow image, or a label map, uint8 [H, W].
+        """Read a Pillow image, or a label map, uint8 [H, W].
 
         Raises:
-          UserError: what cannot be decoded, or has pixels that are no class; names the file.
+            UserError: the file cannot be decoded, or has pixels that are not classes. Names it.
         """
         path = self.root / self.files[index]
         image = decode_file(path, max_megapixels)
@@ -47,17 +47,17 @@ class Targets:
 
 
 def open_targets(folder: str, kind: str, split: str, images: Sequence[str], feature: Feature) -> Targets:
-    """Find the picture of the same path but for the suffix: that of `cat/1.jpg` is `cat/1.png`.
+    """Find for each picture the target with the same path except for its suffix: `cat/1.png` for `cat/1.jpg`.
 
     Args:
-      folder: as typed; holds the pictures, or a subfolder `split` does.
-      kind: of `KINDS`.
-      split: a subfolder that is looked for first.
-      images: paths of the first folder's pictures, relative to it.
-      feature: of the first folder's pictures.
+        folder: as typed; it contains the targets, or its subfolder `split` does.
+        kind: one of `KINDS`.
+        split: a subfolder that is used if it exists.
+        images: paths of the first folder's pictures, relative to it.
+        feature: of the first folder's pictures.
 
     Raises:
-      UserError: no folder, several pictures of one name, pictures without a partner, or JPEG for label maps.
+        UserError: there is no folder, several pictures of one name, a picture without a target, or a JPEG label map.
     """
     top = user_path(folder)
     root = top / split if split and (top / split).is_dir() else top
@@ -68,11 +68,11 @@ def open_targets(folder: str, kind: str, split: str, images: Sequence[str], feat
     by_name = {_without_suffix(file): file for file in found}
     for files, where in ((found, root), (images, "data.path")):
         if twice := [name for name, count in Counter(map(_without_suffix, files)).items() if count > 1]:
-            raise UserError(f"several pictures of one name in {where}, as {listed(twice)}: move all but one away")
-    if lonely := [file for file in images if _without_suffix(file) not in by_name]:
+            raise UserError(f"several pictures of one name in {where}: {listed(twice)}: move all but one away")
+    if unmatched := [file for file in images if _without_suffix(file) not in by_name]:
         raise UserError(
-            f"{len(lonely)} of {len(images)} images have no picture of their name in {root}: {listed(lonely)}; put one "
-            "there for each, or move these away"
+            f"{len(unmatched)} of {len(images)} images have no picture of their name in {root}: {listed(unmatched)}; "
+            "add one for each, or move these away"
         )
     files = [by_name[_without_suffix(file)] for file in images]
     if others := sorted(set(found) - set(files)):
@@ -82,7 +82,7 @@ def open_targets(folder: str, kind: str, split: str, images: Sequence[str], feat
     if lossy := [file for file in files if Path(file).suffix.lower() in _LOSSY]:
         raise UserError(
             f"{root / lossy[0]} is a JPEG file, which does not keep the classes of a label map: save it as PNG, or, "
-            "where it is an image, pass --config.data.target_kind=image"
+            "if it is an image, pass --config.data.target_kind=image"
         )
     return Targets(root, files, Feature("label_map", feature.shape[:2], "uint8", _class_names(top), fill=VOID))
 
@@ -99,13 +99,13 @@ def _class_names(folder: Path) -> tuple[str, ...]:
 
 
 def _classes(path: Path, image: Image.Image, count: int) -> np.ndarray:
-    """The classes of a label map: the values of a grey picture, or the numbers, not the colours, of a palette."""
+    """Return the classes of a label map: a grey picture's values, or a palette's indices, not its colours."""
     classes = np.asarray(image).astype(np.int64)
     if classes.ndim != 2 or image.mode == "F" or classes.min() < 0 or classes.max() > VOID:
         raise UserError(
-            f"{path} is no label map: its pixels are {image.mode}, and classes are grey or palette numbers from 0 to "
-            f"254, {VOID} for none: save it as such, or pass --config.data.target_kind=image"
+            f"{path} is not a label map: its pixels are {image.mode}, but classes are grey or palette numbers from 0 "
+            f"to 254, {VOID} for none: save it as such, or pass --config.data.target_kind=image"
         )
     if count and (unnamed := sorted(set(np.unique(classes).tolist()) - set(range(count)) - {VOID})):
-        raise UserError(f"{path} has the class {unnamed[0]}, and {CLASSES_FILE} names 0 to {count - 1}: name it there")
+        raise UserError(f"{path} has the class {unnamed[0]}, but {CLASSES_FILE} names 0 to {count - 1}: add its name")
     return classes.astype(np.uint8)

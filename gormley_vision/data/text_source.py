@@ -1,4 +1,4 @@
-"""Text as bytes: windows of one long row of tokens, the files of a folder one after another."""
+"""Text as bytes: windows of one long sequence of tokens, a folder's files concatenated."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,7 +30,7 @@ class TextSource:
         if packing:
             self.features |= {name: Feature("tokens", (context + 1,), "int32") for name in ("segments", "positions")}
         self._paths = [root / file for file, *_ in described]
-        self._begins = np.cumsum([0, *(size for _, size, _ in described)])  # one more: where all end
+        self._begins = np.cumsum([0, *(size for _, size, _ in described)])  # has one more entry: the end of all
         self._context, self._packing = context, packing
 
     def __len__(self) -> int:
@@ -51,31 +51,31 @@ class TextSource:
         return example
 
     def _read(self, document: int, start: int, stop: int) -> np.ndarray:
-        """A document's part of tokens `start` to `stop - 1`. Mapped anew at each read: there may be a million files."""
+        """Read a document's part of tokens `start` to `stop - 1`. Maps the file each time: there may be a million."""
         path, begin, end = self._paths[document], self._begins[document], self._begins[document + 1]
         start, stop = max(start, begin), min(stop, end)
         try:
             tokens = np.array(np.memmap(path, np.uint8, "r")[start - begin : stop - begin])
-        # ValueError: a file that is empty by now.
+        # ValueError: the file has become empty.
         except (OSError, ValueError) as error:
             raise UserError(f"cannot read the text {path}: {error}") from error
         if len(tokens) != stop - start:
             raise UserError(f"the text {path} was cut short while it was read: run the same command again")
         if not tokens.all():
-            raise UserError(f"{path} is no text: it has a byte that is zero. Save it as UTF-8, or move it away")
+            raise UserError(f"{path} is not text: it has a zero byte. Save it as UTF-8, or move it away")
         return tokens
 
 
 def open_text(data: Mapping[str, Any]) -> TextSource:
-    """Read `data.path`: a file, which is one split, "train"; or a folder.
+    """Open `data.path`: a file, which is one split, "train"; or a folder.
 
-    Of a folder, what is read is its subfolder `<split>`, or its file `<split>.txt`, or, for "train", all of it: every
-    visible file at any depth, sorted by name. An example is `tokens`, uint8 [context + 1]. With `data.packing` it has
-    `segments` too, which number the documents that meet in a window, and `positions`, which begin anew in each; both
-    int32 [context + 1].
+    In a folder, the split is its subfolder `<split>`, or its file `<split>.txt`, or, for "train", all of it: every
+    visible file at any depth, sorted by name. An example is `tokens`, uint8 [context + 1]. With `data.packing` it also
+    has `segments`, the number of each token's document in the window, and `positions`, which restart in each document;
+    both int32 [context + 1].
 
     Raises:
-      UserError: no such file or folder, no such split, or less text than one window.
+        UserError: there is no such file, folder or split, or less text than one window.
     """
     path, split, context = data["path"], data["split"], data["context"]
     if not path:
@@ -85,14 +85,14 @@ def open_text(data: Mapping[str, Any]) -> TextSource:
     if not len(source):
         size = sum(size for _, size, _ in source.identity["files"])
         raise UserError(
-            f"{user_path(path)} has {size} bytes of text, and a window takes data.context={context} and one more: "
+            f"{user_path(path)} has {size} bytes of text, but a window needs data.context={context} and one more: "
             + (f"--config.data.context={size - 1}" if size > 1 else "set --config.data.path=FILE_OR_FOLDER")
         )
     return source
 
 
 def _find(path: Path, split: str) -> tuple[Path, list[str]]:
-    """A folder, and the files in it that are the split."""
+    """Return a folder, and the files in it that make up the split."""
     if path.is_file():
         if split not in ("", "train"):
             raise UserError(f"{path} is one split, 'train'; it has no {split!r}: --config.data.split=train")

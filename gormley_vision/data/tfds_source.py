@@ -20,14 +20,14 @@ from gormley_vision.files import user_path
 if TYPE_CHECKING:
     from gormley_vision.data.sources import Source
 
-# tensorflow_datasets takes 0.4 s to import, so only those who read one of its sets pay for it.
+# tensorflow_datasets takes 0.4 s to import, so it is only imported when used.
 
 
 class TfdsSource:
     """One split of a prepared data set.
 
-    TFDS hands out the encoded bytes (`SkipDecoding`) and they are decoded here: its own decoder without
-    TensorFlow takes OpenCV or Pillow, whichever is installed, and the two differ in JPEG pixels.
+    TFDS returns encoded bytes (`SkipDecoding`), which are decoded here: without TensorFlow, its own decoder uses OpenCV
+    or Pillow, whichever is installed, and the two differ in JPEG pixels.
     """
 
     def __init__(self, builder: Any, split: str, image_key: str, label_key: str, conversion: Conversion) -> None:
@@ -35,7 +35,7 @@ class TfdsSource:
 
         self.class_names = tuple(builder.info.features[label_key].names) if label_key else ()
         self.features = {"image": conversion.feature, **label_feature(self.class_names)}
-        self.labels = None  # each lies beside its image, in its record
+        self.labels = None  # each is stored in its image's record
         self._records = builder.as_data_source(
             split=split, decoders={image_key: tfds.decode.SkipDecoding()}, file_format="array_record"
         )
@@ -71,13 +71,13 @@ class TfdsSource:
 def open_tfds(data: Mapping[str, Any]) -> Source:
     """Open `data.name` ("cifar10", "cifar10:3.0.2", "set/config") in the TFDS data directory `data.path`.
 
-    It slices by itself. `data.path` "" means TFDS's default: the environment's TFDS_DATA_DIR, or
-    ~/tensorflow_datasets. The image is the feature of type Image (the one named "image" where there are several), the
-    label likewise the ClassLabel, found by type.
+    TFDS itself supports parts of a split. `data.path` "" means TFDS's default: the environment's TFDS_DATA_DIR, or
+    ~/tensorflow_datasets. The image is the feature of type Image (if there are several, the one named
+    "image"), and the label likewise the ClassLabel.
 
     Raises:
-      UserError: not prepared, prepared in a format without random access, unknown split, no image feature,
-        or grey where the config says colour; names what to type.
+        UserError: the set is not prepared, or in a format without random access; the split is unknown; there is no
+          image feature; or it is grey but the config's is colour. Names what to type.
     """
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core import read_only_builder
@@ -88,14 +88,14 @@ def open_tfds(data: Mapping[str, Any]) -> Source:
     data_dir = user_path(path or tfds.core.constants.DATA_DIR)
     prepare = f"python scripts/prepare_data.py {name}" + (f" --data_dir={path}" if path else "")
     try:
-        # Unlike tfds.load, this looks at files alone: it never downloads, and asks no server.
+        # Unlike tfds.load, this only reads files: it never downloads, nor contacts a server.
         builder = read_only_builder.builder_from_files(name, data_dir=str(data_dir))
-    # Not found is a ValueError, and so is a name that TFDS cannot parse; an unreadable folder is OSError.
+    # Not found, or a name that TFDS cannot parse, is a ValueError; an unreadable folder is an OSError.
     except (ValueError, OSError) as error:
         raise UserError(
             f"the data set {name!r} is not prepared in {data_dir}.{_similar(name, data_dir)} "
             f"Prepare it once:\n    {prepare}\n"
-            "or run what needs no download:\n"
+            "or run one that needs no download:\n"
             "    python train.py --config=configs/dcgan_mnist.py --workdir=runs/dcgan_mnist"
         ) from error
     formats = {str(f.value) for f in (builder.info.file_format, *builder.info.alternative_file_formats) if f}
@@ -105,17 +105,17 @@ def open_tfds(data: Mapping[str, Any]) -> Source:
             f"which has no random access. Convert it in place (no download):\n    {prepare}"
         )
     image_key, label_key = _find_features(builder.info, conversion.channels)
-    # TFDS shuffles what it writes, but for sets that ask it not to: these may lie sorted by class.
+    # TFDS shuffles examples when writing them, except for some sets, which may be sorted by class.
     sorted_part = "[" in split and builder.info.disable_shuffling
-    full = slices.name_of(split) if sorted_part else split
-    if sorted_part and "+" in full:
+    full_split = slices.name_of(split) if sorted_part else split
+    if sorted_part and "+" in full_split:
         raise UserError(
-            f"{builder.info.full_name} was not shuffled when it was written, and of such a set a part of a sum "
-            f"({split!r}) is not read: --config.data.split='train[:80%]'"
+            f"{builder.info.full_name} was not shuffled when it was written, and for such a set a part of a sum "
+            f"({split!r}) is not supported: --config.data.split='train[:80%]'"
         )
-    _check_split(builder.info, full)
+    _check_split(builder.info, full_split)
     try:
-        source = TfdsSource(builder, full, image_key, label_key, conversion)
+        source = TfdsSource(builder, full_split, image_key, label_key, conversion)
         return slices.take(source, split) if sorted_part else source
     except OSError as error:
         raise UserError(
@@ -132,18 +132,18 @@ def _similar(name: str, data_dir: Path) -> str:
 def _check_split(info: Any, split: str) -> None:
     try:
         empty = not info.splits[split].num_examples
-    # TFDS raises KeyError, ValueError or AssertionError by what it cannot make sense of.
+    # TFDS raises KeyError, ValueError or AssertionError, depending on the mistake.
     except Exception as error:
         raise UserError(
             f"{info.full_name} has no split {split!r}; it has {', '.join(sorted(info.splits))}: "
             f"--config.data.split={sorted(info.splits)[-1]}"
         ) from error
     if empty:
-        raise UserError(f"the split {split!r} of {info.full_name} holds no example: --config.data.split=train")
+        raise UserError(f"the split {split!r} of {info.full_name} has no examples: --config.data.split=train")
 
 
 def _find_features(info: Any, channels: int) -> tuple[str, str]:
-    """Names of the image feature and of the label feature ("" where the set has none)."""
+    """Return the names of the image feature and of the label feature ("" if the set has none)."""
     import tensorflow_datasets as tfds
 
     features = dict(sorted(info.features.items())) if hasattr(info.features, "items") else {}

@@ -1,4 +1,4 @@
-"""Converting a TFDS set from tfrecord to array_record, in place, without TensorFlow and without a download.
+"""Converts a TFDS set from tfrecord to array_record, in place, without TensorFlow and without a download.
 
 TFDS's own `convert_format` command does this too, but imports TensorFlow and Apache Beam.
 """
@@ -9,19 +9,19 @@ from gormley_vision.errors import UserError
 
 
 def convert_to_array_record(builder_dir: Path) -> list[Path]:
-    """Write each tfrecord shard of a prepared set again as array_record, beside it.
+    """Write each tfrecord shard of a prepared set also as array_record, next to it.
 
-    The records are copied byte by byte. Their checksums are not verified (grain's reader does not), their
-    number is, against dataset_info.json. That file names the new format only once all shards are there.
+    Records are copied unchanged. Their number is verified, against dataset_info.json; their checksums are not
+    (grain's reader does not). That file lists the new format only once all shards exist.
 
     Args:
-      builder_dir: folder of one prepared version: dataset_info.json, features.json and the shards.
+        builder_dir: folder of one prepared version: dataset_info.json, features.json and the shards.
 
     Returns:
-      The new files.
+        The new files.
 
     Raises:
-      UserError: a shard that is missing, cut short, or does not hold as many records as it should.
+        UserError: a shard is missing, truncated, or has another number of records than it should.
     """
     import grain
     from tensorflow_datasets.core import dataset_info, file_adapters
@@ -45,7 +45,7 @@ def convert_to_array_record(builder_dir: Path) -> list[Path]:
             raise UserError(f"cannot read {source}: {error}. Prepare the set again.") from error
         if len(records) != count:
             raise UserError(
-                f"{source} holds {len(records)} records, dataset_info.json says {count}. Prepare the set again."
+                f"{source} has {len(records)} records, but dataset_info.json says {count}. Prepare the set again."
             )
         temporary = target.with_name(f"{target.name}.tmp")
         adapter.write_examples(temporary, enumerate(records))

@@ -1,4 +1,4 @@
-"""The map of a crop and resize: for pixels, and for whatever else lies on a picture.
+"""The map of a crop and resize: for pixels, label maps, points and boxes.
 
 Coordinates are continuous: pixel i covers [i, i + 1).
 """
@@ -11,7 +11,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Axis:
-    """Pixels `start` to `start + length` of one axis, resized to `resized`, of which `size` are kept from `cut` on."""
+    """One axis: pixels `start` to `start + length`, resized to `resized`, of which `size` from `cut` on are kept."""
 
     start: int
     length: int
@@ -20,12 +20,12 @@ class Axis:
     size: int
 
     def moved(self, coordinates: np.ndarray) -> np.ndarray:
-        """Where these coordinates of the picture come to lie, inside the new one or outside."""
+        """Map coordinates of the picture to the new one; they may be outside."""
         return (coordinates - self.start) * (self.resized / self.length) - self.cut
 
     def nearest(self) -> np.ndarray:
-        """Which pixel of the picture the centre of each new pixel lies in: int [size]."""
-        # (i + cut + 1/2) * length / resized in integers: a centre on the edge of two pixels is the second's.
+        """Return the pixel of the picture that contains the centre of each new pixel: int [size]."""
+        # (i + cut + 1/2) * length / resized in integers: a centre on the edge of two pixels belongs to the second.
         return self.start + (2 * (np.arange(self.size) + self.cut) + 1) * self.length // (2 * self.resized)
 
 
@@ -37,17 +37,17 @@ class Window:
     y: Axis
 
     def label_map(self, classes: np.ndarray) -> np.ndarray:
-        """A label map [H, W, ...] by nearest neighbour: [size, size, ...]."""
+        """Map a label map [H, W, ...] by nearest neighbour: [size, size, ...]."""
         return classes[self.y.nearest()[:, None], self.x.nearest()]
 
     def points(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Points [K, 2] moved, float32, and whether each lies in the new picture, bool [K]."""
+        """Map points [K, 2], float32; also returns whether each is in the new picture, bool [K]."""
         moved = np.stack([self.x.moved(points[:, 0]), self.y.moved(points[:, 1])], -1)
         inside: np.ndarray = np.all((moved >= 0) & (moved <= [self.x.size, self.y.size]), axis=-1)
         return moved.astype(np.float32), inside
 
     def boxes(self, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Boxes [K, 4] moved and clipped to the new picture, float32, and whether anything is left, bool [K]."""
+        """Map boxes [K, 4] and clip them to the new picture, float32; also returns whether any are left, bool [K]."""
         corners = np.concatenate([self.points(boxes[:, :2])[0], self.points(boxes[:, 2:])[0]], -1)
         size = np.array([self.x.size, self.y.size] * 2, np.float32)
         clipped = np.clip(corners, 0, size)
@@ -56,7 +56,7 @@ class Window:
 
 
 def window_of(width: int, height: int, size: int, crop: str, crop_fraction: float) -> Window:
-    """The window of `images.to_uint8` on a picture, [size, size] when it is through."""
+    """Return the window of `images.to_uint8` for a picture; the result is [size, size]."""
     if crop == "center":
         side = min(width, height)
         return Window(*(Axis((length - side) // 2, side, size, 0, size) for length in (width, height)))

@@ -233,8 +233,7 @@ def interpolate_positions(positions: jax.Array, scale: float | Sequence[float]) 
     """Divide positions by `scale`: position interpolation (Chen et al. 2023, arXiv:2306.15595, section 2.3).
 
     Positions are [..., N] with one number, or [..., N, 2] with (x, y). On an index grid this is the reference shape of
-    EVA-02 and timm; the
-    normalised coordinates of `grid_positions` already interpolate.
+    EVA-02 and timm; the normalised coordinates of `grid_positions` already interpolate.
     """
     positions, scales = _precise("positions", positions), _scales(scale)
     if isinstance(scale, int | float):

@@ -31,7 +31,7 @@ class Collective:
 
     @property
     def wire_bytes(self) -> float:
-        """Bytes one device sends in a step by the ring algorithm (Patarasuk and Yuan 2009); twice for all-reduce."""
+        """Bytes that a device sends in a step by the ring algorithm (Patarasuk and Yuan 2009), for all-reduce twice."""
         share = {"all-reduce": 2 * (self.group - 1) / self.group, "collective-permute": 1.0}
         return self.times * self.payload * share.get(self.kind, (self.group - 1) / self.group)
 

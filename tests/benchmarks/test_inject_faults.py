@@ -53,7 +53,7 @@ def test_a_broken_promise_is_in_the_table_and_the_status(script, monkeypatch, do
 def test_a_fault_that_fails_itself_counts_as_broken(script, monkeypatch, docs):
     status, rows = run_with(script, monkeypatch, script.Fault("a bit", "no loss", lambda bench: 1 / 0), docs)
     assert status == 1
-    assert rows["bit"]["broken"] == ["the script could not go on: ZeroDivisionError: division by zero"]
+    assert rows["bit"]["broken"] == ["the script failed: ZeroDivisionError: division by zero"]
 
 
 def test_what_the_machine_cannot_do_is_not_tried_rather_than_passed(script, monkeypatch, docs):

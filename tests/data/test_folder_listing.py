@@ -84,13 +84,13 @@ def test_what_is_left_out_is_counted_in_one_line_and_hidden_and_system_files_are
     with caplog.at_level(logging.WARNING, logger="gormley_vision"):
         assert len(folder()) == 2
     assert [record.getMessage() for record in caplog.records] == [
-        f"{root}: left out 4 files that are no images: 2 .txt, 1 without a suffix, 1 .mov"
+        f"{root}: left out 4 files that are not images: 2 .txt, 1 without a suffix, 1 .mov"
     ]
     caplog.clear()
     for name in ("cat/a.txt", "dog/deep/b.TXT", "dog/c.mov"):
         (root / name).unlink()
     folder()
-    assert "left out 1 file that is no image: 1 without a suffix" in caplog.text
+    assert "left out 1 file that is not an image: 1 without a suffix" in caplog.text
     caplog.clear()
     (root / "README").unlink()
     folder()

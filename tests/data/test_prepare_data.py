@@ -74,7 +74,7 @@ def test_broken_idx_files_are_named(tmp_path, damage):
     ("arguments", "message"),
     [
         (["cifar1"], "did you mean 'cifar10'? python scripts/prepare_data.py cifar10"),
-        (["fashion_mnist", "--idx=DIR"], "--idx and --out go together"),
+        (["fashion_mnist", "--idx=DIR"], "--idx and --out must be given together"),
         (
             ["fashion_mnist", "--idx=DIR", "--out=a.npz"],
             "--out is a folder, for train.npz and test.npz: --out=a",

@@ -35,7 +35,7 @@ def labels(split, length):
     try:
         part = Part(Numbers(length), *bounds(split, length))
     except UserError as error:
-        assert "holds no example" in str(error)  # noqa: PT017 - empty sides of a cut are refused by design
+        assert "has no examples" in str(error)  # noqa: PT017 - empty sides of a cut are refused by design
         return []
     return [int(example["label"]) for example in part]
 
@@ -64,7 +64,7 @@ def test_bounds_are_those_of_tfds(length, data):
     if start < stop:
         assert bounds(split, length) == (start, stop)
     else:
-        with pytest.raises(UserError, match="holds no example"):
+        with pytest.raises(UserError, match="has no examples"):
             bounds(split, length)
 
 
@@ -90,7 +90,7 @@ def test_bounds_of_ten_examples(split, expected):
 @pytest.mark.parametrize(
     ("split", "message"),
     [
-        ("train[4:4]", r"holds no example.*--config\.data\.split='train\[:80%\]'"),
+        ("train[4:4]", r"has no examples.*--config\.data\.split='train\[:80%\]'"),
         ("train[:7]", "train has 6 examples"),
         ("train[-7:]", "train has 6 examples"),
         ("train[:101%]", "train has 6 examples, which are 100%"),

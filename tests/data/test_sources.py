@@ -137,7 +137,11 @@ IMAGES = np.zeros((2, 8, 8, 3), np.uint8)
         ({"images": IMAGES, "labels": [0, 2], "class_names": ["a", "b"]}, {}, "label 2 has no name"),
         ({"images": IMAGES, "class_names": ["a", "b"]}, {}, "class_names but no labels"),
         ({"images": IMAGES, "labels": [0, 2], "class_names": ["a", "a", "b"]}, {}, "class_names has a twice"),
-        ({"images": IMAGES, "labels": [0, 0], "class_names": "a"}, {}, r"class_names are \[\]; need one name a class"),
+        (
+            {"images": IMAGES, "labels": [0, 0], "class_names": "a"},
+            {},
+            r"class_names are \[\]; need one name per class",
+        ),
         ({"images": IMAGES, "labels": [0, 0], "class_names": [["a", "b"]]}, {}, r"class_names are \[1, 2\]"),
         ({"images": IMAGES, "labels": [7, 1_000_000]}, {}, "label 1000000: number the classes from 0"),
         ({"images": IMAGES, "labels": [7, 2**62]}, {}, "number the classes from 0"),
@@ -175,7 +179,7 @@ def test_npz_splits_are_files_of_a_folder(npz, tmp_path):
     folder.mkdir()
     np.savez(folder / "test.npz", images=IMAGES[:1])
     assert len(npz({"images": IMAGES}, path=str(folder), split="test")) == 1
-    with pytest.raises(UserError, match=r"no train.npz.*splits there: test"):
+    with pytest.raises(UserError, match=r"no train.npz.*it has the splits: test"):
         npz({"images": IMAGES}, path=str(folder))
 
 

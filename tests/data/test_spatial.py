@@ -106,7 +106,7 @@ def test_what_cannot_be_converted_is_named():
     conversion = Conversion(4, 1, "none", "box")
     with pytest.raises(UserError, match="image 4 x 4, classes 6 x 5"):
         convert(picture(4, 4, classes=np.zeros((5, 6))), features_of(4), conversion)
-    with pytest.raises(UserError, match="'points' has 4 rows, and its feature room for 3"):
+    with pytest.raises(UserError, match="'points' has 4 rows, but its feature has only 3"):
         convert(picture(4, 4, points=np.zeros((4, 2))), features_of(4), conversion)
     with pytest.raises(UserError, match=r"mask 'boxes_there' have \[1, 2\] rows"):
         convert(picture(4, 4, boxes=np.zeros((1, 4)), kinds=[0, 1]), features_of(4), conversion)
@@ -123,7 +123,7 @@ def test_what_cannot_be_converted_is_named():
         ),
         ({"mask": "three"}, "names 'three' as its mask"),
         ({"mask": "boxes"}, "names 'boxes' as its mask"),
-        ({"flip_pairs": ((0, 2),)}, "no rows of points"),
+        ({"flip_pairs": ((0, 2),)}, "not rows of points"),
         ({"flip_pairs": ((0, 1),), "mask": "two"}, "'boxes' needs a mask of its own"),
     ],
 )

@@ -79,7 +79,7 @@ def test_classes_are_named_by_a_file(pair, tmp_path):
     named = pair(pictures)
     assert named.features["target"].class_names == ("sky", "tree", "road")
     assert named.identity != pair(pictures, target_kind="image").identity
-    with pytest.raises(UserError, match=r"maps/1.png has the class 3, and classes.txt names 0 to 2"):
+    with pytest.raises(UserError, match=r"maps/1.png has the class 3, but classes.txt names 0 to 2"):
         named[0]
     void = np.where(np.asarray(columns(4)) == 3, 255, 1).astype(np.uint8)
     assert pair(pictures | {"maps/1.png": Image.fromarray(void)})[0]["target"][0].tolist() == [1, 1, 1, 255]
@@ -90,8 +90,8 @@ def test_classes_are_named_by_a_file(pair, tmp_path):
     [
         ({}, {"targets": "/no/such"}, r"no folder /no/such: set --config.data.targets=FOLDER"),
         ({"photos/2.png": columns(4)}, {}, r"1 of 2 images have no picture of their name in .*maps: 2.png"),
-        ({"photos/1.jpg": columns(4)}, {}, r"several pictures of one name in data.path, as 1"),
-        ({"maps/1.bmp": columns(4)}, {}, r"several pictures of one name in .*maps, as 1"),
+        ({"photos/1.jpg": columns(4)}, {}, r"several pictures of one name in data.path: 1"),
+        ({"maps/1.bmp": columns(4)}, {}, r"several pictures of one name in .*maps: 1"),
         ({}, {"target_kind": "labels"}, r"data.target_kind='labels' is not known"),
     ],
 )
@@ -109,8 +109,8 @@ def test_a_jpeg_is_no_label_map(pair):
 
 def test_maps_that_do_not_fit_are_named_when_they_are_read(pair):
     for picture, message in [
-        (columns(4).convert("RGB"), r"maps/1.png is no label map: its pixels are RGB"),
-        (Image.fromarray(np.full((4, 4), 300, np.uint16)), "maps/1.png is no label map: its pixels are I;16"),
+        (columns(4).convert("RGB"), r"maps/1.png is not a label map: its pixels are RGB"),
+        (Image.fromarray(np.full((4, 4), 300, np.uint16)), "maps/1.png is not a label map: its pixels are I;16"),
         (columns(5), r"photos/1.png: pictures .* differ in size: image 4 x 4, target 5 x 4"),
     ]:
         with pytest.raises(UserError, match=message):

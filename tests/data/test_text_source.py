@@ -83,7 +83,7 @@ def test_text_that_is_not_there_is_refused(opened, files, changes, message):
 
 def test_what_is_no_text_is_named_when_it_is_read(opened, tmp_path):
     source = opened({"a": b"abcd", "b.png": b"\x89P\0\0\0"})
-    with pytest.raises(UserError, match=r"texts/b.png is no text"):
+    with pytest.raises(UserError, match=r"texts/b.png is not text"):
         texts(source)
     (tmp_path / "texts/b.png").write_bytes(b"")
     with pytest.raises(UserError, match=r"cannot read the text .*b.png"):

@@ -174,7 +174,7 @@ def test_the_largest_picture_is_a_setting(opened):
         ({"channels": 3}, r"images are grey.*--config\.data\.channels=1"),
         ({"split": "validation"}, r"no split 'validation'; it has test, train: --config\.data\.split=train"),
         ({"split": "train["}, "no split"),
-        ({"split": "train[:0]"}, "holds no example"),
+        ({"split": "train[:0]"}, "has no examples"),
     ],
 )
 def test_mistakes_are_named_with_what_to_type(opened, changes, message):

@@ -89,7 +89,7 @@ def test_sigterm_saves_the_run_under_way(tmp_path):
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM
-    assert "the same command goes on" in err
+    assert "the same command continues" in err
     assert len(whole_checkpoints(run)) == 1
     assert not (tmp_path / "runs" / "seed=1").exists()
 

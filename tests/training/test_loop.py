@@ -179,7 +179,7 @@ def test_exploding_run_ends_with_status_2_and_replay_names_the_same_tensor(progr
     assert replayed.returncode == 0, replayed.stderr
     found = [line.split()[-1] for line in replayed.stdout.splitlines() if line.startswith("  NOT FINITE")]
     assert found[0] == name
-    assert "first operation that made it: " in replayed.stdout
+    assert "first operation with a NaN or infinity: " in replayed.stdout
     assert sorted(path for path in tmp_path.rglob("*") if ".lock" not in path.name) == before
 
 
