@@ -68,7 +68,7 @@ def test_what_cannot_be_read_back_is_no_checkpoint(plain, tmp_path, lost):
 
 
 def test_another_shape_is_not_read_back(plain):
-    with pytest.raises(UserError, match=r"net/kernel should be float32\[60,40\], and is float32\[40,60\]"):
+    with pytest.raises(UserError, match=r"net/kernel should be float32\[60,40\], but is float32\[40,60\]"):
         ckpt.refuse_unreadable(plain, {"net/kernel": "float32[60,40]"})
 
 
