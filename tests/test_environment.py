@@ -35,7 +35,7 @@ def program(*words: str, **environment: str) -> subprocess.CompletedProcess:
         ("JAX_PLATFORMS", "CPU", "error: JAX_PLATFORMS=CPU: "),
         ("JAX_PLATFORMS", "tpu", "error: JAX_PLATFORMS=tpu: "),
         ("JAX_PLATFORMS", "cuda", "error: JAX_PLATFORMS=cuda: "),
-        ("JAX_DISABLE_JIT", "1", "error: JAX_DISABLE_JIT is set, and steps are compiled here: unset it"),
+        ("JAX_DISABLE_JIT", "1", "error: JAX_DISABLE_JIT is set, but training compiles its steps: unset it"),
     ],
 )
 def test_a_variable_with_which_nothing_can_run_is_one_line(name, value, message):
