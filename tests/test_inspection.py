@@ -201,7 +201,7 @@ def test_the_script_draws_and_says_what_it_leaves_out(trained):
     done = visualize(trained, "mixed", f"--out={out}", "--layers=-1", "--heads=1", "--split=train", "--images=3")
     assert done.returncode == 0, done.stderr
     check_pictures(out, {"attention.png", "heads.png", "rollout.png", "rope_offsets.png", "filters.png"}, done.stdout)
-    assert "no positions.png: nothing is learned there, vit.position=none" in done.stdout
+    assert "no positions.png: positions are not learned, vit.position=none" in done.stdout
 
 
 def check_pictures(folder, names, said):
