@@ -18,7 +18,7 @@ from gormley_vision import durations, task_modules
 from gormley_vision.errors import UserError, nearest_multiple
 from gormley_vision.fields import RETIRED, RUN_FIELDS, Field, Value
 from gormley_vision.files import read_json
-from gormley_vision.mesh_rules import are_rules
+from gormley_vision.mesh_rules import are_rules, parse_rules
 
 TYPE_NAMES = {bool: "true or false", int: "an integer", float: "a number", str: "a string"}
 
@@ -63,6 +63,7 @@ def validate(config: Mapping) -> None:
         UserError: names each wrong key, and what to type.
     """
     validate_fields(config)
+    parse_rules(config["mesh"]["rules"])
     batch, accumulate = config["data"]["batch_size"], config["accumulate"]
     if batch % accumulate:
         raise UserError(

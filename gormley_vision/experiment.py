@@ -8,11 +8,9 @@ import jax
 from jax.sharding import Mesh
 
 from gormley_vision import durations, task_modules
-from gormley_vision.config import validate
 from gormley_vision.data.batches import Batches, open_batches
 from gormley_vision.data.features import Description, Feature, label_feature
 from gormley_vision.errors import UserError, listed
-from gormley_vision.mesh_rules import parse_rules
 from gormley_vision.training import hosts
 from gormley_vision.training.evaluation import Evaluation
 from gormley_vision.training.sharding import Shardings, make_mesh
@@ -20,16 +18,6 @@ from gormley_vision.training.task import Evaluated, Task
 
 log = logging.getLogger(__name__)
 Config = Mapping[str, Any]
-
-
-def check(config: Config) -> None:
-    """Refuse a config that contradicts itself, before data are read or anything is compiled.
-
-    Raises:
-        UserError: names each wrong key, and what to type.
-    """
-    validate(config)
-    parse_rules(config["mesh"]["rules"])
 
 
 def make_batches(config: Config, progress=None, split: str = "", class_names: tuple[str, ...] = ()) -> Batches:
@@ -61,17 +49,11 @@ def make_task(config: Config, data: Description) -> Task:
     Raises:
         UserError: a task whose parts do not belong together; says what is missing.
     """
-    module = task_modules.find(config["task"])
-    task = module.make(config, data)
-    faults = {
-        "has preview and no show": hasattr(task, "preview") and not hasattr(task, "show"),
-        "has eval_step, and its FIELDS lack EVALUATION_FIELDS": hasattr(task, "eval_step") and "eval" not in config,
-        f"has minibatches = {task.minibatches}, and its module's minibatches(config) is {module.minibatches(config)}": (
-            task.minibatches != module.minibatches(config)
-        ),
-    }
-    for fault in (fault for fault, found in faults.items() if found):
-        raise UserError(f"the task {config['task']!r} {fault}: see docs/extending.md")
+    task = task_modules.find(config["task"]).make(config, data)
+    if hasattr(task, "preview") and not hasattr(task, "show"):
+        raise UserError(f"the task {config['task']!r} has preview and no show: see docs/extending.md")
+    if hasattr(task, "eval_step") and "eval" not in config:
+        raise UserError(f"the task {config['task']!r} has eval_step, and its FIELDS lack EVALUATION_FIELDS")
     return task
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 
 from gormley_vision import experiment, logs
-from gormley_vision.config import flatten
+from gormley_vision.config import flatten, validate
 from gormley_vision.errors import UserError, naming
 from gormley_vision.files import home_cache
 from gormley_vision.training import checkpoints as ckpt
@@ -65,7 +65,7 @@ def run(config: Mapping[str, Any], workdir: Path, profile: bool = False) -> int:
     Raises:
         UserError: anything that the user can fix, if possible before anything slow starts.
     """
-    experiment.check(config)
+    validate(config)
     refuse_missing(config["log"]["tracker"])
     ckpt.orbax_path(workdir)
     start_jax()

@@ -9,8 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gormley_vision import experiment
-from gormley_vision.config import upgraded
+from gormley_vision import experiment, task_modules
+from gormley_vision.config import fault_of, nearest, upgraded
 from gormley_vision.data.features import Description, from_json
 from gormley_vision.errors import UserError
 from gormley_vision.files import user_path
@@ -74,6 +74,12 @@ def sample(run: Restored, *, num: int, seed: int = 0, **options: Any) -> Samples
         )
     if num < 1:
         raise UserError(f"{num} samples: request at least 1")
+    fields = task_modules.find(run.config["task"]).SAMPLING
+    for name, value in options.items():
+        if name not in fields:
+            raise UserError(f"--{name}: no such option of a {run.config['task']} run; {nearest(name, fields)}")
+        if fault := fault_of(value, fields[name]):
+            raise UserError(f"--{name}={value}: {fault} ({fields[name].meaning})")
     return run.task.sample(run.state, num=num, seed=seed, **options)
 
 

@@ -12,16 +12,14 @@ other weights) is defined by its methods; see training/task.py.
 
 import dataclasses
 import functools
-import importlib
 import pkgutil
-import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from gormley_vision import tasks
 from gormley_vision.errors import UserError
 from gormley_vision.fields import Field, Value
+from gormley_vision.user_code import import_module
 
 Config = Mapping[str, Any]
 
@@ -63,17 +61,10 @@ def find(task: str) -> TaskModule:
         UserError: there is no such module, or it is not a task. Errors inside the module are raised unchanged.
     """
     path = f"{tasks.__name__}.{task}" if task in names() else task
-    if (here := str(Path.cwd())) not in sys.path:  # as `python -m` does; a script's own folder comes first
-        sys.path.append(here)
     known = f"a task is one of {', '.join(map(repr, names()))}, or a module of yours, such as 'my_package.my_task'"
     if not all(map(str.isidentifier, path.split("."))):
         raise UserError(f"task={task!r}: {known}")
-    try:
-        module = importlib.import_module(path)
-    except ModuleNotFoundError as error:
-        if not error.name or not f"{path}.".startswith(f"{error.name}."):
-            raise  # raised by an import in the module
-        raise UserError(f"task={task!r}: no such module in {here} or on PYTHONPATH; {known}") from None
+    module = import_module("task", path, known)
     parts = {field.name: getattr(module, field.name, None) for field in dataclasses.fields(TaskModule)}
     if missing := [name for name in ("FIELDS", "make") if parts[name] is None]:
         raise UserError(f"task={task!r}: {path} lacks {' and '.join(missing)} (docs/extending.md); {known}")

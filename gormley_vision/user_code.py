@@ -1,8 +1,10 @@
-"""Loads Python that the user wrote, a config or a sweep. Its errors become one message that names the line in it."""
+"""Loads Python that the user wrote: a config, a sweep, a module. Errors in a file become one message with its line."""
 
 import contextlib
 import difflib
+import importlib
 import re
+import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +13,24 @@ from types import ModuleType
 from gormley_vision.errors import UserError, listed
 
 _OURS = str(Path(__file__).parent)
+
+
+def import_module(key: str, path: str, instead: str) -> ModuleType:
+    """Import the module that a config key gives by its dotted path, from Python's path or the current folder.
+
+    Raises:
+        UserError: there is no such module; `instead` says what to type. Errors inside the module are raised unchanged.
+    """
+    if (here := str(Path.cwd())) not in sys.path:  # as `python -m` does; a script's own folder comes first
+        sys.path.append(here)
+    try:
+        return importlib.import_module(path)
+    except ModuleNotFoundError as error:
+        if not error.name or not f"{path}.".startswith(f"{error.name}."):
+            raise  # raised by an import in the module
+        raise UserError(
+            f"{key}={path!r}: there is no module {error.name!r} in {here} or on PYTHONPATH; {instead}"
+        ) from None
 
 
 def load_python(path: Path) -> ModuleType:

@@ -17,8 +17,8 @@ from gormley_vision.errors import UserError, reported
 
 with reported():  # what loads now takes a moment
     from gormley_vision import task_modules
-    from gormley_vision.config import fields_of, validate
-    from gormley_vision.files import read_json, user_path
+    from gormley_vision.config import fields_of, run_config, validate
+    from gormley_vision.files import user_path
 
 
 def parse() -> tuple[argparse.Namespace, list[str]]:
@@ -41,10 +41,10 @@ def parse() -> tuple[argparse.Namespace, list[str]]:
 
 
 def task_flags(workdir: Path | None) -> dict[str, Any]:
-    """Return {flag: (key, its field)} of the task of the run in `workdir`; {} if there is no run."""
+    """Return {flag: (key, its field)} of the run's task; {} if there is no run in `workdir`."""
     if workdir is None or not (workdir / "config.json").is_file():
         return {}
-    config = read_json(workdir / "config.json")
+    config = run_config(workdir)
     return {flag: (key, fields_of(config)[key]) for flag, key in task_modules.find(config["task"]).EVALUATION.items()}
 
 
@@ -105,7 +105,7 @@ def main() -> None:
         "images": batches.length,
         "classes": len(batches.classes_present() or run.class_names),
         **{key: config["data"][key] for key in ("split", "image_size") if key in config["data"]},
-        **{flag: getattr(options, key) for flag, (key, _) in task_flags(options.workdir).items()},
+        **{flag: getattr(options, key) for flag, key in task_modules.find(config["task"]).EVALUATION.items()},
         "step": run.step,
     }
     print(json.dumps(result))

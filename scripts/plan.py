@@ -19,6 +19,7 @@ with reported():  # importing takes a moment
     from absl import flags
 
     from gormley_vision import command_line
+    from gormley_vision.config import validate
     from gormley_vision.files import refuse_unwritable, user_path, write_json
 
 flags.DEFINE_string("config", None, "The experiment's config file, configs/NAME.py; --config.KEY=VALUE sets a key.")
@@ -47,12 +48,12 @@ def main(chosen: command_line.Experiment) -> int:
     variants = list(variants_of(config))
     if _OUT.value:
         refuse_unwritable(user_path(_OUT.value))
-    from gormley_vision import experiment, logs  # imports jax, which takes seconds, so after the checks
+    from gormley_vision import logs  # imports jax, which takes seconds, so after the checks
     from gormley_vision.planning.plan import with_overrides
     from gormley_vision.training.progress import console_handler
 
     logs.to_console(console_handler())
-    experiment.check(config)
+    validate(config)
     report_of = reporter(config)
     if len(variants) > 1:
         reports = table(config, variants, report_of)

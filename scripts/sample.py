@@ -16,8 +16,9 @@ from gormley_vision.errors import UserError, reported
 
 with reported():  # what loads now takes a moment
     from gormley_vision import task_modules
+    from gormley_vision.config import run_config
     from gormley_vision.fields import Field
-    from gormley_vision.files import read_json, user_path
+    from gormley_vision.files import user_path
 
 
 def parse() -> tuple[argparse.Namespace, dict[str, Field]]:
@@ -53,7 +54,7 @@ def sampling_options(workdir: Path | None) -> dict[str, Field]:
     """Return the sampling options of the run's task; {} if there is no run in `workdir`."""
     if workdir is None or not (workdir / "config.json").is_file():
         return {}
-    return dict(task_modules.find(read_json(workdir / "config.json")["task"]).SAMPLING)
+    return dict(task_modules.find(run_config(workdir)["task"]).SAMPLING)
 
 
 def main() -> None:

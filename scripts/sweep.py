@@ -24,6 +24,7 @@ with reported():  # importing takes a moment
     from rich.table import Column, Table
 
     from gormley_vision.command_line import split_spec
+    from gormley_vision.config import validate
     from gormley_vision.files import user_path
     from gormley_vision.sweeps.local import Job, launch, shares
     from gormley_vision.sweeps.report import find_metric, write_report
@@ -79,11 +80,9 @@ def check_all(runs: tuple[Run, ...]) -> None:
     Raises:
         UserError: a config contradicts itself. Names its run.
     """
-    from gormley_vision.experiment import check  # imports jax, which takes seconds
-
     for run in runs:
         try:
-            check(run.config)
+            validate(run.config)
         except UserError as error:
             raise UserError(f"the run {run.name}: {error}") from error
 

@@ -45,7 +45,7 @@ def _own_cache(tmp_path_factory):
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
 def test_a_config_builds_and_is_plain_data(path):
     config = load_config_file(str(path))
-    experiment.check(config)
+    cfg.validate(config)
     assert json.loads(json.dumps(config.to_dict())) == config.to_dict()
     assert len(cfg.describe(config).splitlines()) == len(cfg.fields_of(config))
     with pytest.raises(UserError, match="smoke"):
@@ -72,7 +72,7 @@ def test_the_full_size_step_traces(path):
     task = experiment.make_task(config, experiment.images_described(config, tuple("0123456789"), 50_000))
     key = jax.random.key(0)
     k, m, size, channels = (
-        task.minibatches,
+        task_modules.find(config["task"]).minibatches(config),
         config["data"]["batch_size"],
         config["data"]["image_size"],
         config["data"]["channels"],
@@ -168,7 +168,7 @@ def test_a_vit_that_cannot_be_is_refused_before_anything_compiles(overrides, adv
     config = cfg.default_config("classification")
     config.update_from_flattened_dict(overrides)
     with pytest.raises(UserError) as refusal:
-        experiment.check(config.to_dict())
+        cfg.validate(config.to_dict())
     assert advice in str(refusal.value)
 
 

@@ -17,6 +17,7 @@ from gormley_vision import experiment, task_modules
 from gormley_vision.command_line import load_config_file
 from gormley_vision.errors import UserError
 from gormley_vision.run import run
+from gormley_vision.sampling import restore, sample
 from gormley_vision.training import checkpoints
 
 ROOT = Path(__file__).parents[1]
@@ -71,6 +72,16 @@ def test_a_task_of_ones_own_trains_is_evaluated_and_resumed_to_the_same_bits(fol
     assert lines == lines_of(folder / "parts")
     assert [line["step"] for line in lines if "eval/error" in line] == [4, 8]
     assert sorted(path.name for path in (folder / "whole" / "samples").iterdir()) == ["00000004.png", "00000008.png"]
+
+
+def test_a_sampling_option_has_the_range_of_its_field(folder):
+    if not (folder / "whole").exists():
+        run(smoke(), folder / "whole")
+    restored = restore(folder / "whole")
+    assert len(sample(restored, num=2, noise=10.0)) == 2
+    for wrong, message in ((11.0, "at most 10"), (float("nan"), "finite")):
+        with pytest.raises(UserError, match=f"--noise={wrong}: must be .*{message}"):
+            sample(restored, num=2, noise=wrong)
 
 
 @pytest.mark.parametrize("sizes", [(8, 1), (2, 4)])
@@ -132,7 +143,7 @@ def losses(table, tokens):
     return optax.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:].astype(jnp.int32)).mean(-1)
 
 class Bigrams:
-    minibatches, afterwards, optimizer = 1, "read {workdir}/samples", optax.adam(0.3)
+    afterwards, optimizer = "read {workdir}/samples", optax.adam(0.3)
 
     def init(self, key):
         table = jnp.zeros((256, 256))
@@ -176,21 +187,19 @@ def test_a_task_without_an_image_learns_from_text(folder):
     config.data.source, config.data.path = "mnist_5k", ""
     config.data.context = 256  # the default, as this source reads none
     with pytest.raises(
-        UserError, match=r"data\.source=mnist_5k makes images, and this task's config has no data\.image"
+        UserError, match=r"data\.source=mnist_5k makes images, but this task's config has no data\.image"
     ):
         run(config.to_dict(), folder / "none")
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "fault"),
+    ("name", "old", "new", "fault"),
     [
-        ("    def show(", "    def shown(", "has preview and no show"),
-        ("    **EVALUATION_FIELDS,\n", "", "has eval_step, and its FIELDS lack EVALUATION_FIELDS"),
-        ("minibatches: int = 1", "minibatches: int = 2", r"has minibatches = 2, .* is 1"),
+        ("unshown", "    def show(", "    def shown(", "has preview and no show"),
+        ("unevaluated", "    **EVALUATION_FIELDS,\n", "", "has eval_step, and its FIELDS lack EVALUATION_FIELDS"),
     ],
 )
-def test_parts_that_do_not_belong_together_are_told_before_the_first_step(folder, old, new, fault):
-    name = f"half_{abs(hash(fault))}"
+def test_parts_that_do_not_belong_together_are_told_before_the_first_step(folder, name, old, new, fault):
     for file in ("denoising", "denoising_task"):
         text = (folder / f"{file}.py").read_text().replace(old, new).replace("from denoising_task", f"from {name}_task")
         (folder / f"{file.replace('denoising', name)}.py").write_text(text)
@@ -202,7 +211,7 @@ def test_parts_that_do_not_belong_together_are_told_before_the_first_step(folder
 
 
 def test_what_is_no_task_is_refused_by_what_it_lacks(folder):
-    with pytest.raises(UserError, match=r"task='denoisng': no such module in .*'classification', 'gan'"):
+    with pytest.raises(UserError, match=r"task='denoisng': there is no module 'denoisng' in .*'classification', 'gan'"):
         task_modules.find("denoisng")
     with pytest.raises(UserError, match="json lacks FIELDS and make"):
         task_modules.find("json")

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gormley_vision import config as cfg
 from gormley_vision import experiment, task_modules
 from gormley_vision.config import default_config, fields_of, flatten, shrink
 from gormley_vision.errors import UserError
@@ -132,7 +133,7 @@ def effects(config: dict[str, Any], root: Path) -> Iterator[Any]:
 
 
 def _effects(config: dict[str, Any], root: Path) -> Iterator[Any]:
-    experiment.check(config)
+    cfg.validate(config)
     batches = experiment.make_batches(config)
     yield sorted(path.name for path in root.iterdir())
     yield {name: (x.shape, hashlib.sha256(x.tobytes()).hexdigest()) for name, x in batches.read(0).items()}
@@ -188,7 +189,7 @@ def test_a_key_has_an_effect_where_it_is_read(task, key, folder):
 
 @pytest.mark.parametrize(("task", "key"), CONDITIONAL)
 def test_a_key_has_no_effect_where_the_table_says_so(task, key, folder, monkeypatch):
-    monkeypatch.setattr(experiment, "validate", lambda config: None)  # which would refuse it
+    monkeypatch.setattr(cfg, "validate", lambda config: None)  # which would refuse it
     table, flat = TABLES[task], base(task, key)
     value = another(key, table[key], flat[key])
     for other, values in table[key].when.items():

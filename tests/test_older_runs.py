@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from gormley_vision import experiment
-from gormley_vision.config import upgraded
+from gormley_vision.config import upgraded, validate
 from gormley_vision.errors import UserError
 from gormley_vision.fields import MESH_RULES
 from gormley_vision.files import read_json
@@ -28,7 +28,7 @@ def test_an_older_run_is_continued(name, tmp_path):
     workdir = Path(shutil.copytree(GOLDEN / name, tmp_path / "run"))
     config = upgraded(read_json(workdir / "config.json"))
     config["stop_after"], config["data"]["cache_dir"] = "", str(tmp_path / "cache")
-    experiment.check(config)
+    validate(config)
     batches = experiment.make_batches(config)
     task = experiment.make_task(config, batches.description)
     assert loop.train(task, batches, config, workdir) == 0

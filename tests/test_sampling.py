@@ -55,6 +55,8 @@ def test_labels_are_as_asked_and_are_an_input(restored):
         sample(restored, num=4, label="10")
     with pytest.raises(UserError, match="at least 1"):
         sample(restored, num=0)
+    with pytest.raises(UserError, match="--labels: no such option of a gan run; did you mean 'label'"):
+        sample(restored, num=1, labels="3")
 
 
 def test_restore_gives_the_pure_generator(restored):

@@ -18,7 +18,7 @@ from PIL import Image
 
 from gormley_vision import experiment
 from gormley_vision.command_line import read, settle
-from gormley_vision.config import default_config, shrink, upgraded
+from gormley_vision.config import default_config, shrink, upgraded, validate
 from gormley_vision.data.batches import open_batches
 from gormley_vision.data.classes import match_classes
 from gormley_vision.errors import UserError
@@ -93,11 +93,11 @@ def config_file(folder):
 
 
 def microbatches(_):
-    experiment.check(configured(accumulate=3).to_dict())
+    validate(configured(accumulate=3).to_dict())
 
 
 def patches(_):
-    experiment.check(configured("classification", vit__patch_size=5).to_dict())
+    validate(configured("classification", vit__patch_size=5).to_dict())
 
 
 def devices(_):

@@ -33,7 +33,7 @@ def here(tmp_path, monkeypatch):
         (HEAD + "    c = default_config('gan')\n    c.generator.widht = 3", 'line 4: AttributeError: .*mean "width"'),
         (HEAD + "    c = default_config('gan')\n    c.seed = 'x'", "x.py, line 4: TypeError: .* field 'seed'"),
         (HEAD + "    return {'seed': 3}", "x.py: get_config returns dict without a task: start from default_config"),
-        (HEAD + "    return default_config('gna')", "x.py, line 3: task='gna': no such module"),
+        (HEAD + "    return default_config('gna')", "x.py, line 3: task='gna': there is no module"),
         ("BASE = ''\ndef sweep(): pass", "x.py is a sweep: python scripts/sweep.py --config=x.py"),
         (
             "import ml_collections\ndef get_config(arg): return ml_collections.ConfigDict({'task': 'gan'})",

@@ -1,6 +1,5 @@
 """Sources: data sets as random-access sequences of examples."""
 
-import importlib
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -10,6 +9,7 @@ from gormley_vision.data import array_sources, folder_source, hf_source, slices,
 from gormley_vision.data.choices import check_choice
 from gormley_vision.data.features import Example, Features
 from gormley_vision.errors import UserError
+from gormley_vision.user_code import import_module
 
 
 class Source(Protocol):
@@ -84,15 +84,7 @@ def _of_module(path: str) -> Opener:
     """Return the function `open_source` of a user's module."""
     if "." not in path or not all(part.isidentifier() for part in path.split(".")):
         check_choice("data.source", path, [*_OPENERS, "tfds"])
-    try:
-        module = importlib.import_module(path)
-    except ModuleNotFoundError as error:
-        if not f"{path}.".startswith(f"{error.name}."):  # an import in the module
-            raise
-        raise UserError(
-            f"data.source={path!r}: there is no module {error.name!r} on Python's path: "
-            "--config.data.source=PACKAGE.MODULE, with the folder that contains PACKAGE in PYTHONPATH"
-        ) from error
+    module = import_module("data.source", path, "--config.data.source=PACKAGE.MODULE, or one of ours")
     opener = getattr(module, "open_source", None)
     if not callable(opener):
         raise UserError(

@@ -10,6 +10,7 @@ import jax
 import ml_collections
 import numpy as np
 
+from gormley_vision import task_modules
 from gormley_vision.config import flatten, step_images
 from gormley_vision.data.batches import Batches
 from gormley_vision.data.features import Description
@@ -96,7 +97,7 @@ def lower(
     if isinstance(data, Batches):
         fetch, resident, batch = data.fetch, data.resident, data.read(0)
     else:
-        lead = (task.minibatches, config["data"]["batch_size"])
+        lead = (task_modules.find(config["task"]).minibatches(config), config["data"]["batch_size"])
         fetch, resident = _streamed, {}
         batch = {name: jax.ShapeDtypeStruct((*lead, *f.shape), f.dtype) for name, f in data.features.items()}
     resident = jax.tree.map(lambda x: placed(x, shardings.replicated), resident)

@@ -48,9 +48,7 @@ def train(
     afterwards = task.afterwards.format(workdir=shlex.quote(str(workdir)))
     if run.start >= run.plan.end and not run.unlogged:
         what = "finished" if run.start >= run.plan.total else "has reached stop_after"
-        log.info(
-            "this run %s at step %d; %s", what, run.start, task.afterwards.format(workdir=shlex.quote(str(workdir)))
-        )
+        log.info("this run %s at step %d; %s", what, run.start, afterwards)
         return 0
     images = batches.batch_size * batches.minibatches
     checkpoints = Checkpoints(

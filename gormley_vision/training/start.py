@@ -136,9 +136,8 @@ def prepare(task: Task, batches: Batches, config: Mapping[str, Any], workdir: Pa
         by_name = ckpt.flat(state_shardings)
         state = ckpt.restore(folder / str(step), shapes, lambda name, _: by_name[name])
     else:
-        state = jax.jit(partial(first_state, task), out_shardings=state_shardings)(
-            key
-        )  # created sharded: no device ever holds all of it
+        # Created sharded: no device ever holds all of it.
+        state = jax.jit(partial(first_state, task), out_shardings=state_shardings)(key)
         if config["init_from"]:
             state = jax.device_put(
                 adopt_weights(task, state, user_path(config["init_from"]), shardings), state_shardings

@@ -19,10 +19,6 @@ Scalars = dict[str, jax.Array]
 class Task(Protocol):
     """Pure functions on a state pytree that has a `step` counter."""
 
-    @property
-    def minibatches(self) -> int:
-        """k: minibatches in one step."""
-
     def init(self, key: jax.Array) -> Any:
         """Return a fresh state, a function of the key only. Parameters may be in flax's boxes, with axis names."""
 

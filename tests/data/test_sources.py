@@ -331,10 +331,10 @@ def test_a_module_of_the_users_is_a_source_and_parts_of_its_splits_are_taken(pac
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("nest.bird", r"data.source='nest.bird': there is no module 'nest.bird' on .*PYTHONPATH"),
-        ("nets.birds", r"there is no module 'nets' on .*--config.data.source=PACKAGE.MODULE"),
+        ("nest.bird", r"data.source='nest.bird': there is no module 'nest.bird' in .*PYTHONPATH"),
+        ("nets.birds", r"there is no module 'nets' in .*--config.data.source=PACKAGE.MODULE"),
         ("nest.empty", r"nest/empty.py has no function open_source\(data\): define one"),
-        ("nest.birds.open_source", r"there is no module 'nest.birds.open_source' on"),
+        ("nest.birds.open_source", r"there is no module 'nest.birds.open_source' in"),
         (".npz", "did you mean 'npz'"),
         ("mnist.5k", "did you mean 'mnist_5k'"),
     ],

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gormley_vision.config import validate
 from gormley_vision.errors import UserError
-from gormley_vision.experiment import check
 from gormley_vision.models.patchgan import PatchDiscriminator
 
 
@@ -54,7 +54,7 @@ def test_contradictory_configs_are_refused_with_the_flag_to_type():
     config = default_config("gan").to_dict()
     config["discriminator"]["architecture"] = "patchgan"
     with pytest.raises(UserError, match=r"--config\.discriminator\.receptive_field=16"):
-        check(config)
+        validate(config)
     config["discriminator"].update(architecture="dcgan", receptive_field=34)
     with pytest.raises(UserError, match="architecture=patchgan"):
-        check(config)
+        validate(config)

@@ -122,12 +122,12 @@ def test_a_line_of_metrics_that_a_kill_cut_short_is_left_out(tmp_path):
 @pytest.mark.parametrize("path", sorted((ROOT / "configs" / "sweeps").glob("*.py")), ids=lambda path: path.stem)
 def test_every_sweep_of_the_repository_is_whole(path, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    from gormley_vision.experiment import check
+    from gormley_vision.config import validate
 
     sweep = load_sweep(path, tmp_path)
     assert sweep.runs
     for run in sweep.runs:
-        check(run.config)
+        validate(run.config)
 
 
 def test_a_smoke_sweep_shrinks_what_it_sets_and_keeps_the_rest(monkeypatch):

@@ -14,7 +14,7 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from gormley_vision import experiment
-from gormley_vision.config import default_config, reset_unread, shrink
+from gormley_vision.config import default_config, reset_unread, shrink, validate
 from gormley_vision.data.batches import Batches
 from gormley_vision.training import checkpoints as ckpt
 from gormley_vision.training import loop, start
@@ -37,7 +37,7 @@ class Lab:
         given = {key.replace("__", "."): value for key, value in overrides.items()}
         config.update_from_flattened_dict(flat | given)
         reset_unread(config, given)
-        experiment.check(config.to_dict())
+        validate(config.to_dict())
         return config.to_dict()
 
     def open(self, config: dict) -> tuple:

@@ -90,7 +90,6 @@ class Classification:
     fresh_head: bool
     class_names: tuple[str, ...]
     accumulate: int = 1  # microbatches
-    minibatches: int = 1
 
     afterwards = "look into it: python scripts/visualize.py --workdir={workdir}"
 
