@@ -1,6 +1,7 @@
 """Who may import whom (docs/architecture.md), read from the source: no upward arrow, no cycle, nothing heavy early."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -119,3 +120,10 @@ def test_configs_and_flags_load_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_only_checkpoints_know_orbax():
+    files = [
+        path for path in PACKAGE.rglob("*.py") if re.search(r"^\s*(import|from) orbax", path.read_text(), re.MULTILINE)
+    ]
+    assert [path.name for path in files] == ["checkpoints.py"]

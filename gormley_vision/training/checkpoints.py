@@ -64,6 +64,17 @@ def orbax_path(path: Path) -> _LiteralPath:
     return _LiteralPath(path)
 
 
+def wait_for_all(point: str) -> None:
+    """Block until every process has reached the `point` of this name, for up to a day.
+
+    This goes through the coordinator rather than a collective: on CPUs the first collective fails if another process
+    joins it more than 30 seconds later (Gloo's own limit), for instance because it decodes images.
+
+    It is here because jax's own barrier is private, and only this module uses orbax, which has one.
+    """
+    ocp.multihost.get_barrier_sync_fn()(key=point, timeout_ms=24 * 3600 * 1000)
+
+
 class Checkpoints:
     """The checkpoints of one run: keeps the newest `keep_last`, and multiples of `keep_every` steps (0: none)."""
 

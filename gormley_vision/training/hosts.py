@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -54,15 +53,6 @@ def is_first() -> bool:
 def is_single_process() -> bool:
     """Return whether there is only this process."""
     return jax.process_count() == 1
-
-
-def wait_for_all(point: str) -> None:
-    """Block until every process has reached the `point` of this name, for up to a day.
-
-    This goes through the coordinator rather than a collective: on CPUs the first collective fails if another process
-    joins it more than 30 seconds later (Gloo's own limit), for instance because it decodes images.
-    """
-    ocp.multihost.get_barrier_sync_fn()(key=point, timeout_ms=24 * 3600 * 1000)
 
 
 def put_global(arrays: Any, sharding: NamedSharding) -> Any:

@@ -19,9 +19,9 @@ import jax
 from gormley_vision.data.batches import Batches
 from gormley_vision.files import write_atomically
 from gormley_vision.signals import Interrupts, handled
-from gormley_vision.training.checkpoints import Checkpoints
+from gormley_vision.training.checkpoints import Checkpoints, wait_for_all
 from gormley_vision.training.evaluation import Evaluation
-from gormley_vision.training.hosts import is_first, put_global, stop_vote, wait_for_all
+from gormley_vision.training.hosts import is_first, put_global, stop_vote
 from gormley_vision.training.progress import TrainingProgress
 from gormley_vision.training.records import Records
 from gormley_vision.training.sharding import describe_mesh

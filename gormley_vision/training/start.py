@@ -21,7 +21,7 @@ from gormley_vision.mesh_rules import parse_rules
 from gormley_vision.randomness import run_key
 from gormley_vision.training import checkpoints as ckpt
 from gormley_vision.training.environment import describe_environment, source_commit
-from gormley_vision.training.hosts import broadcast_from_first, is_first, put_global, wait_for_all
+from gormley_vision.training.hosts import broadcast_from_first, is_first, put_global
 from gormley_vision.training.records import RECORDS, unlogged_figures
 from gormley_vision.training.sharding import Shardings, make_mesh
 from gormley_vision.training.step import Step
@@ -118,7 +118,7 @@ def prepare(task: Task, batches: Batches, config: Mapping[str, Any], workdir: Pa
     named = jax.eval_shape(task.init, key)
     shapes, state_shardings = nn.unbox(named), shardings.tree(named)
     folder = workdir / "checkpoints"
-    wait_for_all("data")
+    ckpt.wait_for_all("data")
     newest = ckpt.newest_complete(folder, at) if is_first() else None
     step = None if (found := broadcast_from_first(-1 if newest is None else newest)) < 0 else found
     if step is None and at is None and (damaged := ckpt.steps_of(folder)):

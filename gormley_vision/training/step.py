@@ -11,7 +11,7 @@ import numpy as np
 
 from gormley_vision.errors import UserError
 from gormley_vision.training import checkpoints as ckpt
-from gormley_vision.training.hosts import wait_for_all
+from gormley_vision.training.checkpoints import wait_for_all
 from gormley_vision.training.sharding import Shardings
 from gormley_vision.training.task import Task
 

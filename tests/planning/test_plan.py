@@ -96,7 +96,7 @@ def test_the_step_that_trained_here_is_the_one_reported(tmp_path):
     assert [report["images"] for report in reports] == [16, 17]
     assert reports[1]["step"]["flops"] > reports[0]["step"]["flops"]
     rows = done.stdout.splitlines()
-    assert rows[0].split() == ["batch", "mesh", "GiB", "a", "device", "fits", "images/s,", "on", "paper"]
+    assert rows[0].split() == ["batch", "mesh", "GiB", "per", "device", "fits", "images/s,", "estimated"]
     assert rows[1].split()[:2] == ["16", "1x1x1"]
 
 
