@@ -40,5 +40,6 @@ def test_what_was_said_elsewhere_is_said_there(name):
     )
     if known.returncode == 0:  # a copy of the files without their history knows no commit
         assert known.stdout.strip() == told["brought_by"]
-    for page in told.get("said_in", []):
-        assert (ROOT / page).is_file()
+    said = " ".join(" ".join((ROOT / page).read_text().split()) for page in told.get("said_in", []))
+    for words in [*told.get("commands", []), *([told["hardware"]] if "hardware" in told else [])]:
+        assert words in said
