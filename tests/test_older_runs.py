@@ -2,7 +2,8 @@
 
 `golden/run_gan` and `golden/run_vit` were stopped at step 6 of 8 by commit d640149, before keys said what reads them:
 `train.py --config=configs/dcgan_mnist.py:smoke` (and vit_mnist with vit.patch_size=8) with data.source=fake,
-data.image_size=16, mesh.data=1, log.samples=4, checkpoint.keep_last=1, stop_after='6 steps'. They stay as they are.
+data.image_size=16, mesh.data=1, log.samples=4, checkpoint.keep_last=1, stop_after='6 steps'. They stay as they are:
+their checkpoints are of orbax's v0 API.
 """
 
 import json
@@ -26,6 +27,7 @@ GOLDEN = Path(__file__).parent / "golden"
 @pytest.mark.parametrize("name", ["run_gan", "run_vit"])
 def test_an_older_run_is_continued(name, tmp_path):
     workdir = Path(shutil.copytree(GOLDEN / name, tmp_path / "run"))
+    assert (workdir / "checkpoints/6/arrays/manifest.ocdbt").is_file()  # where v0 puts it
     config = upgraded(read_json(workdir / "config.json"))
     config["stop_after"], config["data"]["cache_dir"] = "", str(tmp_path / "cache")
     validate(config)

@@ -7,8 +7,12 @@ and deletes the oldest: a folder whose name is a bare number is complete, howeve
 flipped bit without complaint; the sums reveal it.
 
 Orbax's CheckpointManager is not used: it deletes old checkpoints before sums of the new one could be written.
+
+This is orbax's v1 API, which becomes the package's top level in 1.0. It also reads the folders of its v0 API, which
+earlier versions of this project wrote: the files of `arrays/state/` then lie in `arrays/`.
 """
 
+import asyncio
 import hashlib
 import json
 import logging
@@ -23,7 +27,7 @@ from urllib.parse import quote
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
+import orbax.checkpoint.experimental.v1 as ocp
 import tensorstore
 from etils import epath
 from flax import serialization, traverse_util
@@ -34,6 +38,7 @@ from gormley_vision.training.hosts import is_first
 
 log = logging.getLogger(__name__)
 _SUMS = "SHA256SUMS"
+_NAME = "state"  # the folder in `arrays/`
 ShardingOf = Callable[
     [str, tuple[int, ...]], jax.sharding.Sharding
 ]  # the sharding of an array with this name and shape
@@ -72,7 +77,7 @@ def wait_for_all(point: str) -> None:
 
     It is here because jax's own barrier is private, and only this module uses orbax, which has one.
     """
-    ocp.multihost.get_barrier_sync_fn()(key=point, timeout_ms=24 * 3600 * 1000)
+    asyncio.run(ocp.multihost.sync_global_processes(point, operation_id="gormley_vision", timeout=24 * 3600))
 
 
 class Checkpoints:
@@ -80,7 +85,6 @@ class Checkpoints:
 
     def __init__(self, folder: Path, *, keep_last: int, keep_every: int) -> None:
         self.folder, self.keep_last, self.keep_every = folder, keep_last, keep_every
-        self._writer = ocp.StandardCheckpointer()
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
 
@@ -92,16 +96,18 @@ class Checkpoints:
             if is_first():
                 shutil.rmtree(partial, ignore_errors=True)
                 partial.mkdir(parents=True)
-            self._writer.save(orbax_path(partial / "arrays"), traverse_util.unflatten_dict(flat(state), sep="/"))
+            tree = traverse_util.unflatten_dict(flat(state), sep="/")
+            with jax.transfer_guard_host_to_device("allow"):  # orbax compares the processes' paths on the devices
+                written = ocp.save_async(orbax_path(partial / "arrays"), tree, checkpointable_name=_NAME)
         except Exception as error:
             raise self._explained(error) from error
         document = {"step": step, **meta, "tree": describe_tree(state)}
-        self._thread = threading.Thread(target=self._finish, args=(step, partial, document), name="checkpoint")
+        self._thread = threading.Thread(target=self._finish, args=(written, step, partial, document))
         self._thread.start()
 
-    def _finish(self, step: int, partial: Path, document: dict[str, Any]) -> None:
+    def _finish(self, written: ocp.AsyncResponse, step: int, partial: Path, document: dict[str, Any]) -> None:
         try:
-            self._writer.wait_until_finished()  # in all processes: orbax ends with a barrier
+            written.result()  # in all processes: orbax ends with a barrier
             if not is_first():
                 return
             write_json(partial / "meta.json", document)
@@ -216,9 +222,9 @@ def refuse_unreadable(checkpoint: Path, tree: Mapping[str, str]) -> None:
     Raises:
         UserError: an array is missing, different or unreadable.
     """
-    folder = f"file://{quote(str(checkpoint.absolute() / 'arrays'))}/"
+    folder = f"file://{quote(str(checkpoint.absolute() / 'arrays' / _NAME))}/"
     for name, description in tree.items():
-        spec = {"driver": "zarr", "kvstore": f"{folder}|ocdbt:{quote(name.replace('/', '.'))}/"}
+        spec = {"driver": "zarr3", "kvstore": f"{folder}|ocdbt:{quote(name.replace('/', '.'))}/"}
         try:
             array = tensorstore.open(spec, open=True, read=True).result()
             found = _describe_parts(array.dtype.name, array.shape)
@@ -276,9 +282,10 @@ def _refuse_differences(checkpoint: Path, saved: Mapping[str, str], wanted: Mapp
 def _read_arrays(checkpoint: Path, abstract: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
     """Read only these arrays of a checkpoint."""
     tree = traverse_util.unflatten_dict(abstract, sep="/")
-    restore_args = ocp.checkpoint_utils.construct_restore_args(tree)
-    args = ocp.args.PyTreeRestore(tree, restore_args=restore_args, partial_restore=True)
-    arrays = ocp.PyTreeCheckpointer().restore(orbax_path(checkpoint / "arrays"), args=args)
+    context = ocp.Context()
+    context.pytree.loading.partial_load = True
+    with context:
+        arrays = ocp.load(orbax_path(checkpoint / "arrays"), tree)
     return traverse_util.flatten_dict(arrays, sep="/")
 
 

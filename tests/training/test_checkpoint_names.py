@@ -44,7 +44,7 @@ def test_a_name_that_cannot_be_is_refused(tmp_path, name):
 def test_extra_files_are_no_damage_and_missing_ones_are(plain, tmp_path):
     checkpoint = tmp_path / "3"
     shutil.copytree(plain, checkpoint)
-    for name in (".DS_Store", "Thumbs.db", "arrays/.nfs0001", "arrays/d/.meta.json.swp", "arrays/.DS_Store"):
+    for name in (".DS_Store", "Thumbs.db", "arrays/.nfs0001", "arrays/state/d/.meta.json.swp", "arrays/.DS_Store"):
         (checkpoint / name).write_text("x")
     (tmp_path / "4").write_text("a file")
     (tmp_path / "²").mkdir()
@@ -57,7 +57,7 @@ def test_extra_files_are_no_damage_and_missing_ones_are(plain, tmp_path):
         assert ckpt.find_damage(checkpoint) == "SHA256SUMS is cut short"
 
 
-@pytest.mark.parametrize("lost", ["arrays/manifest.ocdbt", "arrays/d", "arrays/ocdbt.process_0"])
+@pytest.mark.parametrize("lost", ["arrays/state/manifest.ocdbt", "arrays/state/d", "arrays/state/ocdbt.process_0"])
 def test_what_cannot_be_read_back_is_no_checkpoint(plain, tmp_path, lost):
     checkpoint = tmp_path / "3"
     shutil.copytree(plain, checkpoint)
