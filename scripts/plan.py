@@ -9,7 +9,6 @@ The training step is compiled for the topology by the TPU's own compiler, and no
 allocation; times are lower bounds. --price (per chip and hour) gives the cost of an epoch; --out writes JSON.
 """
 
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -37,10 +36,6 @@ _PRICE = flags.DEFINE_float(
 )
 _OUT = flags.DEFINE_string("out", "", "Write the report to this JSON file.")
 
-# Classes and training images, so that the data need not be available.
-_KNOWN = {"imagenet2012": (1000, 1281167), "cifar10": (10, 50000), "cifar100": (100, 50000), "mnist_5k": (10, 5000)}
-_ASSUMED = (10, 50000)
-
 
 def main(chosen: command_line.Experiment) -> int:
     """Compile the steps and print the reports."""
@@ -50,63 +45,24 @@ def main(chosen: command_line.Experiment) -> int:
         refuse_unwritable(user_path(_OUT.value))
     from gormley_vision import logs  # imports jax, which takes seconds, so after the checks
     from gormley_vision.planning.plan import with_overrides
+    from gormley_vision.planning.reports import reporter, with_advice
     from gormley_vision.training.progress import console_handler
 
     logs.to_console(console_handler())
     validate(config)
-    report_of = reporter(config)
+    report_of = reporter(config, _TOPOLOGY.value, _CLASSES.value, _EPOCH_IMAGES.value)
     if len(variants) > 1:
         reports = table(config, variants, report_of)
     else:
-        reports = [one(with_overrides(config, variants[0]), report_of)]
+        reports = [with_advice(with_overrides(config, variants[0]), report_of)]
+        if reports[0]["fits"]:
+            describe(reports[0])
+        else:
+            describe_remedies(reports[0])
     if _OUT.value:
         write_json(user_path(_OUT.value), {"topology": _TOPOLOGY.value, "config": config, "reports": reports})
         print(f"wrote {_OUT.value}")
     return 0 if any(report["fits"] for report in reports) else 1
-
-
-def reporter(config: dict[str, Any]) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """Return a function from a config to its report, for this machine's devices and data or for a topology."""
-    from gormley_vision.planning import topology
-    from gormley_vision.planning.plan import plan
-
-    if _TOPOLOGY.value != "here":
-        devices = topology.devices_of(_TOPOLOGY.value)
-        data = data_of(config)
-
-        def report_there(config: dict[str, Any]) -> dict[str, Any]:
-            print("compiling ...", file=sys.stderr)  # half a minute for a small network, minutes for a large one
-            return plan(config, devices, topology.chip_of(devices[0]), data)
-
-        return report_there
-    import jax
-
-    from gormley_vision.experiment import make_batches
-    from gormley_vision.run import start_jax
-
-    start_jax()  # reuses compiled steps of training
-    chip = topology.chip_of(jax.devices()[0])
-
-    def report_here(config: dict[str, Any]) -> dict[str, Any]:
-        batches = make_batches(config)
-        return plan(config, jax.devices(), chip, batches)
-
-    return report_here
-
-
-def data_of(config: dict[str, Any]) -> Any:
-    """Return the data set's description: for images from known numbers, else from the data set itself."""
-    from gormley_vision import experiment, task_modules
-
-    if not set(task_modules.find(config["task"]).needs(config).values()) <= {"image", "label"}:
-        return experiment.make_batches(config).description
-    data = config["data"]
-    known = _KNOWN.get(data["name"].partition(":")[0] or data["source"])
-    if known is None and not (_CLASSES.value and _EPOCH_IMAGES.value):
-        print(f"assumed: {_ASSUMED[0]} classes, {_ASSUMED[1]:,} images per epoch (--classes, --epoch_images)")
-    classes, images = known or _ASSUMED
-    names = tuple(map(str, range(_CLASSES.value or classes)))
-    return experiment.images_described(config, names, _EPOCH_IMAGES.value or images)
 
 
 def variants_of(config: dict[str, Any]):
@@ -122,33 +78,20 @@ def variants_of(config: dict[str, Any]):
             yield {"data.batch_size": int(batch), **mesh}
 
 
-def one(config: dict[str, Any], report_of: Callable) -> dict[str, Any]:
-    """Return and print the report of one config and, if it does not fit, of what would help."""
-    from gormley_vision.planning.plan import GIB, halved, remedies, split_memory, with_overrides
+def describe_remedies(report: dict[str, Any]) -> None:
+    """Print how much a config that does not fit needs, and what would help."""
+    from gormley_vision.planning.plan import GIB
 
-    report = report_of(config)
-    if not report["fits"]:
-        print(f"does not fit: {report['needed'] / GIB:.2f} of {report['capacity'] / GIB:.2f} GiB on each device")
-        tried = []
-        for overrides in remedies(config, report["devices"]):
-            found = report_of(with_overrides(config, overrides))
-            tried.append({"overrides": overrides, "needed": found["needed"], "fits": found["fits"]})
-        tried.sort(key=lambda remedy: remedy["needed"])
-        for remedy in tried:
-            words = " ".join(f"--config.{key}={value}" for key, value in remedy["overrides"].items())
-            fits = "fits" if remedy["fits"] else "does not fit"
-            print(f"  {remedy['needed'] / GIB:8.2f} GiB, {fits}: {words}")
-        return report | {"remedies": tried}
-    if half := halved(config, report["devices"]):
-        smaller = report_of(with_overrides(config, half))
-        report["memory"] = split_memory(report["memory"], smaller["memory"])
-    describe(report)
-    return report
+    print(f"does not fit: {report['needed'] / GIB:.2f} of {report['capacity'] / GIB:.2f} GiB on each device")
+    for remedy in report["remedies"]:
+        words = " ".join(f"--config.{key}={value}" for key, value in remedy["overrides"].items())
+        print(f"  {remedy['needed'] / GIB:8.2f} GiB, {'fits' if remedy['fits'] else 'does not fit'}: {words}")
 
 
 def describe(report: dict[str, Any]) -> None:
     """Print a report that fits."""
     from gormley_vision.planning.plan import GIB
+    from gormley_vision.planning.reports import summed
 
     mesh = " x ".join(f"{axis} {size}" for axis, size in report["mesh"].items())
     print(f"{report['devices']} devices ({report['chips']} chips) of {report['device']}: {mesh}")
@@ -172,16 +115,6 @@ def describe(report: dict[str, Any]) -> None:
     epoch = report["epoch_images"] / step["images_per_second"]
     print(f"\nestimate: at most {step['images_per_second']:,.0f} images/s: an epoch in {epoch / 60:.1f} min", end="")
     print(f", {epoch / 3600 * report['chips'] * _PRICE.value:.2f} by --price" if _PRICE.value else "")
-
-
-def summed(collectives: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Sum the number and GB of each kind of collective."""
-    kinds = sorted({collective["kind"] for collective in collectives})
-    by_kind = {kind: [c for c in collectives if c["kind"] == kind] for kind in kinds}
-    return [
-        {"kind": kind, "times": sum(c["times"] for c in own), "wire_bytes": sum(c["wire_bytes"] for c in own) / 1e9}
-        for kind, own in by_kind.items()
-    ]
 
 
 def table(config: dict[str, Any], variants: list[dict[str, Any]], report_of: Callable) -> list[dict[str, Any]]:

@@ -64,7 +64,7 @@ ALLOWED = {
     "figures": {"samples"},
     "inspection": {"sampling", "models", "layers", "errors"},
     "run": {"experiment", "training", "config", "errors", "files", "logs"},
-    "planning": {"task_modules", "mesh_rules", "experiment", "training", "data", "config", "errors", "libtpu"},
+    "planning": {"run", "task_modules", "mesh_rules", "experiment", "training", "data", "config", "errors", "libtpu"},
     "sweeps": {"command_line", "user_code", "config", "durations", "files", "errors", "signals"},
     "__init__": {"sampling", "libtpu"},
 }

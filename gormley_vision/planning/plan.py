@@ -11,7 +11,7 @@ import ml_collections
 import numpy as np
 
 from gormley_vision import task_modules
-from gormley_vision.config import flatten, step_images
+from gormley_vision.config import step_images
 from gormley_vision.data.batches import Batches
 from gormley_vision.data.features import Description
 from gormley_vision.experiment import make_task, mesh_of
@@ -145,40 +145,6 @@ def _step(cost: Cost, chip: Chip, images: int) -> dict[str, float]:
         "seconds_by_the_compiler": estimate,
         "images_per_second": images / max(estimate, seconds[bound] if not estimate else seconds["links"]),
     }
-
-
-def split_memory(memory: Mapping[str, int], half: Mapping[str, int]) -> dict[str, int]:
-    """Split the temporaries of `memory` into activations, which grow with the batch, and the rest.
-
-    Activations are kept from the forward for the backward pass; the rest are gathered parameters and gradients. The
-    compiler does not separate them, but the memory at half of the batch, `half`, does.
-    """
-    both = "activations and temporaries"
-    activations = min(max(2 * (memory[both] - half[both]), 0), memory[both])
-    rest = {key: value for key, value in memory.items() if key != both}
-    return rest | {"activations": activations, "temporaries": memory[both] - activations}
-
-
-def halved(config: Config, devices: int) -> dict[str, Any] | None:
-    """Return the override that halves the batch, if the half divides over the devices."""
-    batch, batch_devices = config["data"]["batch_size"], devices // config["mesh"]["tensor"]
-    return {"data.batch_size": batch // 2} if batch % (2 * config["accumulate"] * batch_devices) == 0 else None
-
-
-def remedies(config: Config, devices: int) -> list[dict[str, Any]]:
-    """Return overrides, each of which may make a step fit."""
-    found: list[dict[str, Any]] = []
-    half, batch_devices = halved(config, devices), devices // config["mesh"]["tensor"]
-    found += [{key: True} for key, value in flatten(config).items() if key.endswith(".remat") and value is False]
-    if half:
-        found.append({"accumulate": 2 * config["accumulate"]})
-    if config["mesh"]["fsdp"] < batch_devices:
-        found.append({"mesh.fsdp": batch_devices, "mesh.data": 1})
-    if half:
-        found.append(half)
-    if config["compute_dtype"] == "float32":
-        found.append({"compute_dtype": "bfloat16"})
-    return found
 
 
 def with_overrides(config: Config, overrides: Mapping[str, Any]) -> dict[str, Any]:

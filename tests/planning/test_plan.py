@@ -15,7 +15,8 @@ from gormley_vision.errors import UserError
 from gormley_vision.experiment import images_described
 from gormley_vision.planning import topology
 from gormley_vision.planning.chips import CHIPS
-from gormley_vision.planning.plan import plan, remedies, split_memory, with_overrides
+from gormley_vision.planning.plan import plan, with_overrides
+from gormley_vision.planning.reports import remedies, split_memory
 
 ROOT = Path(__file__).parents[2]
 CHIP = CHIPS["TPU v5 lite"]
