@@ -158,7 +158,7 @@ def _apply(config: ml_collections.ConfigDict, argv: Sequence[str]) -> tuple[list
         if key not in fields:
             problems.append(f"--config.{key}: no such key; {nearest(key, fields)}")
         elif key == "task":
-            problems.append(f"--config.task: {fields[key].meaning}")
+            problems.append("--config.task: the config file chooses the task, by default_config(task); write one")
         elif problem := _problem_with(text, fields[key]):
             problems.append(f"--config.{key}={text or ''}: {problem} ({fields[key].meaning})")
     if problems:

@@ -8,6 +8,7 @@ JSON turns tuples into lists.
 
 import difflib
 import math
+import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -72,8 +73,7 @@ def validate(config: Mapping) -> None:
         )
     task = task_modules.find(config["task"])
     if config["mesh"]["rules"] == fields_of(config)["mesh.rules"].default:  # other rules are checked against the shapes
-        for key in task.TENSOR_KEYS:
-            _check_tensor(key, flatten(config))
+        _refuse([fault for key in task.TENSOR_KEYS if (fault := _tensor_fault(key, flatten(config)))])
     task.check(config)
 
 
@@ -111,17 +111,20 @@ def _refuse(problems: list[str]) -> None:
         raise UserError("the config is wrong:\n  " + "\n  ".join(sorted(problems)))
 
 
-def _check_tensor(key: str, flat: Mapping[str, Any]) -> None:
+def _tensor_fault(key: str, flat: Mapping[str, Any]) -> str:
     size, parts = flat[key], flat["mesh.tensor"]
-    if size % parts:
-        raise UserError(
-            f"{key}={size} does not divide over mesh.tensor={parts}: --config.{key}={nearest_multiple(size, parts)}"
-        )
+    if not size % parts:
+        return ""
+    return f"{key}={size} does not divide over mesh.tensor={parts}: --config.{key}={nearest_multiple(size, parts)}"
 
 
 def fault_of(value: Value, field: Field) -> str:
     """Return why a value of the right type is still invalid for this field; '' if it is valid."""
     if field.choices and value not in field.choices and not field.is_module(value):
+        if field.or_module and re.search(r"[./]", str(value)):
+            return "a module is written with dots: " + repr(
+                ".".join(re.findall(r"\w+", str(value).removesuffix(".py")))
+            )
         return nearest(str(value), [str(choice) for choice in field.choices])
     if isinstance(value, float) and not math.isfinite(value):
         return "must be a finite number"
@@ -258,8 +261,10 @@ def shrink(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
         "log.every": "1 steps",
         "log.samples_every": "4 steps",
     }
+    small |= task_modules.find(config.task).smoke(config)
+    if unknown := sorted(small.keys() - fields_of(config).keys()):
+        raise UserError(f"smoke(config) of the task {config.task!r} sets keys that it lacks: {', '.join(unknown)}")
     config.update_from_flattened_dict(small)
-    config.update_from_flattened_dict(dict(task_modules.find(config.task).smoke(config)))
     reset_unread(config)
     return config
 

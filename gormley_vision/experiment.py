@@ -50,6 +50,8 @@ def make_task(config: Config, data: Description) -> Task:
         UserError: a task whose parts do not belong together; says what is missing.
     """
     task = task_modules.find(config["task"]).make(config, data)
+    if missing := [name for name in ("init", "train_step", "afterwards") if not hasattr(task, name)]:
+        raise UserError(f"the task {config['task']!r} lacks {' and '.join(missing)}: see docs/extending.md")
     if hasattr(task, "preview") and not hasattr(task, "show"):
         raise UserError(f"the task {config['task']!r} has preview and no show: see docs/extending.md")
     if hasattr(task, "eval_step") and "eval" not in config:

@@ -35,7 +35,9 @@ class Field:
 
     def is_module(self, value: Value) -> bool:
         """Return whether a value is the dotted path of a user's module."""
-        return self.or_module and isinstance(value, str) and "." in value
+        if not self.or_module or not isinstance(value, str):
+            return False
+        return "." in value and not value.endswith(".py") and all(map(str.isidentifier, value.split(".")))
 
 
 def duration(default: str, meaning: str, may_change: bool = False, when: Mapping | None = None) -> Field:

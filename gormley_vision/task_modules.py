@@ -22,6 +22,8 @@ from gormley_vision.fields import Field, Value
 from gormley_vision.user_code import import_module
 
 Config = Mapping[str, Any]
+SAMPLE_FLAGS = ("workdir", "out", "num", "seed", "step", "help")  # of scripts/sample.py, for every task
+_FUNCTIONS = ("make", "smoke", "check", "minibatches", "needs", "evaluated")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,4 +70,30 @@ def find(task: str) -> TaskModule:
     parts = {field.name: getattr(module, field.name, None) for field in dataclasses.fields(TaskModule)}
     if missing := [name for name in ("FIELDS", "make") if parts[name] is None]:
         raise UserError(f"task={task!r}: {path} lacks {' and '.join(missing)} (docs/extending.md); {known}")
-    return TaskModule(**{name: part for name, part in parts.items() if part is not None})
+    found = TaskModule(**{name: part for name, part in parts.items() if part is not None})
+    if faults := _faults_of(found):
+        raise UserError(f"task={task!r}: in {path} {'; '.join(faults)} (docs/extending.md)")
+    return found
+
+
+def _faults_of(task: TaskModule) -> list[str]:
+    """Return what is wrong with what a module declares, as far as it can be seen without calling it."""
+    faults = [
+        f"{name} must be {{name: Field}}, each from gormley_vision.fields"
+        for name in ("FIELDS", "SAMPLING")
+        if not _is_dict(getattr(task, name), Field)
+    ]
+    faults += [f"{name} must be a function" for name in _FUNCTIONS if not callable(getattr(task, name))]
+    if not _is_dict(task.EVALUATION, str):
+        faults.append("EVALUATION must be {flag: key}")
+    if faults:
+        return faults
+    faults += [f"SAMPLING names {name!r}, a flag of every task" for name in SAMPLE_FLAGS if name in task.SAMPLING]
+    keys = {"TENSOR_KEYS": task.TENSOR_KEYS, "EVALUATION": task.EVALUATION.values()}
+    return faults + [
+        f"{name} names {key!r}, which FIELDS lacks" for name in keys for key in keys[name] if key not in task.FIELDS
+    ]
+
+
+def _is_dict(part: Any, kind: type) -> bool:
+    return isinstance(part, Mapping) and all(isinstance(k, str) and isinstance(v, kind) for k, v in part.items())

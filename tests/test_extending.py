@@ -200,10 +200,7 @@ def test_a_task_without_an_image_learns_from_text(folder):
     ],
 )
 def test_parts_that_do_not_belong_together_are_told_before_the_first_step(folder, name, old, new, fault):
-    for file in ("denoising", "denoising_task"):
-        text = (folder / f"{file}.py").read_text().replace(old, new).replace("from denoising_task", f"from {name}_task")
-        (folder / f"{file.replace('denoising', name)}.py").write_text(text)
-    config = {**smoke(), "task": name}
+    config = variant(folder, name, {old: new})
     if "EVALUATION" in fault:
         del config["eval"]
     with pytest.raises(UserError, match=f"the task {name!r} {fault}"):
@@ -218,6 +215,86 @@ def test_what_is_no_task_is_refused_by_what_it_lacks(folder):
     (folder / "broken_task.py").write_text("import not_installed_anywhere")
     with pytest.raises(ModuleNotFoundError, match="not_installed_anywhere"):
         task_modules.find("broken_task")
+
+
+def variant(folder, name, changes):
+    """Write a copy of the page's task with `changes`, {old text: new}, under another name. Returns its config."""
+    for file in ("denoising", "denoising_task"):
+        text = (folder / f"{file}.py").read_text().replace("from denoising_task", f"from {name}_task")
+        for old, new in changes.items():
+            text = text.replace(old, new)
+        (folder / f"{file.replace('denoising', name)}.py").write_text(text)
+    return {**smoke(), "task": name}
+
+
+DECLARED = [
+    ('Field(1e-3, "step size of Adam", at_least=0, at_most=10)', "1e-3", "FIELDS must be {name: Field}"),
+    ('SAMPLING = {"noise"', 'SAMPLING = {"seed"', "SAMPLING names 'seed', a flag of every task"),
+    ("def needs(config):", "needs = {'image': 'image'}\ndef unused(config):", "needs must be a function"),
+    ("SAMPLING =", 'TENSOR_KEYS = ("denoising.widht",)\nSAMPLING =', "TENSOR_KEYS names 'denoising.widht', which"),
+    ("SAMPLING =", "EVALUATION = ['noise']\nSAMPLING =", "EVALUATION must be {flag: key}"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "fault"), DECLARED)
+def test_a_module_that_declares_nonsense_is_refused_by_name(folder, old, new, fault, request):
+    name = f"declared_{request.node.callspec.indices['old']}"
+    config = variant(folder, name, {old: new.replace("\\n", "\n")})
+    with pytest.raises(UserError, match=re.escape(fault)) as refusal:
+        run(config, folder / name)
+    assert name in str(refusal.value)
+
+
+MADE = [
+    ('return {"image": "image"}', 'return ["image"]', r"needs\(config\) of the task returns \['image'\]: write"),
+    ('return {"image": "image"}', 'return {"image": "pixels"}', "kinds are image, label,"),
+    ("    afterwards = ", "    later = ", "lacks afterwards: see docs/extending.md"),
+    (
+        '{"error": jnp.sum(error * batch["mask"]), "count":',
+        '{"error": jnp.sum(error), "n":',
+        "error, n, .* return 'count'",
+    ),
+    ("    step: jax.Array", "    steps: jax.Array", "init returns has no `step`, an int32"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "fault"), MADE)
+def test_a_task_that_makes_nonsense_is_refused_by_name(folder, old, new, fault, request):
+    name = f"made_{request.node.callspec.indices['old']}"
+    config = variant(folder, name, {old: new})
+    config["eval"] = {"split": "test", "every": "1 steps"}
+    with pytest.raises(UserError, match=fault):
+        run(config, folder / name)
+
+
+def test_smoke_values_for_no_key_are_refused(folder):
+    variant(folder, "unsmoked", {'"denoising.width": 8': '"denoising.widht": 8'})
+    from gormley_vision.config import default_config, shrink
+
+    with pytest.raises(
+        UserError, match=r"smoke\(config\) of the task 'unsmoked' sets keys that it lacks: denoising.widht"
+    ):
+        shrink(default_config("unsmoked"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        ("self.identity = ", "self.described = ", "Stripes: it has no identity"),
+        ("def __len__", "def length", "it has no __len__"),
+        ('"size": self.size, "split"', '"size": np.int64(3), "split"', "its identity is not plain JSON .*int64"),
+        ('"label": Feature("label", (), "int32", self.class_names)', '"label": "int32"', "its features are not"),
+    ],
+)
+def test_a_source_that_lacks_something_is_refused_by_name(folder, old, new, fault, request):
+    name = f"source_{request.node.callspec.indices['old']}"
+    text = (folder / "mine" / "stripes.py").read_text()
+    assert old in text
+    (folder / f"mine/{name}.py").write_text(text.replace(old, new))
+    config = load_config_file(f"{ROOT}/configs/vit_mnist.py:smoke")
+    config.update_from_flattened_dict(SMALL | {"data.source": f"mine.{name}", "vit.patch_size": 4})
+    with pytest.raises(UserError, match=fault):
+        run(config.to_dict(), folder / name)
 
 
 @pytest.mark.slow

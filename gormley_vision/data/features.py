@@ -126,6 +126,10 @@ def check_features(features: Features, needs: Mapping[str, str]) -> None:
                 f"and not {' or '.join(RESERVED)}"
             )
         _check_rows(name, features)
+    if not isinstance(needs, Mapping) or not set(needs.values()) <= KINDS.keys():
+        raise UserError(
+            f"needs(config) of the task returns {needs!r}: write {{name: kind}}; kinds are {', '.join(KINDS)}"
+        )
     for name, kind in needs.items():
         if name not in features or features[name].kind != kind:
             raise UserError(

@@ -1,5 +1,6 @@
 """Sources: data sets as random-access sequences of examples."""
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -7,7 +8,7 @@ import numpy as np
 
 from gormley_vision.data import array_sources, folder_source, hf_source, slices, text_source, tfds_source
 from gormley_vision.data.choices import check_choice
-from gormley_vision.data.features import Example, Features
+from gormley_vision.data.features import Example, Feature, Features
 from gormley_vision.errors import UserError
 from gormley_vision.user_code import import_module
 
@@ -91,4 +92,20 @@ def _of_module(path: str) -> Opener:
             f"data.source={path!r}: {module.__file__ or path} has no function open_source(data): define one, which "
             "returns a Source (gormley_vision/data/sources.py)"
         )
-    return opener
+    return lambda data: _checked(opener(data), path)
+
+
+def _checked(source: Any, path: str) -> Source:
+    """Return a user's source, if it offers all of `Source`."""
+    names = ("features", "class_names", "identity", "labels", "__len__", "__getitem__")
+    faults = [f"it has no {name}" for name in names if not hasattr(source, name)]
+    if not faults:
+        if not (isinstance(source.features, Mapping) and all(isinstance(f, Feature) for f in source.features.values())):
+            faults.append("its features are not {name: Feature} (gormley_vision/data/features.py)")
+        try:
+            json.dumps(source.identity)
+        except (TypeError, ValueError) as error:
+            faults.append(f"its identity is not plain JSON ({error})")
+    if faults:
+        raise UserError(f"data.source={path!r}: open_source returns {type(source).__name__}: {'; '.join(faults)}")
+    return source

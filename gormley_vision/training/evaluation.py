@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from gormley_vision.data.batches import Batches
+from gormley_vision.errors import UserError
 from gormley_vision.training.hosts import put_global
 from gormley_vision.training.sharding import Shardings
 from gormley_vision.training.task import Evaluated
@@ -36,5 +37,9 @@ class Evaluation:
             pending.append(self._step(state, put_global(batch, shardings.examples)))
         sums = [jax.device_get(part) for part in pending]
         totals = {name: np.sum([part[name] for part in sums], dtype=np.float64) for name in sums[0]}
+        if "count" not in totals:
+            raise UserError(
+                f"eval_step of the task returns {', '.join(totals)}, and must return 'count': see docs/extending.md"
+            )
         count = totals.pop("count")
         return {f"eval/{name}": float(total / count) for name, total in totals.items()}

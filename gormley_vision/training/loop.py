@@ -60,7 +60,7 @@ def train(
         if not run.start:
             write_atomically(workdir / "data.json", json.dumps(batches.identity).encode())
     log.info(
-        "%s step %d of %d; %d images an epoch, %d a step; %s",
+        "%s step %d of %d; %d examples in an epoch, %d in a step; %s",
         "continuing after" if run.start else "starting at",
         run.start,
         run.plan.end,

@@ -117,6 +117,8 @@ def prepare(task: Task, batches: Batches, config: Mapping[str, Any], workdir: Pa
     key = jax.jit(run_key, static_argnums=0, out_shardings=shardings.replicated)(config["seed"])
     named = jax.eval_shape(task.init, key)
     shapes, state_shardings = nn.unbox(named), shardings.tree(named)
+    if ckpt.describe_tree(shapes).get("step") != "int32[]":
+        raise UserError("the state that the task's init returns has no `step`, an int32 [] that counts from 0")
     folder = workdir / "checkpoints"
     ckpt.wait_for_all("data")
     newest = ckpt.newest_complete(folder, at) if is_first() else None

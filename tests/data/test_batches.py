@@ -106,10 +106,19 @@ def test_hosts_side_by_side_equal_one_host(numbered, placement):
 
 
 def test_a_host_decodes_the_examples_of_its_columns_alone(numbered, monkeypatch):
-    decoded = []
-    original = ArraySource.__getitem__
-    monkeypatch.setattr(ArraySource, "__getitem__", lambda self, i: decoded.append(i) or original(self, i))
-    columns = np.arange(2, 4)
+    decoded, columns = [], np.arange(2, 4)
+
+    class Recorded(ArraySource):  # its own class: threads of earlier tests may still read ahead
+        def __getitem__(self, index):
+            decoded.append(index)
+            return super().__getitem__(index)
+
+    def open_recorded(data):
+        source = open_source(data)
+        source.__class__ = Recorded
+        return source
+
+    monkeypatch.setattr(batches_module, "open_source", open_recorded)
     opened(numbered | {"placement": "stream"}, columns=columns).read(1)
     assert decoded == example_ids(7, N, 24, 24).reshape(3, 8)[:, columns].ravel().tolist()
 
