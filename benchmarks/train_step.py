@@ -24,8 +24,8 @@ from gormley_vision import experiment
 from gormley_vision.config import default_config
 from gormley_vision.models.dcgan import halvings
 from gormley_vision.planning.topology import measured
+from gormley_vision.training.loop import Step
 from gormley_vision.training.sharding import Shardings, make_mesh
-from gormley_vision.training.step import Step
 from gormley_vision.training.task import first_state
 
 WIDTH, LATENT = 64, 100

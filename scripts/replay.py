@@ -29,6 +29,7 @@ def main() -> None:
 
     from gormley_vision import experiment
     from gormley_vision.run import start_jax
+    from gormley_vision.training.loop import Step
     from gormley_vision.training.start import prepare
 
     start_jax()
@@ -37,17 +38,18 @@ def main() -> None:
     run = prepare(task, batches, config, options.workdir, at=options.step - 1)
     if options.step > run.plan.total:
         raise UserError(f"--step={options.step} is not a step of this run: its last is {run.plan.total}")
+    compiled = Step(task, batches.fetch, run.state_shardings, run.shardings)
     state, start = run.state, int(run.state.step)
     print(f"replaying steps {start + 1} to {options.step}")
     for step in range(start, options.step):
         batch = jax.device_put(batches.read(step), run.shardings.batch)
         if step == options.step - 1:
             before = jax.tree.map(np.array, state)  # a copy: the step reuses the state's memory
-        state, metrics, finite = run.step(state, run.resident, batch, run.key)
+        state, metrics, finite = compiled(state, run.resident, batch, run.key)
     for name, value in metrics.items():
         print(f"  {name} = {float(value)}")
     flags = np.asarray(finite)
-    for name, ok in zip(run.step.checks, flags, strict=True):
+    for name, ok in zip(compiled.checks, flags, strict=True):
         print(f"  {'finite    ' if ok else 'NOT FINITE'} {name}")
     if flags.all():
         print(f"step {options.step} is finite here")

@@ -29,8 +29,8 @@ from gormley_vision.sweeps.report import find_metric
 from gormley_vision.sweeps.runs import load_sweep
 from gormley_vision.training import checkpoints as ckpt
 from gormley_vision.training import start, trackers
+from gormley_vision.training.loop import Step
 from gormley_vision.training.sharding import make_mesh
-from gormley_vision.training.step import Step
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "troubleshooting.md"

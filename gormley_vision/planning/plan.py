@@ -19,8 +19,8 @@ from gormley_vision.mesh_rules import parse_rules
 from gormley_vision.planning.chips import Chip
 from gormley_vision.planning.cost import Cost, cost_of
 from gormley_vision.training import checkpoints as ckpt
+from gormley_vision.training.loop import Step
 from gormley_vision.training.sharding import Shardings
-from gormley_vision.training.step import Step
 
 Config = Mapping[str, Any]
 GIB = 2**30

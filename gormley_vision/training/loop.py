@@ -10,25 +10,76 @@ import json
 import logging
 import shlex
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from gormley_vision.data.batches import Batches
+from gormley_vision.errors import UserError
 from gormley_vision.files import write_atomically
 from gormley_vision.signals import Interrupts, handled
-from gormley_vision.training.checkpoints import Checkpoints, wait_for_all
+from gormley_vision.training.checkpoints import Checkpoints, flat, wait_for_all
 from gormley_vision.training.evaluation import Evaluation
 from gormley_vision.training.hosts import is_first, put_global, stop_vote
 from gormley_vision.training.progress import TrainingProgress
 from gormley_vision.training.records import Records
-from gormley_vision.training.sharding import describe_mesh
+from gormley_vision.training.sharding import Shardings, describe_mesh
 from gormley_vision.training.start import Run, prepare
 from gormley_vision.training.task import Previewed, Task
 
 log = logging.getLogger(__name__)
+
+
+class Step:
+    """The compiled step: `step(state, resident, batch, key) -> state, metrics, finite`.
+
+    The state is donated, and sharded by `state_shardings`. `finite` is one bool vector, `checks` names its entries, and
+    `traces` counts compilations.
+    """
+
+    def __init__(self, task: Task, fetch: Callable, state_shardings: Any, shardings: Shardings) -> None:
+        self.checks: list[str] = []
+        self.traces = 0
+        train_step = shardings.on_mesh(task.train_step)
+
+        def step(state: Any, resident: Any, batch: Any, key: jax.Array) -> tuple[Any, Any, jax.Array]:
+            self.traces += 1
+            state, metrics, checks = train_step(state, fetch(resident, batch), key)
+            metrics = {name: value.astype(jnp.float32) for name, value in metrics.items()}
+            # With finite losses and gradients, a logged norm or the update can still overflow.
+            after = {f"metric/{name}": value for name, value in metrics.items()}
+            after |= {f"state/{name}": leaf for name, leaf in flat(state).items()}
+            checks = checks | {name: jnp.isfinite(value).all() for name, value in after.items()}
+            self.checks[:] = checks
+            return state, metrics, jnp.stack(list(checks.values()))
+
+        self._run = jax.jit(step, donate_argnums=0, out_shardings=(state_shardings, *[shardings.replicated] * 2))
+
+    def __call__(self, state: Any, resident: Any, batch: Any, key: jax.Array) -> tuple[Any, Any, jax.Array]:
+        """Dispatch one step. The first call waits until every process has compiled it: their caches may differ."""
+        if not self.traces:
+            self.lower(state, resident, batch, key).compile()
+            wait_for_all("step")
+        return self._run(state, resident, batch, key)
+
+    def lower(self, state: Any, resident: Any, batch: Any, key: Any) -> jax.stages.Lowered:
+        """Lower the step for arrays of these shapes and shardings, without compiling it."""
+        return self._run.lower(state, resident, batch, key)
+
+    def refuse_non_finite(self, step: int, finite: jax.Array, workdir: Path) -> None:
+        """Raise an error if step `step` produced a NaN or an infinity, naming the first such tensor."""
+        flags = jax.device_get(finite)
+        if not flags.all():
+            name = self.checks[int(np.argmin(flags))]
+            raise UserError(
+                f"step {step}: {name} is not finite ({int((~flags).sum())} of {flags.size} losses, gradients "
+                f"and state arrays); this step was not saved. To examine it, run\n"
+                f"  python scripts/replay.py --workdir={shlex.quote(str(workdir))} --step={step}"
+            )
 
 
 def train(
@@ -68,6 +119,7 @@ def train(
         images,
         describe_mesh(run.shardings.mesh),
     )
+    compiled = Step(task, batches.fetch, run.state_shardings, run.shardings)
     interrupts = Interrupts()
     with (
         handled(interrupts.receive),
@@ -78,7 +130,7 @@ def train(
         _trace(workdir, profile),
         jax.transfer_guard_host_to_device("disallow"),
     ):
-        reached, signal = _run_steps(task, run, ahead, checkpoints, records, progress, interrupts, evaluation)
+        reached, signal = _run_steps(task, run, compiled, ahead, checkpoints, records, progress, interrupts, evaluation)
     if reached < run.plan.end or signal:
         log.info("saved at step %d; the same command continues", reached)
         return signal
@@ -89,6 +141,7 @@ def train(
 def _run_steps(
     task: Task,
     run: Run,
+    compiled: Step,
     batches: Iterator[Any],
     checkpoints: Checkpoints,
     records: Records | None,
@@ -135,10 +188,10 @@ def _run_steps(
         batch = next(batches)
         waited += time.perf_counter() - before
         batch = put_global(batch, run.shardings.batch)
-        state, metrics, finite = run.step(state, run.resident, batch, run.key)
+        state, metrics, finite = compiled(state, run.resident, batch, run.key)
         progress.advance(step)
         if unchecked is not None:  # one step late, so that the device is never idle
-            run.step.refuse_non_finite(*unchecked, run.workdir)
+            compiled.refuse_non_finite(*unchecked, run.workdir)
         unchecked = step, finite
 
         evaluates = evaluation is not None and (_due(step, evaluation.every) or step == plan.total)
@@ -148,7 +201,7 @@ def _run_steps(
         ends = step == plan.end or bool(signal)
         saves = _due(step, plan.checkpoint_every) or ends
         if logs or draws or saves:
-            run.step.refuse_non_finite(step, finite, run.workdir)
+            compiled.refuse_non_finite(step, finite, run.workdir)
         values: dict[str, float] = {}
         if logs:
             values = {name: float(value) for name, value in jax.device_get(metrics).items()}

@@ -24,7 +24,6 @@ from gormley_vision.training.environment import describe_environment, source_com
 from gormley_vision.training.hosts import broadcast_from_first, is_first, put_global
 from gormley_vision.training.records import RECORDS, unlogged_figures
 from gormley_vision.training.sharding import Shardings, make_mesh
-from gormley_vision.training.step import Step
 from gormley_vision.training.task import Task, Transferred, first_state
 
 log = logging.getLogger(__name__)
@@ -85,8 +84,8 @@ class Run:
     plan: Plan
     start: int  # steps done
     shardings: Shardings
-    step: Step
     state: Any
+    state_shardings: Any
     resident: dict[str, jax.Array]
     key: jax.Array
     meta: dict[str, Any]
@@ -144,9 +143,8 @@ def prepare(task: Task, batches: Batches, config: Mapping[str, Any], workdir: Pa
             state = jax.device_put(
                 adopt_weights(task, state, user_path(config["init_from"]), shardings), state_shardings
             )
-    compiled = Step(task, batches.fetch, state_shardings, shardings)
     resident = put_global(batches.resident, shardings.replicated)
-    return Run(workdir, plan, step or 0, shardings, compiled, state, resident, key, meta, unlogged)
+    return Run(workdir, plan, step or 0, shardings, state, state_shardings, resident, key, meta, unlogged)
 
 
 def refuse_to_overwrite(workdir: Path, config: Mapping[str, Any]) -> None:

@@ -47,9 +47,14 @@ class Lab:
 
     def prepare(self, config: dict, workdir: Path) -> tuple[start.Run, Batches]:
         """Return everything that the loop needs before its first step, and its data."""
+        return self.compile(config, workdir)[:2]
+
+    def compile(self, config: dict, workdir: Path) -> tuple[start.Run, Batches, loop.Step]:
+        """Return what `prepare` does, and the step as the loop compiles it."""
         workdir.mkdir(parents=True, exist_ok=True)
         task, batches = self.open(config)
-        return start.prepare(task, batches, config, workdir), batches
+        run = start.prepare(task, batches, config, workdir)
+        return run, batches, loop.Step(task, batches.fetch, run.state_shardings, run.shardings)
 
     def train(self, config: dict, workdir: Path, wrap=lambda task: task, profile: bool = False) -> int:
         """Train as `run` does inside the lock and the log; `wrap` may replace the task."""
@@ -187,11 +192,11 @@ def after_steps(lab):
     """A function that runs steps without the loop: (metrics of each step, {name: array} of the state, the state)."""
 
     def after(config: dict, workdir: Path, steps: int) -> tuple:
-        run, batches = lab.prepare(config, workdir)
+        run, batches, compiled = lab.compile(config, workdir)
         state, logged = run.state, []
         for step in range(steps):
             batch = jax.device_put(batches.read(step), run.shardings.batch)
-            state, metrics, _ = run.step(state, run.resident, batch, run.key)
+            state, metrics, _ = compiled(state, run.resident, batch, run.key)
             logged.append({name: float(value) for name, value in metrics.items()})
         return logged, {name: np.array(x) for name, x in ckpt.flat(state).items()}, state
 

@@ -226,15 +226,15 @@ def test_where_one_is_killed_the_other_ends_within_the_heartbeat(programs, tmp_p
 STEP = """
 import sys, time, types
 import jax, numpy as np
-from gormley_vision.training import hosts, sharding, step
+from gormley_vision.training import hosts, loop, sharding
 
 address, i = sys.argv[1], int(sys.argv[2])
 hosts.initialize(address, 2, i, 30)
 shardings = sharding.Shardings(sharding.make_mesh({"data": 0, "fsdp": 1, "tensor": 1}, 2, 1), ())
 task = types.SimpleNamespace(train_step=lambda state, batch, key: (state, {"sum": batch.sum()}, {}))
-run = step.Step(task, lambda resident, batch: batch, {}, shardings)
+run = loop.Step(task, lambda resident, batch: batch, {}, shardings)
 batch = hosts.put_global(np.full((1, 1), i + 1.0), shardings.batch)
-lower, wait = run.lower, step.wait_for_all
+lower, wait = run.lower, loop.wait_for_all
 
 
 def late(*arguments):
@@ -248,7 +248,7 @@ def timed(point):
     times.append(time.time())
 
 
-times, run.lower, step.wait_for_all = [], late, timed
+times, run.lower, loop.wait_for_all = [], late, timed
 total = float(run({}, {}, batch, None)[1]["sum"])
 print(*times, total)
 """

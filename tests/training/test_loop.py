@@ -11,7 +11,7 @@ import pytest
 from gormley_vision.errors import UserError
 from gormley_vision.training import checkpoints as ckpt
 from gormley_vision.training import start
-from gormley_vision.training.step import Step
+from gormley_vision.training.loop import Step
 
 TASKS = ("gan", "classification")
 
@@ -55,17 +55,17 @@ def leaves_of(workdir, step):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_step_compiles_once_and_donates_the_state(lab, tmp_path, task):
-    run, batches = lab.prepare(lab.config(task), tmp_path)
+    run, batches, compiled = lab.compile(lab.config(task), tmp_path)
     state = run.state
     for step in range(3):
         before = state
         batch = jax.device_put(batches.read(step), run.shardings.batch)
-        state, metrics, finite = run.step(state, run.resident, batch, run.key)
+        state, metrics, finite = compiled(state, run.resident, batch, run.key)
         assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before))
-    assert run.step.traces == 1
+    assert compiled.traces == 1
     assert int(state.step) == 3
     assert finite.all()
-    assert len(run.step.checks) == len(finite)
+    assert len(compiled.checks) == len(finite)
     assert all(value.dtype == jnp.float32 for value in metrics.values())
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves((run.resident, run.key)))
 

@@ -13,7 +13,7 @@ import pytest
 from gormley_vision.errors import UserError
 from gormley_vision.tasks.networks import Network, apply_gradients, new_network
 from gormley_vision.training import checkpoints as ckpt
-from gormley_vision.training import start
+from gormley_vision.training import loop, start
 
 WIDTH, CLASSES = 32, 10
 
@@ -81,10 +81,11 @@ def steps(lab, tmp_path):
         folder = tmp_path / "-".join(map(str, mesh.values()))
         folder.mkdir()
         ready = start.prepare(task, batches, config, folder)
+        compiled = loop.Step(task, batches.fetch, ready.state_shardings, ready.shardings)
         state = ready.state
         for step in range(2):
             batch = jax.device_put(batches.read(step), ready.shardings.batch)
-            state, metrics, _ = ready.step(state, ready.resident, batch, ready.key)
+            state, metrics, _ = compiled(state, ready.resident, batch, ready.key)
         writer = ckpt.Checkpoints(folder / "checkpoints", keep_last=1, keep_every=0)
         writer.save(2, state, ready.meta)
         writer.wait()
