@@ -1,4 +1,4 @@
-"""What a program says of an error that a person can mend, and of output that nobody can take."""
+"""What a program says of an error that a person can fix, and of output that cannot be written."""
 
 import os
 import subprocess

@@ -99,7 +99,7 @@ def test_damaged_files_of_a_run_are_no_trace(sweep_of):
     for step in (10, 20):
         (run.folder / "checkpoints" / str(step)).mkdir(parents=True)
     (run.folder / "checkpoints" / "10" / "meta.json").write_text(json.dumps({"data": {"length": 100}}))
-    assert steps_of(run) == (10, 20)  # as train.py, which goes on from the newest whole one
+    assert steps_of(run) == (10, 20)  # as train.py, which goes on from the newest complete one
     (run.folder / "checkpoints" / "20" / "meta.json").write_text("{")
     assert not is_done(run)
     for text in ("{", "[]", '{"seed": 3}', "\xff"):
