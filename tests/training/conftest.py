@@ -189,11 +189,14 @@ def end_of():
 
 @pytest.fixture(scope="session")
 def after_steps(lab):
-    """A function that runs steps without the loop: (metrics of each step, {name: array} of the state, the state)."""
+    """A function that runs steps without the loop: (metrics of each step, {name: array} of the state, the state).
 
-    def after(config: dict, workdir: Path, steps: int) -> tuple:
+    It may change the state before the first one.
+    """
+
+    def after(config: dict, workdir: Path, steps: int, change=lambda state: state) -> tuple:
         run, batches, compiled = lab.compile(config, workdir)
-        state, logged = run.state, []
+        state, logged = jax.device_put(change(run.state), run.state_shardings), []
         for step in range(steps):
             batch = jax.device_put(batches.read(step), run.shardings.batch)
             state, metrics, _ = compiled(state, run.resident, batch, run.key)

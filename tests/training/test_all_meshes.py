@@ -5,7 +5,9 @@ no other.
 """
 
 import os
+from functools import partial
 
+import jax
 import numpy as np
 import pytest
 
@@ -58,11 +60,34 @@ def config_of(lab, task, change, sizes):
     ids=lambda x: ", ".join(f"{key}={value}" for key, value in x.items()) if isinstance(x, dict) else x,
 )
 def test_every_mesh_makes_the_step_of_one_device(lab, after_steps, tmp_path, task, change):
-    logged, arrays, _ = after_steps(config_of(lab, task, change, (1, 1, 1)), tmp_path / "one", 1)
+    """Up to 1e-4, and up to what rounding does: in a large picture some ReLU's input is within it of the kink."""
+    alone = config_of(lab, task, change, (1, 1, 1))
+    logged, arrays, _ = after_steps(alone, tmp_path / "one", 1)
+    spread, logged_spread = dict.fromkeys(arrays, 0.0), dict.fromkeys(logged[0], 0.0)
+    for seed in range(4):
+        logged_near, near, _ = after_steps(alone, tmp_path / f"near{seed}", 1, partial(rounded, seed))
+        for name in arrays:
+            spread[name] = max(spread[name], np.abs(near[name] - arrays[name]).max())
+        for name in logged[0]:
+            logged_spread[name] = max(logged_spread[name], abs(logged_near[0][name] - logged[0][name]))
+    wide = {name: by for name, by in spread.items() if by > 0.05 * max(np.abs(arrays[name]).max(), 1e-3)}
+    assert not wide  # else nothing below could fail
     for sizes in MESHES:
         folder = tmp_path / "x".join(map(str, sizes))
         logged_here, arrays_here, _ = after_steps(config_of(lab, task, change, sizes), folder, 1)
-        assert logged_here[0] == pytest.approx(logged[0], rel=1e-4, abs=1e-5), sizes
+        for name, value in logged[0].items():
+            within = 1e-5 + 1e-4 * abs(value) + 2 * logged_spread[name]
+            assert logged_here[0][name] == pytest.approx(value, rel=0, abs=within), (sizes, name)
         for name, value in arrays.items():
-            scale = max(np.abs(value).max(), 1e-3)
-            np.testing.assert_allclose(arrays_here[name], value, rtol=0, atol=1e-4 * scale, err_msg=f"{sizes} {name}")
+            within = 1e-4 * max(np.abs(value).max(), 1e-3) + 2 * spread[name]
+            np.testing.assert_allclose(arrays_here[name], value, rtol=0, atol=within, err_msg=f"{sizes} {name}")
+
+
+def rounded(seed, state):
+    """Return the state with each number changed by up to half a unit in its last place."""
+    draw = np.random.default_rng(seed)
+
+    def near(x):
+        return (x * (1 + 6e-8 * draw.uniform(-1, 1, x.shape))).astype(x.dtype) if x.dtype == np.float32 else x
+
+    return jax.tree.map(lambda x: near(np.array(x)), state)
