@@ -9,6 +9,10 @@ import re
 from pathlib import Path
 
 from gormley_vision.errors import UserError, protect_output, reported
+from gormley_vision.huge_pages import restart_with_huge_pages
+
+if __name__ == "__main__":
+    restart_with_huge_pages()
 
 with reported():  # importing takes a moment
     from absl import flags

@@ -15,6 +15,7 @@ ALLOWED = {
     "errors": {"signals"},
     "signals": set(),
     "libtpu": set(),
+    "huge_pages": set(),
     "user_code": {"errors"},
     "files": {"errors"},
     "logs": set(),

@@ -8,15 +8,18 @@ it runs: FLOPs of products, bytes of device memory, collectives, and the compile
 import dataclasses
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
-from gormley_vision.planning.hlo import Computation, Instruction, arrays, bytes_of, called_by, parse
+from gormley_vision.planning.hlo import Computation, Instruction, arrays, bytes_of, called_by, elements, parse
 
 # Instructions without a cost of their own: names for values, and loops and calls, whose bodies are visited.
 _FREE = {
     *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call", "after-all"),
     *("copy-done", "async-start", "async-update", "async-done", "partition-id", "replica-id", "iota"),
 }
+# Within a fusion these only say where a value is found.
+_VIEWS = ("bitcast", "copy", "convert", "reshape", "transpose")
+_IN_SLICES = ("dynamic-slice", "dynamic-update-slice")
 _COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 
 
@@ -187,34 +190,92 @@ def _products_of_an_axis(
 
 
 def _hbm_bytes(instruction: Instruction, computation: Computation, computations: Mapping[str, Computation]) -> float:
-    """Return the bytes of device memory that one operation reads and writes."""
+    """Return the bytes of device memory that one operation reads and writes.
+
+    Of a stack of layers, an operation often takes or replaces one slice in place: only that is counted.
+    """
     if instruction.opcode in _FREE:
         return 0.0
-    written = bytes_of(instruction.shape, hbm_only=True)
-    if instruction.opcode == "copy-start":  # its result names both sides
-        return written
     shapes = computation.instructions
+    written = [bytes_of(shape, hbm_only=True) for shape in elements(instruction.shape)]
+    if instruction.opcode == "copy-start":  # its result names both sides
+        return sum(written)
     read = [bytes_of(shapes[name].shape, hbm_only=True) if name in shapes else 0 for name in instruction.operands]
-    for operand, taken, kept in _slices(instruction, shapes, computations):
-        read[operand] = min(read[operand], taken)
-        written = max(0, written - kept)
-    return sum(read) + written
+    if called := _fused_in(instruction, computations):
+        read = [min(full, _read(called[0], number, computations)) for number, full in enumerate(read)]
+        changed = _written(called[0], computations)
+        if len(changed) == len(written):
+            written = [min(full, part) for full, part in zip(written, changed, strict=True)]
+    elif instruction.opcode in _IN_SLICES:
+        read[0] = min(read[0], _read_by(instruction, 0, shapes, computations))
+        written = [min(written[0], _changed(instruction, shapes))]
+    return sum(read) + sum(written)
 
 
-def _slices(
-    instruction: Instruction, shapes: Mapping[str, Instruction], computations: Mapping[str, Computation]
-) -> Iterator[tuple[int, int, int]]:
-    """Yield (operand, bytes read of it, bytes of it unchanged in the result) of operands that are not fully read."""
-    called = [name for role, name in called_by(instruction) if role == "calls"]
-    inner = computations[called[0]].instructions if called else shapes
-    numbers = {i.name: int(i.literal) for i in inner.values() if i.opcode == "parameter"}
-    if not called:
-        numbers = {name: number for number, name in enumerate(instruction.operands)}
-    for i in inner.values() if called else [instruction]:
-        if i.opcode == "dynamic-slice" and i.operands[0] in numbers:
-            yield numbers[i.operands[0]], bytes_of(i.shape), 0
-        if i.opcode == "dynamic-update-slice" and i.operands[0] in numbers:
-            yield numbers[i.operands[0]], 0, bytes_of(i.shape) - bytes_of(inner[i.operands[1]].shape)
+def _read(computation: Computation, number: int, computations: Mapping[str, Computation]) -> int:
+    """Return the bytes that a fusion reads of its parameter with this number: the sum of its uses."""
+    instructions = computation.instructions
+    parameter = next(i for i in instructions.values() if i.opcode == "parameter" and int(i.literal) == number)
+    root = list(instructions.values())[-1]
+    total = bytes_of(parameter.shape) if _origin(root.name, instructions, computations) is parameter else 0
+    for user in instructions.values():
+        if user.operands and _origin(user.name, instructions, computations) is not parameter:  # else a view of it
+            uses = [at for at, x in enumerate(user.operands) if _origin(x, instructions, computations) is parameter]
+            total += sum(_read_by(user, at, instructions, computations) for at in uses)
+    return total
+
+
+def _origin(name: str, instructions: Mapping[str, Instruction], computations: Mapping[str, Computation]) -> Instruction:
+    """Return the instruction of a fusion whose values `name` has: only those that are used are ever moved."""
+    instruction = instructions[name]
+    if instruction.opcode in _VIEWS:
+        return _origin(instruction.operands[0], instructions, computations)
+    for called in _fused_in(instruction, computations):
+        inner = _origin(list(called.instructions)[-1], called.instructions, computations)
+        if inner.opcode == "parameter":
+            return _origin(instruction.operands[int(inner.literal)], instructions, computations)
+    return instruction
+
+
+def _fused_in(instruction: Instruction, computations: Mapping[str, Computation]) -> list[Computation]:
+    """Return the computation of a fusion; [] for other instructions."""
+    return [computations[name] for role, name in called_by(instruction) if role == "calls"]
+
+
+def _read_by(
+    user: Instruction, at: int, instructions: Mapping[str, Instruction], computations: Mapping[str, Computation]
+) -> int:
+    """Return the bytes that an instruction reads of its operand number `at`."""
+    if user.opcode == "dynamic-slice" and at == 0:
+        return bytes_of(user.shape)
+    if user.opcode == "dynamic-update-slice" and at == 0:
+        return 0  # what is not replaced stays in place
+    called = _fused_in(user, computations)
+    return _read(called[0], at, computations) if called else bytes_of(instructions[user.operands[at]].shape)
+
+
+def _written(computation: Computation, computations: Mapping[str, Computation]) -> list[int]:
+    """Return the bytes that a fusion writes of each array of its result."""
+    instructions = computation.instructions
+
+    def changed(name: str) -> list[int]:
+        result = _origin(name, instructions, computations)
+        if called := _fused_in(result, computations):
+            return _written(called[0], computations)
+        if result.opcode == "tuple":
+            return [sum(changed(element)) for element in result.operands]
+        if result.opcode == "dynamic-update-slice":
+            replaced = _origin(result.operands[0], instructions, computations).opcode == "parameter"
+            return [_changed(result, instructions) if replaced else bytes_of(result.shape)]
+        return [bytes_of(instructions[name].shape)]
+
+    return changed(list(instructions)[-1])
+
+
+def _changed(result: Instruction, instructions: Mapping[str, Instruction]) -> int:
+    """Return the bytes that one instruction writes, in place if it replaces a slice."""
+    replaced = result.opcode == "dynamic-update-slice"
+    return bytes_of(instructions[result.operands[1]].shape if replaced else result.shape)
 
 
 def _collective(kind: str, instruction: Instruction, computation: Computation, count: float) -> Collective:

@@ -79,6 +79,11 @@ def arrays(shape: str) -> Iterator[tuple[str, tuple[int, ...], str]]:
         yield dtype, tuple(int(n) for n in sides.split(",") if n), layout
 
 
+def elements(shape: str) -> list[str]:
+    """Return the text of each element of a tuple's shape, or of the only array."""
+    return [match[0] for match in _ARRAY.finditer(shape)]
+
+
 def bytes_of(shape: str, hbm_only: bool = False) -> int:
     """Return the bytes of all arrays in a shape; with `hbm_only`, without those in on-chip memory (layout S(1))."""
     counted = [array for array in arrays(shape) if not (hbm_only and re.search(r"S\([1-9]", array[2]))]

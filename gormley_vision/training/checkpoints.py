@@ -34,7 +34,7 @@ from flax import serialization, traverse_util
 
 from gormley_vision.errors import UserError
 from gormley_vision.files import STORES, read_json, sync_folder, write_atomically, write_json
-from gormley_vision.training.hosts import is_first
+from gormley_vision.training.hosts import is_first, is_single_process
 
 log = logging.getLogger(__name__)
 _SUMS = "SHA256SUMS"
@@ -77,6 +77,8 @@ def wait_for_all(point: str) -> None:
 
     It is here because jax's own barrier is private, and only this module uses orbax, which has one.
     """
+    if is_single_process():  # perhaps in a notebook, whose event loop is running
+        return
     asyncio.run(ocp.multihost.sync_global_processes(point, operation_id="gormley_vision", timeout=24 * 3600))
 
 

@@ -47,6 +47,31 @@ def test_a_small_step_is_reported_whole(tmp_path):
     assert reports[2]["memory"]["parameters"] == pytest.approx(reports[0]["memory"]["parameters"] / 4, rel=0.05)
 
 
+BYTES = """
+from gormley_vision.command_line import load_config_file
+from gormley_vision.experiment import images_described
+from gormley_vision.planning.plan import plan, with_overrides
+from gormley_vision.planning.topology import chip_of, devices_of
+
+devices = devices_of("v5e:1x1")
+config = load_config_file("configs/vit_mnist.py").to_dict()
+data = images_described(config, tuple("0123456789"), 50_000)
+for depth in (4, 8, 12):
+    deep = {"vit.scan": True, "vit.dropout": 0.1, "data.batch_size": 4096, "vit.depth": depth}
+    print(plan(with_overrides(config, deep), devices, chip_of(devices[0]), data)["step"]["hbm_bytes"])
+"""
+
+
+def test_bytes_of_device_memory_grow_linearly_with_scanned_layers():
+    """A layer's residuals lie in stacks; counting a whole stack in each layer would make the sum quadratic."""
+    environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
+    done = subprocess.run([sys.executable, "-c", BYTES], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    four, eight, twelve = map(float, done.stdout.split())
+    assert twelve - eight == pytest.approx(eight - four, rel=0.02)
+    assert eight < 2 * four
+
+
 def test_what_does_not_fit_says_what_would_help(tmp_path):
     words = ["--config.data.batch_size=1048576", "--config.vit.depth=2", "--config.compute_dtype=bfloat16"]
     words += ["--config.mesh.fsdp=4", "--config.vit.remat=true"]  # so that few remedies are left to compile

@@ -96,3 +96,84 @@ def test_bytes_of_device_memory_by_hand():
     }
     condition = TRIPS * (4 + 4 + 1)
     assert cost_of(PROGRAM).hbm_bytes == pytest.approx(in_the_loop + sum(by_name.values()) + condition)
+
+
+# Fusions within fusions: one layer is read from a stack through two of them, one is replaced through two, and a stack
+# that starts as zeros within the fusion is written completely.
+NESTED = """HloModule jit_step, is_scheduled=true
+
+%inner_read (a: f32[16,8,8], b: s32[]) -> f32[1,8,8] {
+  %a = f32[16,8,8]{2,1,0:T(8,128)} parameter(0)
+  %b = s32[]{:T(128)} parameter(1)
+  %c = s32[]{:T(128)} constant(0)
+  ROOT %d = f32[1,8,8]{2,1,0:T(8,128)} dynamic-slice(%a, %b, %c, %c), dynamic_slice_sizes={1,8,8}
+}
+
+%outer_read (e: s32[], f: f32[16,8,8]) -> f32[8,8] {
+  %e = s32[]{:T(128)} parameter(0)
+  %f = f32[16,8,8]{2,1,0:T(8,128)} parameter(1)
+  %g = f32[1,8,8]{2,1,0:T(8,128)} fusion(%f, %e), kind=kLoop, calls=%inner_read
+  ROOT %h = f32[8,8]{1,0:T(8,128)} bitcast(%g)
+}
+
+%inner_write (i: f32[16,8,8], j: f32[1,8,8], k: s32[]) -> f32[16,8,8] {
+  %i = f32[16,8,8]{2,1,0:T(8,128)} parameter(0)
+  %j = f32[1,8,8]{2,1,0:T(8,128)} parameter(1)
+  %k = s32[]{:T(128)} parameter(2)
+  %l = s32[]{:T(128)} constant(0)
+  %i.1 = f32[16,8,8]{2,1,0:T(8,128)} bitcast(%i)
+  ROOT %m = f32[16,8,8]{2,1,0:T(8,128)} dynamic-update-slice(%i.1, %j, %k, %l, %l)
+}
+
+%outer_write (n: f32[16,8,8], o: f32[8,8], p: s32[]) -> (f32[8,8], f32[16,8,8]) {
+  %n = f32[16,8,8]{2,1,0:T(8,128)} parameter(0)
+  %o = f32[8,8]{1,0:T(8,128)} parameter(1)
+  %p = s32[]{:T(128)} parameter(2)
+  %q = f32[8,8]{1,0:T(8,128)} negate(%o)
+  %r = f32[1,8,8]{2,1,0:T(8,128)} bitcast(%q)
+  %s = f32[16,8,8]{2,1,0:T(8,128)} fusion(%n, %r, %p), kind=kLoop, calls=%inner_write
+  ROOT %t = (f32[8,8]{1,0:T(8,128)}, f32[16,8,8]{2,1,0:T(8,128)}) tuple(%q, %s)
+}
+
+%from_zeros (u: f32[1,8,8], v: s32[]) -> f32[16,8,8] {
+  %u = f32[1,8,8]{2,1,0:T(8,128)} parameter(0)
+  %v = s32[]{:T(128)} parameter(1)
+  %w = f32[]{:T(128)} constant(0)
+  %x = f32[16,8,8]{2,1,0:T(8,128)} broadcast(%w), dimensions={}
+  %y = s32[]{:T(128)} constant(0)
+  ROOT %z = f32[16,8,8]{2,1,0:T(8,128)} dynamic-update-slice(%x, %u, %v, %y, %y)
+}
+
+%both (aa: f32[16,8,8], bb: s32[]) -> f32[16,8,8] {
+  %aa = f32[16,8,8]{2,1,0:T(8,128)} parameter(0)
+  %bb = s32[]{:T(128)} parameter(1)
+  %cc = s32[]{:T(128)} constant(0)
+  %dd = f32[1,8,8]{2,1,0:T(8,128)} dynamic-slice(%aa, %bb, %cc, %cc), dynamic_slice_sizes={1,8,8}
+  %ee = f32[16,8,8]{2,1,0:T(8,128)} negate(%aa)
+  ROOT %ff = f32[16,8,8]{2,1,0:T(8,128)} dynamic-update-slice(%ee, %dd, %bb, %cc, %cc)
+}
+
+ENTRY %main (stack: f32[16,8,8], at: s32[], row: f32[8,8]) -> f32[8,8] {
+  %stack = f32[16,8,8]{2,1,0:T(8,128)} parameter(0)
+  %at = s32[]{:T(128)} parameter(1)
+  %row = f32[8,8]{1,0:T(8,128)} parameter(2)
+  CASE
+}
+"""
+STACK = 16 * MATRIX
+
+
+@pytest.mark.parametrize(
+    ("case", "by_hand"),
+    [
+        ("ROOT %end = f32[8,8]{1,0} fusion(%at, %stack), kind=kLoop, calls=%outer_read", 4 + MATRIX + MATRIX),
+        (
+            "ROOT %end = (f32[8,8]{1,0}, f32[16,8,8]{2,1,0}) fusion(%stack, %row, %at), kind=kLoop, calls=%outer_write",
+            MATRIX + 4 + 2 * MATRIX,  # the row and its place are read, its negative is written twice
+        ),
+        ("ROOT %end = f32[16,8,8]{2,1,0} fusion(%row, %at), kind=kLoop, calls=%from_zeros", MATRIX + 4 + STACK),
+        ("ROOT %end = f32[16,8,8]{2,1,0} fusion(%stack, %at), kind=kLoop, calls=%both", STACK + 4 + STACK),
+    ],
+)
+def test_slices_within_fusions_by_hand(case, by_hand):
+    assert cost_of(NESTED.replace("CASE", case)).hbm_bytes == by_hand
