@@ -1,27 +1,34 @@
 """Time a complete GAN training step here and in PyTorch eager, interleaved in one process.
 
-    pip install -e ".[bench]" && python benchmarks/train_step.py [--steps=15] [--batch=128] [--size=32]
+    pip install -e ".[bench]" && python benchmarks/train_step.py [--steps=15] [--size=32] [--compile] [--busy_memory]
 
 DCGAN at 32x32x3, 64 filters, batch 128, Adam, float32: one discriminator update on real and fake images, then
 one generator update on fresh noise. The peer follows pytorch/examples, except for fresh noise in the
 generator's update, so that both sides do the same work; `torch (D frozen)` also avoids the discriminator's parameter
 gradients in the generator's update, as this package does but the example does not.
 
-Prints seconds per step (minimum, median), the ratio to each peer, GFLOP/s of the operations that the convolutions
-need, the rate of a large matrix product for comparison, and the loop's share of time spent waiting for data.
+Prints seconds per step, the ratio to each peer, the lower bound by the speed of a large matrix product, and the loop's
+share of time spent waiting for data. Like train.py, the program asks for huge pages, from which both sides gain;
+`GLIBC_TUNABLES=glibc.malloc.hugetlb=0` leaves them out.
 """
 
 import argparse
 import os
-import statistics
 import time
 from collections.abc import Callable
 from functools import partial
 
+from gormley_vision.huge_pages import restart_with_huge_pages
+
+if __name__ == "__main__":
+    restart_with_huge_pages()
+
 import jax
+from timing import copying, interleaved, report
 
 from gormley_vision import experiment
 from gormley_vision.config import default_config
+from gormley_vision.files import user_path, write_json
 from gormley_vision.models.dcgan import halvings
 from gormley_vision.planning.topology import measured
 from gormley_vision.training.loop import Step
@@ -37,7 +44,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=15, help="timed steps of each side")
     parser.add_argument("--batch", type=int, default=128, help="batch size")
     parser.add_argument("--size", type=int, default=32, help="image size, pixels")
-    parser.add_argument("--json", help="also write the figures to this file")
+    parser.add_argument("--compile", action="store_true", help="also time torch.compile, which needs a C++ compiler")
+    parser.add_argument("--busy_memory", action="store_true", help="while another process copies memory")
+    parser.add_argument("--json", type=user_path, help="also write the figures to this file")
     return parser.parse_args()
 
 
@@ -66,7 +75,7 @@ def ours(batch: int, size: int) -> tuple[Callable[[], float], Callable[[], None]
     return dispatch, lambda: jax.block_until_ready(holder[0])
 
 
-def torch_step(batch: int, size: int, freeze: bool) -> Callable[[], None]:
+def torch_step(batch: int, size: int, freeze: bool, compiled: bool = False) -> Callable[[], None]:
     """Return the same step in PyTorch: layers, initial weights and update order of pytorch/examples/dcgan."""
     import torch
     from torch import nn
@@ -87,6 +96,9 @@ def torch_step(batch: int, size: int, freeze: bool) -> Callable[[], None]:
         layers += [nn.BatchNorm2d(features), nn.LeakyReLU(0.2, True)]
     discriminator = nn.Sequential(*layers, nn.Conv2d(wide, 1, base, bias=False), nn.Flatten(0))
     players = (discriminator, generator)
+    if compiled:
+        discriminator.compile()
+        generator.compile()
     d_optimizer, g_optimizer = (torch.optim.Adam(p.parameters(), 2e-4, betas=(0.5, 0.999)) for p in players)
     images = torch.randint(0, 256, (4096, 3, size, size), dtype=torch.uint8)
 
@@ -135,13 +147,11 @@ def main() -> None:
         "torch": torch_step(options.batch, options.size, freeze=False),
         "torch (D frozen)": torch_step(options.batch, options.size, freeze=True),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for turn in range(options.steps + 3):
-        for name, side in sides.items():
-            began = time.perf_counter()
-            side()
-            if turn >= 3:
-                seconds[name].append(time.perf_counter() - began)
+    if options.compile:
+        frozen = torch_step(options.batch, options.size, freeze=True, compiled=True)
+        sides |= {"torch (D frozen), compiled": frozen}
+    with copying(options.busy_memory):
+        seconds = interleaved(sides, options.steps, warmup=3)
     began, waited = time.perf_counter(), 0.0
     for _ in range(options.steps):
         waited += dispatch()
@@ -149,28 +159,21 @@ def main() -> None:
     share = waited / (time.perf_counter() - began)
 
     gflop, peak = needed_gflop(options.batch, options.size), measured(jax.devices()[0]).flops / 1e9
-    figures: dict[str, object] = {"jax": jax.__version__, "torch": torch.__version__, "needed_gflop": round(gflop, 1)}
     print(f"jax {jax.__version__}, torch {torch.__version__}; a step needs {gflop:.1f} GFLOP")
     print(f"a 2048^3 matrix product runs at {peak:.0f} GFLOP/s: the lower bound of a step is {gflop / peak:.3f} s")
-    mine = seconds["gormley_vision"]
-    for name, times in seconds.items():
-        low, middle = min(times), statistics.median(times)
-        ratios = [a / b for a, b in zip(mine, times, strict=True)]
-        print(f"{name:<18} min {low:.3f} s  median {middle:.3f} s  {gflop / low:4.0f} GFLOP/s")
-        figures[name] = {"min_s": round(low, 4), "median_s": round(middle, 4)}
-        if times is not mine:
-            of_minima, of_pairs = min(mine) / low, statistics.median(ratios)
-            print(f"{'':<18} ours / this: of minima {of_minima:.2f}, median of pairs {of_pairs:.2f}")
-            ratio = {"of_minima": round(of_minima, 3), "median_of_pairs": round(of_pairs, 3)}
-            figures[f"ratio to {name}"] = ratio
+    figures = {
+        "jax": jax.__version__,
+        "torch": torch.__version__,
+        "needed_gflop": round(gflop, 1),
+        "matrix_product_gflops": round(peak),
+        "another_process_copies_memory": options.busy_memory,
+        "glibc_tunables": os.environ.get("GLIBC_TUNABLES", ""),
+        "waiting_for_data": round(share, 5),
+        **report(seconds, dict.fromkeys(list(sides)[1:], "gormley_vision")),
+    }
     print(f"waiting for data: {share:.2%} of a step")
-    figures |= {"matrix_product_gflops": round(peak), "waiting_for_data": round(share, 5)}
     if options.json:
-        from pathlib import Path
-
-        from gormley_vision.files import write_json
-
-        write_json(Path(options.json), figures)
+        write_json(options.json, figures)
 
 
 if __name__ == "__main__":

@@ -1,24 +1,30 @@
 """Time a training step of ViT-Ti/4 on 32-pixel images, here and in timm, interleaved in one process.
 
     pip install -e ".[bench]" && pip install --no-deps timm huggingface_hub safetensors pyyaml
-    python benchmarks/vit_step.py [--steps=10] [--batch=128] [--json=results/vit_step.json]
+    python benchmarks/vit_step.py [--steps=10] [--batch=128] [--compile] [--busy_memory] [--json=results/vit_step.json]
 
-Both sides: width 192, 12 layers, 3 heads, [CLS], learned positions, erf GELU, float32, cross-entropy, AdamW with weight
-decay on matrices, uint8 images in. If timm is not installed, the peer is the same network of torch.nn modules,
-with PyTorch's own `scaled_dot_product_attention`. Prints seconds per step, the median ratio of pairs, and the lower
-bound by the speed of a large matrix product.
+All sides: width 192, 12 layers, 3 heads, [CLS], erf GELU, float32, cross-entropy, AdamW with weight decay on matrices,
+uint8 images in; learned positions, or RoPE-Mixed (timm's is the net of rope-vit without LayerScale). If timm is not
+installed, the peer is the same network of torch.nn modules, with PyTorch's own `scaled_dot_product_attention`. Prints
+seconds per step, ratios, and the lower bound by the speed of a large matrix product. Like train.py, the program asks
+for huge pages, from which both sides gain; `GLIBC_TUNABLES=glibc.malloc.hugetlb=0` leaves them out.
 """
 
 import argparse
-import statistics
+import os
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from unittest import mock
 
+from gormley_vision.huge_pages import restart_with_huge_pages
+
+if __name__ == "__main__":
+    restart_with_huge_pages()
+
 import jax
 import numpy as np
+from timing import copying, interleaved, report
 
 from gormley_vision import experiment
 from gormley_vision.config import default_config
@@ -51,21 +57,35 @@ def ours(batch: int, overrides: dict) -> Callable[[], None]:
     return run
 
 
-def peer(batch: int) -> tuple[str, Callable[[], None]]:
-    """Return the name and step of timm, or of plain PyTorch."""
+def peers(batch: int, compiled: bool) -> dict[str, Callable[[], None]]:
+    """Return {name: step} of timm's ViT, of its ViT with RoPE-Mixed, and of both compiled; or of plain PyTorch."""
     import torch
 
     width, depth, mlp, heads = SIZES["Ti"]
+    common = {"img_size": SIZE, "patch_size": PATCH, "embed_dim": width, "depth": depth, "num_heads": heads}
+    nets: dict[str, torch.nn.Module]
     try:
         _stub_torchvision()
+        from timm.models.eva import Eva
         from timm.models.vision_transformer import VisionTransformer
 
-        name = "timm"
-        net: torch.nn.Module = VisionTransformer(
-            img_size=SIZE, patch_size=PATCH, embed_dim=width, depth=depth, num_heads=heads, num_classes=CLASSES
-        )
+        mixed = {"use_abs_pos_emb": False, "use_rot_pos_emb": True, "rope_type": "mixed", "attn_type": "rope"}
+        mixed |= {"rope_temperature": 10.0, "rope_grid_indexing": "xy", "global_pool": "token"}
+        nets = {
+            "timm": VisionTransformer(num_classes=CLASSES, **common),
+            "timm, RoPE mixed": Eva(num_classes=CLASSES, **common, **mixed),
+        }
     except ImportError:
-        name, net = "torch.nn", _plain_torch(torch, width, depth, mlp, heads)
+        nets = {"torch.nn": _plain_torch(torch, width, depth, mlp, heads)}
+    steps = {name: _torch_step(net, batch) for name, net in nets.items()}
+    if compiled:
+        steps |= {f"{name}, compiled": _torch_step(torch.compile(net), batch) for name, net in nets.items()}
+    return steps
+
+
+def _torch_step(net, batch: int) -> Callable[[], None]:
+    import torch
+
     matrices = [p for p in net.parameters() if p.ndim > 1]
     others = [p for p in net.parameters() if p.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
@@ -78,7 +98,7 @@ def peer(batch: int) -> tuple[str, Callable[[], None]]:
         torch.nn.functional.cross_entropy(net(images.float() / 127.5 - 1), labels).backward()
         optimizer.step()
 
-    return name, run
+    return run
 
 
 def _stub_torchvision() -> None:
@@ -123,34 +143,33 @@ def needed_gflop(batch: int) -> float:
 
 
 def main() -> None:
-    """Time both sides in turn."""
+    """Time all sides in turn."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=10, help="timed steps of each side")
     parser.add_argument("--batch", type=int, default=128, help="batch size")
+    parser.add_argument("--compile", action="store_true", help="also time torch.compile, which needs a C++ compiler")
+    parser.add_argument("--busy_memory", action="store_true", help="while another process copies memory")
     parser.add_argument("--json", type=user_path, help="also write the figures to this file")
     options = parser.parse_args()
-    name, peer_step = peer(options.batch)
+    others = peers(options.batch, options.compile)
     sides = {
         "gormley_vision": ours(options.batch, {}),
-        name: peer_step,
         "gormley_vision, RoPE mixed": ours(options.batch, {"position": "none", "rope": "naver_mixed"}),
+        **others,
     }
-    seconds: dict[str, list[float]] = {side: [] for side in sides}
-    for turn in range(options.steps + 2):
-        for side, run in sides.items():
-            began = time.perf_counter()
-            run()
-            if turn >= 2:
-                seconds[side].append(time.perf_counter() - began)
     gflop, peak = needed_gflop(options.batch), measured(jax.devices()[0]).flops / 1e9
-    figures: dict[str, object] = {"jax": jax.__version__, "needed_gflop": round(gflop, 1)}
-    figures["matrix_product_gflops"] = round(peak)
     print(f"a step needs {gflop:.0f} GFLOP; at the {peak:.0f} GFLOP/s of a large product that is {gflop / peak:.2f} s")
-    for side, times in seconds.items():
-        ratios = [mine / other for mine, other in zip(times, seconds[name], strict=True)]
-        low, middle, ratio = min(times), statistics.median(times), statistics.median(ratios)
-        print(f"{side:<28} min {low:.3f} s  median {middle:.3f} s  over {name}'s, median of pairs: {ratio:.2f}")
-        figures[side] = {"min_s": round(low, 4), "median_s": round(middle, 4), f"ratio_to_{name}": round(ratio, 3)}
+    with copying(options.busy_memory):
+        seconds = interleaved(sides, options.steps)
+    ours_of = {name: f"gormley_vision{', RoPE mixed' if 'mixed' in name else ''}" for name in others}
+    figures = {
+        "jax": jax.__version__,
+        "needed_gflop": round(gflop, 1),
+        "matrix_product_gflops": round(peak),
+        "another_process_copies_memory": options.busy_memory,
+        "glibc_tunables": os.environ.get("GLIBC_TUNABLES", ""),
+        **report(seconds, ours_of),
+    }
     if options.json:
         write_json(options.json, figures)
 

@@ -67,8 +67,7 @@ def attention_scores(model: ViT, params: Params, images: jax.Array, layers: Iter
     scores = {}
     for layer, found in recorded.items():
         inner = found["intermediates"]["attention"]
-        qkv = inner["qkv"]["__call__"][0].astype(jnp.float32)
-        query, key = qkv[..., 0, :], qkv[..., 1, :]
+        query, key, _ = (x.astype(jnp.float32) for x in inner["qkv"]["__call__"][0])
         if model.qk_norm:
             query, key = (inner[name]["__call__"][0].astype(jnp.float32) for name in ("query_norm", "key_norm"))
         if angles is not None:

@@ -4,6 +4,7 @@ Pre-norm (Dosovitskiy et al. 2020, arXiv:2010.11929, equations 2 and 3): x + MSA
 Parallel (Dehghani et al. 2023, ViT-22B, arXiv:2302.05442, section 2): y = LN(x), x + MLP(y) + MSA(y).
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -73,8 +74,8 @@ class Attention(nn.Module):
         width = x.shape[-1]
         head_dim = width // self.heads
         shape, names = (self.heads, 3, head_dim), ("embed", "heads", "qkv", "head_dim")
-        qkv = Projection(shape, names, _xavier_qkv, self.qkv_bias, self.dtype, name="qkv")(x)
-        query, key, value = qkv[..., 0, :], qkv[..., 1, :], qkv[..., 2, :]
+        project = Projection(shape, names, _xavier_qkv, self.qkv_bias, self.dtype, separate=1, name="qkv")
+        query, key, value = project(x)
         if self.qk_norm:
             query = make_norm(self.norm, self.dtype, "query_norm", axis="head_dim")(query)
             key = make_norm(self.norm, self.dtype, "key_norm", axis="head_dim")(key)
@@ -101,7 +102,9 @@ class Attention(nn.Module):
 class Projection(nn.Module):
     """x [B, N, (last `contracts` axes)] -> [B, N, *shape] as one matrix product; kernel [*contracted, *shape].
 
-    `axes` names the kernel's axes, the last of which are the bias'.
+    `axes` names the kernel's axes, the last of which are the bias'. With `separate`, the number of an axis of `shape`,
+    returns one array for each index of that axis, each by a product of its own: slices of the result would have to be
+    copied, and their gradients padded and added.
     """
 
     shape: tuple[int, ...]
@@ -110,22 +113,35 @@ class Projection(nn.Module):
     use_bias: bool
     dtype: Any
     contracts: int = 1
+    separate: int | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array) -> Any:
         """Project."""
-        lead, inner = x.shape[: -self.contracts], x.shape[-self.contracts :]
-        kernel_init = named(self.kernel_init, *self.axes)
-        kernel = self.param("kernel", kernel_init, (*inner, *self.shape)).astype(self.dtype)
-        rows = 1
-        for n in inner:
-            rows *= n
-        y = split_by_image(x.astype(self.dtype).reshape(*lead, rows) @ kernel.reshape(rows, -1))
+        inner = x.shape[-self.contracts :]
+        kernel = self.param("kernel", named(self.kernel_init, *self.axes), (*inner, *self.shape))
+        bias = None
         if self.use_bias:
-            bias_init = named(nn.initializers.zeros, *self.axes[self.contracts :])
-            bias = self.param("bias", bias_init, self.shape).astype(self.dtype)
-            y = y + bias.reshape((1,) * len(lead) + (-1,))
-        return y.reshape(*lead, *self.shape)
+            bias = self.param("bias", named(nn.initializers.zeros, *self.axes[self.contracts :]), self.shape)
+        if self.separate is None:
+            return self._product(x, kernel, bias)
+        return tuple(
+            self._product(
+                x,
+                jnp.take(kernel, part, axis=self.contracts + self.separate),
+                None if bias is None else jnp.take(bias, part, axis=self.separate),
+            )
+            for part in range(self.shape[self.separate])
+        )
+
+    def _product(self, x: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> jax.Array:
+        lead, shape = x.shape[: -self.contracts], kernel.shape[self.contracts :]
+        rows = math.prod(kernel.shape[: self.contracts])
+        y = x.astype(self.dtype).reshape(*lead, rows) @ kernel.astype(self.dtype).reshape(rows, -1)
+        y = split_by_image(y)
+        if bias is not None:
+            y = y + bias.astype(self.dtype).reshape((1,) * len(lead) + (-1,))
+        return y.reshape(*lead, *shape)
 
 
 class MLP(nn.Module):
