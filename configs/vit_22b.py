@@ -21,7 +21,7 @@ def get_config(arg: str = ""):
     config.data.update(source="tfds", name="imagenet2012", image_size=224, channels=3, batch_size=512, flip=True)
     config.data.update(placement="stream", workers=64, resize_filter="bilinear")
     config.vit.update(width=6144, depth=48, mlp=24576, heads=48, patch_size=14)
-    config.vit.update(parallel=True, qk_norm=True, norm="rms", qkv_bias=False, pooling="map", scan=True, remat=True)
+    config.vit.update(parallel=True, qk_norm=True, norm="rms", qkv_bias=False, pooling="map", scan=True)
     config.optimizer.update(learning_rate=1e-3, warmup="10000 steps", weight_decay=0.03)
     config.eval.update(split="validation", every="10000 steps")
     config.checkpoint.every = "1000 steps"

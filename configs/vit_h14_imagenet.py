@@ -20,7 +20,7 @@ def get_config(arg: str = ""):
     config.data.update(source="tfds", name="imagenet2012", image_size=224, channels=3, batch_size=4096, flip=True)
     config.data.update(placement="stream", workers=64, resize_filter="bilinear")
     config.vit.update(width=1280, depth=32, mlp=5120, heads=16, patch_size=14)  # H/14
-    config.vit.update(representation=1280, scan=True, remat=True)
+    config.vit.update(representation=1280, scan=True)
     config.classification.crop_min_area = 0.05
     config.optimizer.update(learning_rate=3e-4, warmup="10000 steps", weight_decay=0.1)
     config.eval.update(split="validation", every="5 epochs")

@@ -24,7 +24,7 @@ CLASSES, EPOCH_IMAGES = 1000, 1281167  # ImageNet-1k
 NETS = {
     "ViT-L/16": ("configs/vit_l16_imagenet.py", 32, 8),
     "ViT-H/14": ("configs/vit_h14_imagenet.py", 32, 8),
-    "ViT-22B": ("configs/vit_22b.py", 4, 1024),
+    "ViT-22B": ("configs/vit_22b.py", 4, 32),
 }
 
 
@@ -73,7 +73,8 @@ def row(point: dict[str, Any]) -> str:
         step = point["step"]
         cells += [f"{1e3 * step[f'seconds_of_{part}']:.0f}" for part in ("products", "memory", "links")]
         cells += [f"{1e3 * step['seconds_by_the_compiler']:.0f}", f"{step['images_per_second']:,.0f}"]
-    return "| " + " | ".join(cells if point["fits"] else [*cells, "does not fit", "", "", "", ""]) + " |"
+        cells.append(f"{step['share_of_peak']:.0%}")
+    return "| " + " | ".join(cells if point["fits"] else [*cells, "does not fit", "", "", "", "", ""]) + " |"
 
 
 def draw(points: list[dict[str, Any]], path: Path) -> None:

@@ -34,6 +34,7 @@ _EPOCH_IMAGES = flags.DEFINE_integer(
 _PRICE = flags.DEFINE_float(
     "price", 0.0, "Price of a chip per hour, in any currency; see cloud.google.com/tpu/pricing.", lower_bound=0.0
 )
+_EXPLAIN = flags.DEFINE_bool("explain", False, "Also print the ten costliest operations, by the compiler's estimate.")
 _OUT = flags.DEFINE_string("out", "", "Write the report to this JSON file.")
 
 
@@ -107,7 +108,13 @@ def describe(report: dict[str, Any]) -> None:
     ):
         print(f"  {part:<10} {step[key] / 1e9:16,.3f} {unit:<6} at least {1e3 * step[f'seconds_of_{part}']:12,.3f} ms")
     if step["seconds_by_the_compiler"]:
-        print(f"  by the compiler's own estimate, without links {1e3 * step['seconds_by_the_compiler']:9,.2f} ms")
+        print(
+            f"  by the compiler's own estimate, without links {1e3 * step['seconds_by_the_compiler']:9,.2f} ms", end=""
+        )
+        print(f", {step['share_of_copies']:.1%} of it copies")
+        if step["kernels"]:
+            gflop = step["kernel_flops"] / 1e9
+            print(f"  not in that estimate: {step['kernels']:.0f} calls of custom kernels, {gflop:,.0f} GFLOP")
     if report["unknown_loops"]:
         print(f"  {report['unknown_loops']} loops depend on data: each is counted once")
     for collective in summed(report["collectives"]):
@@ -115,6 +122,11 @@ def describe(report: dict[str, Any]) -> None:
     epoch = report["epoch_images"] / step["images_per_second"]
     print(f"\nestimate: at most {step['images_per_second']:,.0f} images/s: an epoch in {epoch / 60:.1f} min", end="")
     print(f", {epoch / 3600 * report['chips'] * _PRICE.value:.2f} by --price" if _PRICE.value else "")
+    print(f"at most {step['share_of_peak']:.0%} of the chips' peak does the model's own products")
+    if _EXPLAIN.value:
+        print("\nthe costliest operations")
+        for operation in report["operations"]:
+            print(f"  {1e3 * operation['seconds']:9.2f} ms  {operation['kind']:<10} {operation['place']}")
 
 
 def table(config: dict[str, Any], variants: list[dict[str, Any]], report_of: Callable) -> list[dict[str, Any]]:

@@ -10,6 +10,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+from gormley_vision.layers.partition import IMAGE_AXES, TENSOR_AXIS, mesh_platform
+from gormley_vision.layers.short_attention import short_attention
 
 
 class Rule(NamedTuple):
@@ -20,19 +24,26 @@ class Rule(NamedTuple):
     dtypes: tuple[str, ...]
     head_multiple: int
     head_at_most: int
-    masked_lengths_multiple: int  # T and S, if there is a mask: it becomes a bias, whose kernel needs even lengths
+    length_at_most: int  # T and S
+    masked_lengths_multiple: int  # T and S, if there is a mask other than the causal one; 0: the kernel takes none
 
 
-# cuDNN supports heads of 256 on Hopper and newer, but the chip's generation is not static, so 128 is the limit.
-RULES = (Rule("cudnn", "cuda", ("bfloat16", "float16"), 8, 128, 2),)
+# cuDNN supports heads of 256 on Hopper and newer, but the chip's generation is not static, so 128 is the limit; a mask
+# becomes a bias, whose kernel needs even lengths.
+RULES = (
+    Rule("cudnn", "cuda", ("bfloat16", "float16"), 8, 128, 1 << 30, 2),
+    Rule("short", "tpu", ("bfloat16",), 8, 256, 512, 0),
+)
 
 
 def choose_kernel(platform: str, dtype: str, head_dim: int, lengths: tuple[int, int], masked: bool) -> str:
     """Return the first kernel of `RULES` that supports heads of this kind, or 'plain'; `lengths` are (T, S)."""
     for rule in RULES:
-        fits_mask = not masked or all(n % rule.masked_lengths_multiple == 0 for n in lengths)
+        multiple = rule.masked_lengths_multiple
+        fits_mask = not masked or (multiple and all(n % multiple == 0 for n in lengths))
         fits_head = head_dim % rule.head_multiple == 0 and head_dim <= rule.head_at_most
-        if platform == rule.platform and dtype in rule.dtypes and fits_head and fits_mask:
+        fits = fits_mask and fits_head and max(lengths) <= rule.length_at_most
+        if platform == rule.platform and dtype in rule.dtypes and fits:
             return rule.kernel
     return "plain"
 
@@ -45,11 +56,13 @@ def attend(
     The kernel is chosen when the program is lowered for a platform, so that a machine may compile for another.
     """
     _check(query, key, value)
-    # A process without a CUDA device cannot trace cuDNN's kernel, and does not lower for CUDA either.
-    platforms = ("cuda",) if any(device.platform == "gpu" for device in jax.devices()) else ()
+    # A process without a CUDA device cannot trace cuDNN's kernel, and does not lower for CUDA either. A TPU's kernel
+    # must be told the mesh, which says what it is made of.
+    platforms = ["cuda"] if any(device.platform == "gpu" for device in jax.devices()) else []
+    platforms += ["tpu"] if mesh_platform() == "tpu" else []
     lengths, dtype, head_dim = (query.shape[1], key.shape[1]), str(query.dtype), query.shape[-1]
     chosen = {p: choose_kernel(p, dtype, head_dim, lengths, mask is not None) for p in platforms}
-    fused = {p: partial(_fused, implementation=name, causal=causal) for p, name in chosen.items() if name != "plain"}
+    fused = {p: partial(_KERNELS[name], causal=causal) for p, name in chosen.items() if name != "plain"}
     plain = partial(plain_attention, causal=causal)
     if not fused:
         return plain(query, key, value, mask)
@@ -118,14 +131,14 @@ def _scores(query, key, mask, causal) -> tuple[jax.Array, jax.Array | None]:
     return jnp.where(allowed, scores, jnp.finfo(compute).min), allowed
 
 
-def _fused(query, key, value, mask, *, implementation: str, causal: bool) -> jax.Array:
+def _cudnn(query, key, value, mask, *, causal: bool) -> jax.Array:
     mixed = jax.nn.dot_product_attention(
         query,
         key,
         value,
         mask=mask,
         is_causal=causal,
-        implementation=implementation,  # type: ignore[call-overload]
+        implementation="cudnn",  # type: ignore[call-overload]
     )
     if mask is None:
         return mixed
@@ -133,6 +146,25 @@ def _fused(query, key, value, mask, *, implementation: str, causal: bool) -> jax
     allowed = mask & causal_mask(query.shape[1], key.shape[1]) if causal else mask
     sees_any = jnp.broadcast_to(allowed.any(axis=-1), (query.shape[0], query.shape[2], query.shape[1]))
     return jnp.where(sees_any.transpose(0, 2, 1)[..., None], mixed, 0)
+
+
+def _short(query, key, value, mask, *, causal: bool) -> jax.Array:
+    """Run the kernel on each device's images and heads: XLA cannot partition it."""
+    assert mask is None
+    head_dim = query.shape[-1]
+    split = PartitionSpec(IMAGE_AXES, None, TENSOR_AXIS)
+    flat = [x.reshape(*x.shape[:2], -1) for x in (query, key, value)]
+
+    def local(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+        return short_attention(query, key, value, query.shape[-1] // head_dim, causal)
+
+    mesh = jax.sharding.get_abstract_mesh()
+    return jax.shard_map(local, mesh=mesh, in_specs=(split,) * 3, out_specs=split, check_vma=False)(*flat).reshape(
+        query.shape
+    )
+
+
+_KERNELS = {"cudnn": _cudnn, "short": _short}
 
 
 def _check(query: jax.Array, key: jax.Array, value: jax.Array) -> None:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from gormley_vision.layers import rope
 from gormley_vision.layers.attention import attend, attention_weights
@@ -26,6 +27,16 @@ GELU: dict[str, Callable[[jax.Array], jax.Array]] = {
     "tanh": partial(jax.nn.gelu, approximate=True),  # flax's default, used by Google's weights
     "erf": partial(jax.nn.gelu, approximate=False),  # used by timm and Hugging Face
 }
+
+
+SAVED = "saved"  # the name of what a layer's backward pass may keep, where it computes the rest again
+save_named = jax.checkpoint_policies.save_only_these_names(SAVED)
+
+
+def saved(x: jax.Array) -> jax.Array:
+    """Return [B, N, ...], named `SAVED`: queries, keys, values, attention's result, the MLP's input to its GELU."""
+    # Flat, since XLA would store a stack [L, B, N, K, Dh] in another layout than the products need.
+    return checkpoint_name(x.reshape(*x.shape[:2], -1), SAVED).reshape(x.shape)
 
 
 class MixedRope(NamedTuple):
@@ -75,7 +86,7 @@ class Attention(nn.Module):
         head_dim = width // self.heads
         shape, names = (self.heads, 3, head_dim), ("embed", "heads", "qkv", "head_dim")
         project = Projection(shape, names, _xavier_qkv, self.qkv_bias, self.dtype, separate=1, name="qkv")
-        query, key, value = project(x)
+        query, key, value = map(saved, project(x))
         if self.qk_norm:
             query = make_norm(self.norm, self.dtype, "query_norm", axis="head_dim")(query)
             key = make_norm(self.norm, self.dtype, "key_norm", axis="head_dim")(key)
@@ -94,7 +105,7 @@ class Attention(nn.Module):
             query, key = (rope.apply_rope(y, angles, self.pairing, token_axis=-3) for y in (query, key))
         if self.is_mutable_collection("maps") and not self.is_initializing():
             self.sow("maps", "weights", attention_weights(query, key, mask=mask, causal=self.causal))
-        mixed = attend(query, key, value, mask=mask, causal=self.causal)
+        mixed = saved(attend(query, key, value, mask=mask, causal=self.causal))
         back = ("heads", "head_dim", "embed")
         return Projection((width,), back, _xavier_out, True, self.dtype, contracts=2, name="out")(mixed)
 
@@ -162,7 +173,7 @@ class MLP(nn.Module):
             layer = nn.Dense(features, dtype=self.dtype, kernel_init=kernel, bias_init=bias, name=name)
             return split_by_image(layer(x))
 
-        hidden = GELU[self.gelu](dense(x, self.mlp, "in", ("embed", "mlp")))
+        hidden = GELU[self.gelu](saved(dense(x, self.mlp, "in", ("embed", "mlp"))))
         hidden = nn.Dropout(self.dropout, deterministic=not self.train)(hidden)
         return dense(hidden, x.shape[-1], "out", ("mlp", "embed"))
 

@@ -20,6 +20,12 @@ IMAGE_AXES = ("data", "fsdp")  # the mesh axes over which a batch is sharded
 TENSOR_AXIS = "tensor"  # the mesh axis over which matrices are sharded
 
 
+def mesh_platform() -> str:
+    """Return what the mesh is made of, 'cpu', 'cuda' or 'tpu', also if it is only planned for; '' if no mesh is set."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return mesh.abstract_device.platform if mesh.axis_names and mesh.abstract_device is not None else ""
+
+
 def split_by_image(x: jax.Array, unsplit: int = 0) -> jax.Array:
     """Shard the first axis of `x` [B, ...] over the mesh axes of a batch; return `x` unchanged if no mesh is set.
 

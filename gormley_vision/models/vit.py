@@ -22,8 +22,9 @@ import jax.numpy as jnp
 
 from gormley_vision.layers import rope
 from gormley_vision.layers.attention import attend
-from gormley_vision.layers.blocks import MLP, Block, MixedRope, Projection, Rotation, make_norm, xavier
+from gormley_vision.layers.blocks import MLP, Block, MixedRope, Projection, Rotation, make_norm, save_named, xavier
 from gormley_vision.layers.naming import named
+from gormley_vision.layers.partition import mesh_platform
 from gormley_vision.layers.positions import sincos_2d
 
 
@@ -169,7 +170,10 @@ class ViT(nn.Module):
 
     def _encoder(self, grid: tuple[int, int], train: bool) -> nn.Module:
         """Return all layers as one module [B, N, D] -> ([B, N, D], None), their parameters stacked on a first axis."""
-        body = nn.remat(Block, prevent_cse=not self.scan) if self.remat else Block
+        body = Block
+        if self.remat or mesh_platform() == "tpu":  # a TPU would keep five times as much, in layouts it then changes
+            policy = None if self.remat else save_named
+            body = nn.remat(Block, prevent_cse=not self.scan, policy=policy)
         layers = nn.scan(
             body,
             variable_axes={"params": 0, "maps": 0},

@@ -5,6 +5,7 @@ layers that is only one layer. Here the costs of a computation's instructions ar
 it runs: FLOPs of products, bytes of device memory, collectives, and the compiler's own estimate of cycles.
 """
 
+import collections
 import dataclasses
 import math
 import re
@@ -40,26 +41,51 @@ class Collective:
 
 
 @dataclasses.dataclass(frozen=True)
+class Operation:
+    """Operations of one kind in one place of the program, in all runs of a step."""
+
+    place: str  # modules and primitive, as in 'encoder/mlp/in/dot_general'
+    kind: str  # such as 'fusion' or 'copy'
+    cycles: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Cost:
     """The cost of one step on one device."""
 
-    flops: float  # of matrix products and convolutions
+    flops: float  # of matrix products and convolutions, in kernels, too
+    model_flops: float  # the same without what the backward pass computes again
+    kernels: float  # calls of custom kernels, whose cycles the compiler does not estimate
+    kernel_flops: float
     hbm_bytes: float  # read and written
     cycles: float  # the compiler's estimate, if it gives one (TPU); excludes collectives
     collectives: tuple[Collective, ...]
     unknown_loops: int  # loops of unknown length, counted once
+    operations: tuple[Operation, ...] = ()  # by cycles, if the compiler estimates them; the costliest first
+
+
+# Parts of a jax operation's name that name no module and no primitive.
+_WRAPPERS = re.compile(r"(jit|jvp|transpose)\(|(while|body|closed_call|checkpoint|cond)$")
 
 
 def cost_of(text: str) -> Cost:
     """Return the cost of a program, given `Compiled.as_text()`."""
     computations = parse(text)
     times, fused, unknown = _times(computations)
-    flops = hbm = cycles = 0.0
+    flops = again = hbm = kernels = kernel_flops = 0.0
+    cycles: dict[tuple[str, str], float] = collections.defaultdict(float)
     collectives: dict[str, Collective] = {}
     for name, count in times.items():
         computation = computations[name]
         for instruction in computation.instructions.values():
-            flops += count * _flops(instruction, computation)
+            own = count * _flops(instruction, computation)
+            if instruction.opcode == "custom-call" and "tpu_custom_call" in instruction.attributes:
+                kernels += count
+                stated = re.search(r'"flops":"(\d+)"', instruction.attributes)
+                own = count * int(stated[1]) if stated else 0.0
+                kernel_flops += own
+            flops += own
+            again += own if "rematted_computation" in instruction.attributes else 0.0
             kind = instruction.opcode.removesuffix("-start")
             if kind in _COLLECTIVES:
                 found = _collective(kind, instruction, computation, count)
@@ -70,10 +96,24 @@ def cost_of(text: str) -> Cost:
                     collectives[key] = found
             if name not in fused:
                 hbm += count * _hbm_bytes(instruction, computation, computations)
-                estimate = re.search(r'"estimated_cycles":"(\d+)"', instruction.attributes)
-                cycles += count * int(estimate[1]) if estimate else 0.0
+                if estimate := re.search(r'"estimated_cycles":"(\d+)"', instruction.attributes):
+                    cycles[_place(instruction), instruction.opcode] += count * int(estimate[1])
+    operations = tuple(Operation(*key, cycles[key]) for key in sorted(cycles, key=lambda key: -cycles[key]))
     exchanges = tuple(collective for collective in collectives.values() if collective.group > 1)
-    return Cost(flops, hbm, cycles, exchanges, unknown)
+    total = sum(cycles.values())
+    return Cost(flops, flops - again, kernels, kernel_flops, hbm, total, exchanges, unknown, operations)
+
+
+def _place(instruction: Instruction) -> str:
+    """Return where an operation comes from, without jax's transformations; '' if the compiler added it."""
+    found = re.search(r'op_name="([^"]*)"', instruction.attributes)
+    if not found:
+        return ""
+    backward = "backward: " if "transpose(" in found[1] else ""
+    parts = [
+        part for part in found[1].split("/") if not re.match(r"jit\(|jvp\(|transpose\(|while$|body$|closed_call$", part)
+    ]
+    return backward + "/".join(parts)
 
 
 def _times(computations: Mapping[str, Computation]) -> tuple[dict[str, float], set[str], int]:

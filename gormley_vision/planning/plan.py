@@ -73,6 +73,10 @@ def plan(config: Config, devices: Sequence[jax.Device], chip: Chip, data: Descri
         "step": _step(cost, chip, images),
         "collectives": [dataclasses.asdict(c) | {"wire_bytes": c.wire_bytes} for c in cost.collectives],
         "unknown_loops": cost.unknown_loops,
+        "operations": [
+            {"place": operation.place, "kind": operation.kind, "seconds": operation.cycles / chip.clock}
+            for operation in cost.operations[:10]
+        ],
         "compiler_flops": (compiled.cost_analysis() or {}).get("flops", 0.0),  # counts each loop's body once
     }
 
@@ -136,6 +140,9 @@ def _step(cost: Cost, chip: Chip, images: int) -> dict[str, float]:
     }
     bound = max(seconds, key=lambda part: seconds[part])
     estimate = cost.cycles / chip.clock  # 0 if the compiler has no estimate
+    copies = sum(operation.cycles for operation in cost.operations if operation.kind == "copy")
+    # Kernels are not in the compiler's estimate; no less than their products is added.
+    likely = max(estimate + cost.kernel_flops / chip.flops, seconds["links"]) if estimate else seconds[bound]
     return {
         "flops": cost.flops,
         "hbm_bytes": cost.hbm_bytes,
@@ -143,7 +150,11 @@ def _step(cost: Cost, chip: Chip, images: int) -> dict[str, float]:
         **{f"seconds_of_{part}": value for part, value in seconds.items()},
         "seconds_at_least": seconds[bound],
         "seconds_by_the_compiler": estimate,
-        "images_per_second": images / max(estimate, seconds[bound] if not estimate else seconds["links"]),
+        "share_of_copies": copies / cost.cycles if cost.cycles else 0.0,
+        "kernels": cost.kernels,
+        "kernel_flops": cost.kernel_flops,
+        "share_of_peak": cost.model_flops / chip.flops / likely,
+        "images_per_second": images / likely,
     }
 
 
