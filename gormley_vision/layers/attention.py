@@ -131,14 +131,14 @@ def _scores(query, key, mask, causal) -> tuple[jax.Array, jax.Array | None]:
     return jnp.where(allowed, scores, jnp.finfo(compute).min), allowed
 
 
-def _cudnn(query, key, value, mask, *, causal: bool) -> jax.Array:
+def _cudnn(query, key, value, mask, *, causal: bool, implementation: str = "cudnn") -> jax.Array:
     mixed = jax.nn.dot_product_attention(
         query,
         key,
         value,
         mask=mask,
         is_causal=causal,
-        implementation="cudnn",  # type: ignore[call-overload]
+        implementation=implementation,  # type: ignore[call-overload]
     )
     if mask is None:
         return mixed

@@ -110,10 +110,7 @@ def _place(instruction: Instruction) -> str:
     if not found:
         return ""
     backward = "backward: " if "transpose(" in found[1] else ""
-    parts = [
-        part for part in found[1].split("/") if not re.match(r"jit\(|jvp\(|transpose\(|while$|body$|closed_call$", part)
-    ]
-    return backward + "/".join(parts)
+    return backward + "/".join(part for part in found[1].split("/") if not _WRAPPERS.match(part))
 
 
 def _times(computations: Mapping[str, Computation]) -> tuple[dict[str, float], set[str], int]:

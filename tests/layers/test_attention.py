@@ -90,7 +90,7 @@ def test_values_are_those_of_the_definition(kind, t, s):
 def test_the_fused_kernels_branch_agrees(kind):
     query, key, value = draw(1)
     options, allowed = mask_of(kind)
-    fused = run(attention._fused, query, key, value, implementation="xla", **options)
+    fused = run(attention._cudnn, query, key, value, implementation="xla", **options)
     np.testing.assert_allclose(fused, reference(query, key, value, allowed)[1], atol=2e-6)
 
 
@@ -146,7 +146,7 @@ def test_a_query_that_sees_nothing_gets_zeros_and_gives_none_but_zero_gradients(
     mask[1] = False
 
     if function == "fused":
-        function = partial(attention._fused, implementation="xla", causal=False)
+        function = partial(attention._cudnn, implementation="xla", causal=False)
     out = np.asarray(run(function, query, key, value, mask=jnp.asarray(mask)))
     for blind in (out[0, 2], out[1]):
         np.testing.assert_array_equal(blind, np.zeros_like(blind))
@@ -217,7 +217,12 @@ def test_cuda_has_a_kernel_for_the_heads_of_every_published_size(dim, dtype, len
         ("plain", "cuda", "bfloat16", 256, (196, 196), False),
         ("plain", "cuda", "float32", 64, (196, 196), False),
         ("plain", "cuda", "float64", 64, (196, 196), False),
-        ("plain", "tpu", "bfloat16", 64, (196, 196), False),
+        ("short", "tpu", "bfloat16", 64, (197, 197), False),
+        ("short", "tpu", "bfloat16", 256, (512, 1), False),
+        ("plain", "tpu", "bfloat16", 64, (197, 513), False),  # too long
+        ("plain", "tpu", "bfloat16", 64, (196, 196), True),
+        ("plain", "tpu", "float32", 64, (197, 197), False),
+        ("plain", "tpu", "bfloat16", 36, (197, 197), False),
         ("plain", "cpu", "bfloat16", 64, (196, 196), False),
         ("plain", "rocm", "bfloat16", 64, (196, 196), False),
         ("cudnn", "cuda", "bfloat16", 64, (196, 196), True),

@@ -47,6 +47,21 @@ def test_a_small_step_is_reported_whole(tmp_path):
     assert reports[2]["memory"]["parameters"] == pytest.approx(reports[0]["memory"]["parameters"] / 4, rel=0.05)
 
 
+def test_attention_is_a_kernel_and_the_costliest_operations_are_named(tmp_path):
+    words = ["--config.compute_dtype=bfloat16", "--config.mesh.tensor=2", "--config.vit.scan=true", "--explain"]
+    text, (report,) = plan(tmp_path, "vit_mnist", "v5e:2x2", *words)
+    step = report["step"]
+    assert step["kernels"] == 2 * 6  # forward and backward of each layer
+    tokens, width, images = 17, 64, 64 // 2  # on each device, which has half of the heads
+    assert step["kernel_flops"] == 6 * (2 + 5) * 2 * images * tokens**2 * width / 2
+    assert 0 < step["share_of_peak"] < 1
+    assert "12 calls of custom kernels" in text
+    seconds = [operation["seconds"] for operation in report["operations"]]
+    assert len(seconds) == 10
+    assert seconds == sorted(seconds, reverse=True)
+    assert "encoder/mlp/in" in text.partition("the costliest operations")[2]
+
+
 BYTES = """
 from gormley_vision.command_line import load_config_file
 from gormley_vision.experiment import images_described

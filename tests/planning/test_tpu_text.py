@@ -177,3 +177,28 @@ STACK = 16 * MATRIX
 )
 def test_slices_within_fusions_by_hand(case, by_hand):
     assert cost_of(NESTED.replace("CASE", case)).hbm_bytes == by_hand
+
+
+KERNELS = """HloModule jit_step, is_scheduled=true
+
+ENTRY %main (x: f32[8,8]) -> f32[8,8] {
+  %x = f32[8,8]{1,0} parameter(0)
+  %y = f32[8,8]{1,0} convolution(%x, %x), dim_labels=bf_io->bf, metadata={op_name="jit(step)/jvp(Net)/while/body/mlp/in/dot"}, backend_config={"estimated_cycles":"50"}
+  %z = f32[8,8]{1,0} convolution(%y, %x), dim_labels=bf_io->bf, metadata={op_name="jit(step)/transpose(jvp(Net))/checkpoint/rematted_computation/mlp/in/dot"}, backend_config={"estimated_cycles":"70"}
+  %c = f32[8,8]{0,1} copy(%z), backend_config={"estimated_cycles":"30"}
+  ROOT %k = f32[8,8]{1,0} custom-call(%c), custom_call_target="tpu_custom_call", backend_config={"custom_call_config":{"cost_estimate":{"flops":"4096","transcendentals":"7"}}}
+}
+"""  # noqa: E501
+
+
+def test_kernels_recomputation_and_the_costliest_operations():
+    cost, product = cost_of(KERNELS), 2 * 8**3
+    assert (cost.kernels, cost.kernel_flops) == (1, 4096)
+    assert cost.flops == 2 * product + 4096
+    assert cost.model_flops == product + 4096  # one product is computed again
+    assert cost.cycles == 150
+    assert [(operation.place, operation.kind, operation.cycles) for operation in cost.operations] == [
+        ("backward: rematted_computation/mlp/in/dot", "convolution", 70),
+        ("mlp/in/dot", "convolution", 50),
+        ("", "copy", 30),
+    ]
