@@ -1,12 +1,20 @@
-"""Times sides against each other: in turn, in one process, as ratios; alone or while another process copies memory."""
+"""Times sides against each other, in turn, in one process: alone, and while another process copies memory."""
 
 import contextlib
+import importlib.metadata
+import os
+import shlex
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+
+import jax
+
+from gormley_vision.planning.topology import measured
+from gormley_vision.training.environment import describe_environment, source_commit
 
 _COPIES = """
 import numpy as np
@@ -31,7 +39,7 @@ def copying(wanted: bool) -> Iterator[None]:
         process.wait()
 
 
-def interleaved(sides: Mapping[str, Callable[[], object]], turns: int, warmup: int = 2) -> dict[str, list[float]]:
+def interleaved(sides: Mapping[str, Callable[[], object]], turns: int, warmup: int) -> dict[str, list[float]]:
     """Run each side once a turn. Returns the seconds of each, in turns after the warm-up."""
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for turn in range(turns + warmup):
@@ -44,8 +52,39 @@ def interleaved(sides: Mapping[str, Callable[[], object]], turns: int, warmup: i
     return seconds
 
 
+def compare(
+    sides: Mapping[str, Callable[[], object]], pairs: Mapping[str, str], turns: int, needed_gflop: float
+) -> dict[str, Any]:
+    """Time all sides in both conditions, and print and return the figures with their conditions.
+
+    Args:
+        pairs: {peer: side of ours} to compare.
+        turns: timed runs of each side in each condition.
+        needed_gflop: of products, in one run.
+    """
+    peak = measured(jax.devices()[0]).flops / 1e9
+    print(
+        f"a 2048^3 matrix product runs at {peak:.0f} GFLOP/s: the lower bound of a step is {needed_gflop / peak:.3f} s"
+    )
+    figures: dict[str, Any] = {
+        "commands": [shlex.join(["python", *sys.argv])],
+        "environment": describe_environment(jax.make_mesh((1,), ("data",))),
+        "commit": source_commit(),
+        "torch": importlib.metadata.version("torch"),
+        "glibc_tunables": os.environ.get("GLIBC_TUNABLES", ""),
+        "matrix_product_gflops": round(peak),
+        "needed_gflop": round(needed_gflop, 1),
+        "turns": turns,
+    }
+    for condition, busy in (("alone", False), ("another process copies memory", True)):
+        print(f"\n{condition}")
+        with copying(busy):
+            figures[condition] = report(interleaved(sides, turns, warmup=1 if busy else 3), pairs)
+    return figures
+
+
 def report(seconds: Mapping[str, list[float]], pairs: Mapping[str, str]) -> dict[str, Any]:
-    """Print and return the seconds of each side, and the ratio of each pair {peer: side of ours}."""
+    """Print and return the seconds of each side, and the ratio of each pair."""
     figures: dict[str, Any] = {"seconds": {}, "ratios": {}}
     for name, times in seconds.items():
         figures["seconds"][name] = {"min": round(min(times), 4), "median": round(statistics.median(times), 4)}
@@ -53,9 +92,6 @@ def report(seconds: Mapping[str, list[float]], pairs: Mapping[str, str]) -> dict
     for peer, mine in pairs.items():
         of_pairs = statistics.median(a / b for a, b in zip(seconds[mine], seconds[peer], strict=True))
         of_minima = min(seconds[mine]) / min(seconds[peer])
-        figures["ratios"][f"{mine} / {peer}"] = {
-            "median of pairs": round(of_pairs, 3),
-            "of minima": round(of_minima, 3),
-        }
-        print(f"{mine} / {peer}: {of_pairs:.2f} (median of pairs), {of_minima:.2f} (of minima)")
+        figures["ratios"][peer] = {"median_of_pairs": round(of_pairs, 3), "of_minima": round(of_minima, 3)}
+        print(f"{mine} over {peer}: {of_pairs:.2f} (median of pairs), {of_minima:.2f} (of minima)")
     return figures

@@ -1,15 +1,15 @@
 """Time a complete GAN training step here and in PyTorch eager, interleaved in one process.
 
-    pip install -e ".[bench]" && python benchmarks/train_step.py [--steps=15] [--size=32] [--compile] [--busy_memory]
+    pip install -e ".[bench]" && python benchmarks/train_step.py [--steps=15] [--size=32] [--compile]
 
 DCGAN at 32x32x3, 64 filters, batch 128, Adam, float32: one discriminator update on real and fake images, then
 one generator update on fresh noise. The peer follows pytorch/examples, except for fresh noise in the
 generator's update, so that both sides do the same work; `torch (D frozen)` also avoids the discriminator's parameter
 gradients in the generator's update, as this package does but the example does not.
 
-Prints seconds per step, the ratio to each peer, the lower bound by the speed of a large matrix product, and the loop's
-share of time spent waiting for data. Like train.py, the program asks for huge pages, from which both sides gain;
-`GLIBC_TUNABLES=glibc.malloc.hugetlb=0` leaves them out.
+Prints seconds per step and the ratio to each peer, alone and while another process copies memory, the lower bound by
+the speed of a large matrix product, and the loop's share of time spent waiting for data. Like train.py, the program
+asks for huge pages, from which both sides gain; `GLIBC_TUNABLES=glibc.malloc.hugetlb=0` leaves them out.
 """
 
 import argparse
@@ -24,13 +24,12 @@ if __name__ == "__main__":
     restart_with_huge_pages()
 
 import jax
-from timing import copying, interleaved, report
+from timing import compare
 
 from gormley_vision import experiment
 from gormley_vision.config import default_config
 from gormley_vision.files import user_path, write_json
 from gormley_vision.models.dcgan import halvings
-from gormley_vision.planning.topology import measured
 from gormley_vision.training.loop import Step
 from gormley_vision.training.sharding import Shardings, make_mesh
 from gormley_vision.training.task import first_state
@@ -45,7 +44,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=128, help="batch size")
     parser.add_argument("--size", type=int, default=32, help="image size, pixels")
     parser.add_argument("--compile", action="store_true", help="also time torch.compile, which needs a C++ compiler")
-    parser.add_argument("--busy_memory", action="store_true", help="while another process copies memory")
     parser.add_argument("--json", type=user_path, help="also write the figures to this file")
     return parser.parse_args()
 
@@ -150,30 +148,17 @@ def main() -> None:
     if options.compile:
         frozen = torch_step(options.batch, options.size, freeze=True, compiled=True)
         sides |= {"torch (D frozen), compiled": frozen}
-    with copying(options.busy_memory):
-        seconds = interleaved(sides, options.steps, warmup=3)
+    ours_of = dict.fromkeys(list(sides)[1:], "gormley_vision")
+    figures = compare(sides, ours_of, options.steps, needed_gflop(options.batch, options.size))
     began, waited = time.perf_counter(), 0.0
     for _ in range(options.steps):
         waited += dispatch()
     wait()
     share = waited / (time.perf_counter() - began)
 
-    gflop, peak = needed_gflop(options.batch, options.size), measured(jax.devices()[0]).flops / 1e9
-    print(f"jax {jax.__version__}, torch {torch.__version__}; a step needs {gflop:.1f} GFLOP")
-    print(f"a 2048^3 matrix product runs at {peak:.0f} GFLOP/s: the lower bound of a step is {gflop / peak:.3f} s")
-    figures = {
-        "jax": jax.__version__,
-        "torch": torch.__version__,
-        "needed_gflop": round(gflop, 1),
-        "matrix_product_gflops": round(peak),
-        "another_process_copies_memory": options.busy_memory,
-        "glibc_tunables": os.environ.get("GLIBC_TUNABLES", ""),
-        "waiting_for_data": round(share, 5),
-        **report(seconds, dict.fromkeys(list(sides)[1:], "gormley_vision")),
-    }
     print(f"waiting for data: {share:.2%} of a step")
     if options.json:
-        write_json(options.json, figures)
+        write_json(options.json, figures | {"waiting_for_data": round(share, 5)})
 
 
 if __name__ == "__main__":

@@ -1,17 +1,17 @@
 """Time a training step of ViT-Ti/4 on 32-pixel images, here and in timm, interleaved in one process.
 
     pip install -e ".[bench]" && pip install --no-deps timm huggingface_hub safetensors pyyaml
-    python benchmarks/vit_step.py [--steps=10] [--batch=128] [--compile] [--busy_memory] [--json=results/vit_step.json]
+    python benchmarks/vit_step.py [--steps=10] [--batch=128] [--compile] [--json=results/vit_step.json]
 
 All sides: width 192, 12 layers, 3 heads, [CLS], erf GELU, float32, cross-entropy, AdamW with weight decay on matrices,
 uint8 images in; learned positions, or RoPE-Mixed (timm's is the net of rope-vit without LayerScale). If timm is not
 installed, the peer is the same network of torch.nn modules, with PyTorch's own `scaled_dot_product_attention`. Prints
-seconds per step, ratios, and the lower bound by the speed of a large matrix product. Like train.py, the program asks
+seconds per step and ratios, alone and while another process copies memory, and the lower bound by the speed of a large
+matrix product. Like train.py, the program asks
 for huge pages, from which both sides gain; `GLIBC_TUNABLES=glibc.malloc.hugetlb=0` leaves them out.
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -24,13 +24,12 @@ if __name__ == "__main__":
 
 import jax
 import numpy as np
-from timing import copying, interleaved, report
+from timing import compare
 
 from gormley_vision import experiment
 from gormley_vision.config import default_config
 from gormley_vision.files import user_path, write_json
 from gormley_vision.models.vit import SIZES
-from gormley_vision.planning.topology import measured
 from gormley_vision.training.task import first_state
 
 SIZE, PATCH, CLASSES = 32, 4, 10
@@ -148,7 +147,6 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10, help="timed steps of each side")
     parser.add_argument("--batch", type=int, default=128, help="batch size")
     parser.add_argument("--compile", action="store_true", help="also time torch.compile, which needs a C++ compiler")
-    parser.add_argument("--busy_memory", action="store_true", help="while another process copies memory")
     parser.add_argument("--json", type=user_path, help="also write the figures to this file")
     options = parser.parse_args()
     others = peers(options.batch, options.compile)
@@ -157,19 +155,8 @@ def main() -> None:
         "gormley_vision, RoPE mixed": ours(options.batch, {"position": "none", "rope": "naver_mixed"}),
         **others,
     }
-    gflop, peak = needed_gflop(options.batch), measured(jax.devices()[0]).flops / 1e9
-    print(f"a step needs {gflop:.0f} GFLOP; at the {peak:.0f} GFLOP/s of a large product that is {gflop / peak:.2f} s")
-    with copying(options.busy_memory):
-        seconds = interleaved(sides, options.steps)
     ours_of = {name: f"gormley_vision{', RoPE mixed' if 'mixed' in name else ''}" for name in others}
-    figures = {
-        "jax": jax.__version__,
-        "needed_gflop": round(gflop, 1),
-        "matrix_product_gflops": round(peak),
-        "another_process_copies_memory": options.busy_memory,
-        "glibc_tunables": os.environ.get("GLIBC_TUNABLES", ""),
-        **report(seconds, ours_of),
-    }
+    figures = compare(sides, ours_of, options.steps, needed_gflop(options.batch))
     if options.json:
         write_json(options.json, figures)
 

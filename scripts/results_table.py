@@ -85,15 +85,22 @@ def vit_resolution(content: Any) -> Finding:
 
 def train_step(content: Any) -> Finding:
     """A DCGAN step against PyTorch's."""
-    return Finding(
-        f"a DCGAN step takes {content['ratio to torch']['median_of_pairs']:.2f} of PyTorch eager's time", "–"
-    )
+    return Finding(f"a DCGAN step takes {ratio(content, 'torch')} of PyTorch eager's time", "–")
 
 
 def vit_step(content: Any) -> Finding:
     """A ViT step against timm's."""
-    plain, mixed = (content[f"gormley_vision{rope}"]["ratio_to_timm"] for rope in ("", ", RoPE mixed"))
-    return Finding(f"a ViT-Ti/4 step takes {plain:.2f} of timm's time; {mixed:.2f} with RoPE-Mixed", "–")
+    plain, mixed = ratio(content, "timm"), ratio(content, "timm, RoPE mixed")
+    return Finding(f"a ViT-Ti/4 step takes {plain} of timm's time; with RoPE-Mixed {mixed} of that of timm's own", "–")
+
+
+def ratio(content: Any, peer: str) -> str:
+    """Both conditions of a benchmark, medians of pairs."""
+    alone, busy = (
+        content[condition]["ratios"][peer]["median_of_pairs"]
+        for condition in ("alone", "another process copies memory")
+    )
+    return f"{alone:.2f} (while another process copies memory, {busy:.2f})"
 
 
 def scaling(content: Any) -> Finding:

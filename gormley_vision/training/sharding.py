@@ -63,7 +63,14 @@ def make_mesh(
             "must take part; pass --config.mesh.data=0"
         )
     types = (AxisType.Auto,) * len(MESH_AXES)
-    return jax.make_mesh((data, fsdp, tensor), MESH_AXES, axis_types=types, devices=devices[:count])
+    try:
+        return jax.make_mesh((data, fsdp, tensor), MESH_AXES, axis_types=types, devices=devices[:count])
+    except NotImplementedError:  # a TPU's slice has axes of its own
+        corner = [max(axis) + 1 for axis in zip(*(device.coords for device in devices), strict=True)]
+        raise UserError(
+            f"mesh.data={data}, mesh.fsdp={fsdp}, mesh.tensor={tensor}: each must be 1 or a product of some sides of the "
+            f"slice, {'x'.join(map(str, corner))}"
+        ) from None
 
 
 def describe_mesh(mesh: Mesh) -> str:

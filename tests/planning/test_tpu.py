@@ -108,6 +108,15 @@ def test_an_unknown_topology_says_how_one_is_written():
     assert "write GENERATION:CHIPS, as in v5e:4x4" in done.stderr
 
 
+def test_a_mesh_that_does_not_fit_the_slice_says_what_does():
+    words = ["scripts/plan.py", "--config=configs/vit_mnist.py", "--topology=v5p:8x8x8", "--config.mesh.fsdp=32"]
+    words += ["--config.data.batch_size=512"]
+    done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "mesh.data=16, mesh.fsdp=32, mesh.tensor=1: each must be 1 or a product of some sides" in done.stderr
+    assert done.stderr.strip().endswith("of the slice, 8x8x8")
+
+
 @pytest.mark.skipif("COMPILE_ALL" not in os.environ, reason="COMPILE_ALL=1 compiles every config: 14 minutes")
 @pytest.mark.parametrize("config", CONFIGS)
 def test_every_config_compiles_for_a_pod_that_it_fits_on(config, tmp_path):
