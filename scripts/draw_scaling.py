@@ -20,8 +20,7 @@ with reported():  # importing takes a moment
 
 TOPOLOGIES = {8: "2x2x2", 32: "2x4x4", 128: "4x4x8", 512: "8x8x8", 1024: "8x8x16"}
 CLASSES, EPOCH_IMAGES = 1000, 1281167  # ImageNet-1k
-# Name: config, images per chip, and the most chips over which the state is sharded (more than 64
-# are gathered by sums of zero-filled arrays).
+# Name: config, images per chip, and the most chips over which the state is sharded.
 NETS = {
     "ViT-L/16": ("configs/vit_l16_imagenet.py", 32, 8),
     "ViT-H/14": ("configs/vit_h14_imagenet.py", 32, 8),
@@ -55,11 +54,15 @@ def compiled(net: str, chips: int) -> dict[str, Any]:
     from gormley_vision.planning.plan import plan, with_overrides
 
     path, images, most = NETS[net]
-    split = {"mesh.data": 0, "mesh.fsdp": fsdp_of(TOPOLOGIES[chips], most), "data.batch_size": images * chips}
-    config = with_overrides(load_config_file(path).to_dict(), split)
+    data = images_described(load_config_file(path), tuple(map(str, range(CLASSES))), EPOCH_IMAGES)
     devices = topology.devices_of(f"v5p:{TOPOLOGIES[chips]}")
-    data = images_described(config, tuple(map(str, range(CLASSES))), EPOCH_IMAGES)
-    report = plan(config, devices, topology.chip_of(devices[0]), data)
+    # Where `fsdp` is all of a slice, the compiler gathers by sums of zero-filled arrays: only if nothing else fits.
+    for fsdp in (fsdp_of(TOPOLOGIES[chips], min(most, chips // 2)), fsdp_of(TOPOLOGIES[chips], chips)):
+        split = {"mesh.data": 0, "mesh.fsdp": fsdp, "data.batch_size": images * chips}
+        config = with_overrides(load_config_file(path).to_dict(), split)
+        report = plan(config, devices, topology.chip_of(devices[0]), data)
+        if report["fits"]:
+            break
     return {"net": net, "chips": chips, "topology": f"v5p:{TOPOLOGIES[chips]}"} | {
         key: value for key, value in report.items() if key not in ("collectives", "error")
     }

@@ -68,8 +68,8 @@ def make_mesh(
     except NotImplementedError:  # a TPU's slice has axes of its own
         corner = [max(axis) + 1 for axis in zip(*(device.coords for device in devices), strict=True)]
         raise UserError(
-            f"mesh.data={data}, mesh.fsdp={fsdp}, mesh.tensor={tensor}: each must be 1 or a product of some sides of the "
-            f"slice, {'x'.join(map(str, corner))}"
+            f"mesh.data={data}, mesh.fsdp={fsdp}, mesh.tensor={tensor}: each must be 1 or a product of some sides of "
+            f"the slice, {'x'.join(map(str, corner))}"
         ) from None
 
 
