@@ -1,7 +1,7 @@
 """ViT-22B: 21.7 billion parameters in 48 parallel layers. To plan; nobody trains it on ImageNet-1k.
 
-    python scripts/plan.py --config=configs/vit_22b.py --topology=v5p:4x4x8 --config.mesh.fsdp=128
-    python train.py --config=configs/vit_22b.py --config.mesh.fsdp=128
+    python scripts/plan.py --config=configs/vit_22b.py --topology=v5p:4x4x8 --config.mesh.fsdp=32
+    python train.py --config=configs/vit_22b.py --config.mesh.fsdp=32
 
 Source: Dehghani et al. 2023, "Scaling Vision Transformers to 22 Billion Parameters" (arXiv:2302.05442): parallel
     attention and MLP, normalised queries and keys, no biases of queries, keys and values, norms without bias and
