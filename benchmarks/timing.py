@@ -40,10 +40,15 @@ def copying(wanted: bool) -> Iterator[None]:
 
 
 def interleaved(sides: Mapping[str, Callable[[], object]], turns: int, warmup: int) -> dict[str, list[float]]:
-    """Run each side once a turn. Returns the seconds of each, in turns after the warm-up."""
+    """Run each side once a turn. Returns the seconds of each, in turns after the warm-up.
+
+    Each turn starts with another side: the first to run after another library has to find its memory anew.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in sides}
+    order = list(sides.items())
     for turn in range(turns + warmup):
-        for name, run in sides.items():
+        order.append(order.pop(0))
+        for name, run in order:
             time.sleep(0.3)  # threads of the side before may still spin
             began = time.perf_counter()
             run()
