@@ -139,8 +139,8 @@ class Projection(nn.Module):
         return tuple(
             self._product(
                 x,
-                jnp.take(kernel, part, axis=self.contracts + self.separate),
-                None if bias is None else jnp.take(bias, part, axis=self.separate),
+                jax.lax.index_in_dim(kernel, part, self.contracts + self.separate, keepdims=False),
+                None if bias is None else jax.lax.index_in_dim(bias, part, self.separate, keepdims=False),
             )
             for part in range(self.shape[self.separate])
         )

@@ -61,7 +61,7 @@ class Cost:
     cycles: float  # the compiler's estimate, if it gives one (TPU); excludes collectives
     collectives: tuple[Collective, ...]
     unknown_loops: int  # loops of unknown length, counted once
-    operations: tuple[Operation, ...] = ()  # by cycles, if the compiler estimates them; the costliest first
+    operations: tuple[Operation, ...]  # by cycles, if the compiler estimates them; the costliest first
 
 
 # Parts of a jax operation's name that name no module and no primitive.

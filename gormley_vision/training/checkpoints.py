@@ -104,7 +104,7 @@ class Checkpoints:
         except Exception as error:
             raise self._explained(error) from error
         document = {"step": step, **meta, "tree": describe_tree(state)}
-        self._thread = threading.Thread(target=self._finish, args=(written, step, partial, document))
+        self._thread = threading.Thread(target=self._finish, args=(written, step, partial, document), name="checkpoint")
         self._thread.start()
 
     def _finish(self, written: ocp.AsyncResponse, step: int, partial: Path, document: dict[str, Any]) -> None:

@@ -35,11 +35,12 @@ class Evaluation:
             if stop():
                 return None
             pending.append(self._step(state, put_global(batch, shardings.examples)))
+            if "count" not in pending[0]:
+                found = ", ".join(pending[0])
+                raise UserError(
+                    f"eval_step of the task returns {found}, and must return 'count': see docs/extending.md"
+                )
         sums = [jax.device_get(part) for part in pending]
         totals = {name: np.sum([part[name] for part in sums], dtype=np.float64) for name in sums[0]}
-        if "count" not in totals:
-            raise UserError(
-                f"eval_step of the task returns {', '.join(totals)}, and must return 'count': see docs/extending.md"
-            )
         count = totals.pop("count")
         return {f"eval/{name}": float(total / count) for name, total in totals.items()}
