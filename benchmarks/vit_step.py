@@ -42,7 +42,7 @@ def ours(batch: int, overrides: dict) -> Callable[[], None]:
     config.vit.update(**SIZES["Ti"]._asdict(), patch_size=PATCH, gelu="erf", **overrides)
     config.optimizer.update(weight_decay=0.05, clip_norm=0.0)
     names = tuple(map(str, range(CLASSES)))
-    task = experiment.make_task(config.to_dict(), experiment.images_described(config, names, 50_000))
+    task = experiment.make_task(config.to_dict(), experiment.described(config, names, 50_000))
     rng, key = np.random.default_rng(0), jax.random.key(0)
     images = jax.device_put(rng.integers(0, 256, (1, batch, SIZE, SIZE, 3), np.uint8))
     labels = jax.device_put(rng.integers(0, CLASSES, (1, batch), np.int32))

@@ -1,10 +1,13 @@
-"""Durations: 'N steps', 'N epochs' or 'N images', so that a batch size can change without retuning."""
+"""Durations: 'N steps', 'N epochs' or 'N images', so that a batch size can change without retuning.
+
+'examples' is another word for 'images', of data that have none.
+"""
 
 import re
 
 from gormley_vision.errors import UserError
 
-_PATTERN = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(k|M)?\s*(steps?|epochs?|images?)\s*", re.IGNORECASE)
+_PATTERN = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(k|M)?\s*(steps?|epochs?|images?|examples?)\s*", re.IGNORECASE)
 MOST_STEPS = 2**31 - 1  # a state counts its steps as int32
 _SCALE = {"": 1.0, "k": 1e3, "m": 1e6}
 
@@ -30,7 +33,7 @@ def to_images(duration: str, *, epoch_images: int, step_images: int) -> float:
     if match is None:
         raise UserError(f"duration {duration!r}: write '50 epochs', '20000 steps' or '5M images'")
     number, scale, unit = match.groups()
-    per_unit = {"s": step_images, "e": epoch_images, "i": 1}[unit[0].lower()]
+    per_unit = {"st": step_images, "ep": epoch_images, "im": 1, "ex": 1}[unit[:2].lower()]
     return float(number) * _SCALE[(scale or "").lower()] * per_unit
 
 

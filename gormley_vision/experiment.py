@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from gormley_vision import durations, task_modules
 from gormley_vision.data.batches import Batches, open_batches
-from gormley_vision.data.features import Description, Feature, label_feature
+from gormley_vision.data.features import Description
 from gormley_vision.errors import UserError, listed
 from gormley_vision.training import hosts
 from gormley_vision.training.evaluation import Evaluation
@@ -59,11 +59,9 @@ def make_task(config: Config, data: Description) -> Task:
     return task
 
 
-def images_described(config: Config, class_names: tuple[str, ...], length: int) -> Description:
-    """Describe a data set that is not available: images of the config's shape, and these classes."""
-    data = config["data"]
-    shape = (data["image_size"], data["image_size"], data["channels"])
-    return Description({"image": Feature("image", shape, "uint8"), **label_feature(class_names)}, length)
+def described(config: Config, class_names: tuple[str, ...], length: int) -> Description:
+    """Describe a data set that is not available, with these classes if it has any."""
+    return Description(task_modules.find(config["task"]).described(config, class_names), length)
 
 
 def make_evaluation(config: Config, task: Task, training: Batches, progress=None) -> Evaluation | None:

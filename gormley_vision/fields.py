@@ -54,7 +54,7 @@ def count(default: int, meaning: str, at_most: int, at_least: int = 1, may_chang
 # Which named axes of parameters are split over `tensor` (mesh_rules.py). Names mean the same in every model.
 MESH_RULES = "heads: tensor; mlp: tensor; vocab: tensor; conv_in: tensor; conv_out: tensor"
 _FILES = {"data.source": ("tfds", "folder", "npz", "hf", "text")}
-_TEXT = {"data.source": ("text",)}
+_TEXT = {"data.source": ("text", "python_topics")}
 _PICTURES = {"data.source": ("tfds", "folder", "npz", "hf", "mnist_5k")}
 
 RUN_FIELDS: dict[str, Field] = {
@@ -68,7 +68,7 @@ RUN_FIELDS: dict[str, Field] = {
     "data.source": Field(
         "mnist_5k",
         "where examples come from, one of these or your MODULE.PATH (docs/data.md)",
-        ("tfds", "folder", "npz", "hf", "text", "mnist_5k", "fake"),
+        ("tfds", "folder", "npz", "hf", "text", "python_topics", "mnist_5k", "fake"),
         or_module=True,
     ),
     "data.name": Field("", "TFDS name, such as cifar10", when={"data.source": ("tfds",)}),
@@ -95,6 +95,15 @@ RUN_FIELDS: dict[str, Field] = {
         when=_TEXT,
     ),
     "data.packing": Field(False, "give each token's document and its position there", when=_TEXT),
+    "data.held_out": Field(
+        0.1, "share of a text without splits that is 'validation' and not 'train'", at_least=0, below=1, when=_TEXT
+    ),
+    "data.tokenizer": Field(
+        "bytes", "bytes, characters, bpe (trained on the text), or the path of a tokenizer.json", when=_TEXT
+    ),
+    "data.vocabulary": Field(
+        4096, "tokens that bpe is trained to have", at_least=256, at_most=2**24, when={"data.tokenizer": ("bpe",)}
+    ),
     "data.split": Field("train", "part of the data set"),
     "data.batch_size": count(64, "images of one minibatch (m), over all devices and hosts", 2**20),
     "data.placement": Field(
@@ -221,10 +230,70 @@ VIT_FIELDS: dict[str, Field] = {
     ),
 }
 
+_ROPE_OF_TEXT = ("roformer", "llama")  # the presets of a line
+
+
+def transformer_fields(*, position: str = "learned") -> dict[str, Field]:
+    """Return the fields of a transformer on text, models/transformer.py."""
+    return {
+        "transformer.width": count(128, "D: channels of a token", LARGEST_WIDTH),
+        "transformer.depth": count(4, "L: layers", 1000),
+        "transformer.mlp": count(512, "F: channels inside an MLP", 4 * LARGEST_WIDTH),
+        "transformer.heads": count(4, "K: query heads; divides the width", 1000),
+        "transformer.kv_heads": count(
+            0, "key and value heads, each for K / kv_heads query heads; 0: one for each", 1000, at_least=0
+        ),
+        "transformer.position": Field(position, "what is added to tokens", ("learned", "none")),
+        "transformer.rope": Field("none", "how queries and keys are rotated (docs/rope.md)", ("none", *_ROPE_OF_TEXT)),
+        "transformer.rope_scaling": Field(
+            "none",
+            "rule for a context longer than trained: positions, or frequencies",
+            ("none", "interpolate", "ntk"),
+            when={"transformer.rope": ON},
+        ),
+        "transformer.trained_context": Field(
+            0, "tokens of context in training", at_least=0, at_most=2**24, when={"transformer.rope_scaling": ON}
+        ),
+        "transformer.activation": Field(
+            "tanh",
+            "of the MLP: GELU by tanh or erf, ReLU squared, or a gate (a third matrix)",
+            ("tanh", "erf", "relu_squared", "swiglu", "geglu"),
+        ),
+        "transformer.norm": Field("layer", "LayerNorm, or RMSNorm without bias and centering", ("layer", "rms")),
+        "transformer.norm_epsilon": Field(1e-5, "added to a norm's variance", at_least=1e-12, at_most=1),
+        "transformer.bias": Field(True, "biases of matrices and norms"),
+        "transformer.qk_norm": Field(False, "normalise queries and keys of each head"),
+        "transformer.parallel": Field(False, "attention and MLP in parallel"),
+        "transformer.initial_std": Field(
+            0.02,
+            "of kernels at first, over sqrt(2 L) where they write to the tokens; 0 for Xavier",
+            at_least=0,
+            at_most=1,
+        ),
+        "transformer.dropout": Field(0.0, "probability, of embeddings and after each branch", at_least=0, at_most=1),
+        "transformer.attention_dropout": Field(
+            0.0, "probability, of attention's weights; without a fused kernel", at_least=0, at_most=1
+        ),
+        "transformer.scan": Field(
+            False, "compile one layer and loop over it: for deep nets on accelerators", may_change=True
+        ),
+        "transformer.remat": Field(
+            False, "recompute a layer's activations for its gradient instead of keeping them", may_change=True
+        ),
+    }
+
+
 OPTIMIZER_FIELDS: dict[str, Field] = {
     "optimizer.name": Field("adam", "AdamW, Muon for hidden matrices, or SGD", ("adam", "muon", "momentum_sgd")),
     "optimizer.learning_rate": Field(1e-3, "highest step size", at_least=0, at_most=LARGE),
     "optimizer.schedule": Field("cosine", "after the warm-up: half a cosine to 0, or constant", ("cosine", "constant")),
+    "optimizer.final_rate": Field(
+        0.0,
+        "share of the highest step size at the end",
+        at_least=0,
+        at_most=1,
+        when={"optimizer.schedule": ("cosine",)},
+    ),
     "optimizer.warmup": duration("0 steps", "linear warm-up"),
     "optimizer.momentum": Field(0.9, "Adam's beta1, or the momentum of Muon or SGD", at_least=0, below=1),
     "optimizer.beta2": Field(

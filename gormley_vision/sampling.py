@@ -1,7 +1,7 @@
 """Restores a trained model from a run's folder, and samples from it."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from gormley_vision.files import user_path
 from gormley_vision.samples import Samples
 from gormley_vision.training import checkpoints as ckpt
 from gormley_vision.training.start import WEIGHTS
-from gormley_vision.training.task import Evaluated, Sampled, Task, Transferred, first_state
+from gormley_vision.training.task import Evaluated, Sampled, Streamed, Task, Transferred, first_state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +53,7 @@ def restore(workdir: str | Path, step: int | None = None) -> Restored:
     names, config = tuple(meta["data"]["class_names"]), upgraded(meta["config"])
     length, features = meta["data"]["length"], meta["data"].get("features")
     # Earlier versions did not save features: they had images, with or without labels.
-    older = experiment.images_described(config, names, length) if features is None else None
+    older = experiment.described(config, names, length) if features is None else None
     task = experiment.make_task(config, older or Description(from_json(features), length))
     shapes = jax.eval_shape(partial(first_state, task), jax.random.key(0))
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
@@ -61,13 +61,29 @@ def restore(workdir: str | Path, step: int | None = None) -> Restored:
 
 
 def sample(run: Restored, *, num: int, seed: int = 0, **options: Any) -> Samples:
-    """Return `num` samples; for a GAN, pictures. Its module's SAMPLING lists the options.
+    """Return `num` samples: a GAN's pictures, a language model's texts. Its module's SAMPLING lists the options.
 
     Sample i depends only on `seed`, the options and i.
 
     Raises:
         UserError: the run cannot be sampled, or an option makes no sense for it.
     """
+    task, chosen = _sampled(run, num, options)
+    return task.sample(run.state, num=num, seed=seed, **chosen)
+
+
+def stream(run: Restored, *, seed: int = 0, **options: Any) -> Iterator[str] | None:
+    """Yield the first text that `sample` returns, in pieces; None if the run's samples are not texts.
+
+    Raises:
+        UserError: as `sample`.
+    """
+    task, chosen = _sampled(run, 1, options)
+    return task.stream(run.state, seed=seed, **chosen) if isinstance(task, Streamed) else None
+
+
+def _sampled(run: Restored, num: int, options: Mapping[str, Any]) -> tuple[Sampled, dict[str, Any]]:
+    """Return the run's task, and the options of its module with their defaults."""
     if not isinstance(run.task, Sampled):
         raise UserError(
             f"a {run.config['task']} run cannot be sampled: pass the folder of a run that can, such as a GAN's"
@@ -80,7 +96,7 @@ def sample(run: Restored, *, num: int, seed: int = 0, **options: Any) -> Samples
             raise UserError(f"--{name}: no such option of a {run.config['task']} run; {nearest(name, fields)}")
         if fault := fault_of(value, fields[name]):
             raise UserError(f"--{name}={value}: {fault} ({fields[name].meaning})")
-    return run.task.sample(run.state, num=num, seed=seed, **options)
+    return run.task, {name: field.default for name, field in fields.items()} | dict(options)
 
 
 def adapted(run: Restored, config: Mapping[str, Any], data: Description) -> tuple[Evaluated, Any]:

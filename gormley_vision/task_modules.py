@@ -23,7 +23,16 @@ from gormley_vision.user_code import import_module
 
 Config = Mapping[str, Any]
 SAMPLE_FLAGS = ("workdir", "out", "num", "seed", "step", "help")  # of scripts/sample.py, for every task
-_FUNCTIONS = ("make", "smoke", "check", "minibatches", "needs", "evaluated")
+_FUNCTIONS = ("make", "smoke", "check", "minibatches", "needs", "described", "evaluated")
+
+
+def images(config: Config, class_names: tuple[str, ...]) -> Mapping[str, Any]:
+    """Describe images of the config's shape, and these classes: what a task sees if it does not say otherwise."""
+    from gormley_vision.data.features import Feature, label_feature  # imports numpy
+
+    data = config["data"]
+    shape = (data["image_size"], data["image_size"], data["channels"])
+    return {"image": Feature("image", shape, "uint8"), **label_feature(class_names)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +49,8 @@ class TaskModule:
     minibatches: Callable[[Config], int] = lambda config: 1
     # {name: kind} of the features that an example must have (data/features.py).
     needs: Callable[[Config], Mapping[str, str]] = lambda config: {}
+    # The features of a data set that is not available, of a config and the names of its classes: for planning.
+    described: Callable[[Config, tuple[str, ...]], Mapping[str, Any]] = images
     # Keys of sizes that the default mesh.rules split over mesh.tensor.
     TENSOR_KEYS: tuple[str, ...] = ()
     # Flags of scripts/sample.py besides those of every task.

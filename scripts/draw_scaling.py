@@ -49,12 +49,12 @@ def main() -> None:
 
 def compiled(net: str, chips: int) -> dict[str, Any]:
     """Compile one point of the figure."""
-    from gormley_vision.experiment import images_described
+    from gormley_vision.experiment import described
     from gormley_vision.planning import topology
     from gormley_vision.planning.plan import plan, with_overrides
 
     path, images, most = NETS[net]
-    data = images_described(load_config_file(path), tuple(map(str, range(CLASSES))), EPOCH_IMAGES)
+    data = described(load_config_file(path), tuple(map(str, range(CLASSES))), EPOCH_IMAGES)
     devices = topology.devices_of(f"v5p:{TOPOLOGIES[chips]}")
     # Where `fsdp` is all of a slice, the compiler gathers by sums of zero-filled arrays: only if nothing else fits.
     for fsdp in (fsdp_of(TOPOLOGIES[chips], min(most, chips // 2)), fsdp_of(TOPOLOGIES[chips], chips)):

@@ -102,8 +102,8 @@ def main() -> None:
     assert figures is not None  # it is not stopped
     result = {name.removeprefix("eval/"): round(figure, 4) for name, figure in figures.items()}
     result |= {
-        "images": batches.length,
-        "classes": len(batches.classes_present() or run.class_names),
+        "images" if batches.image_shape else "examples": batches.length,
+        **({"classes": len(batches.classes_present() or run.class_names)} if run.class_names else {}),
         **{key: config["data"][key] for key in ("split", "image_size") if key in config["data"]},
         **{flag: getattr(options, key) for flag, key in task_modules.find(config["task"]).EVALUATION.items()},
         "step": run.step,

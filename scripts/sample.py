@@ -2,11 +2,13 @@
 
     python scripts/sample.py --workdir=runs/dcgan_mnist --out=samples.png
     python scripts/sample.py --workdir=runs/cdcgan_mnist --label=3 --num=1000 --out=threes.npz
+    python scripts/sample.py --workdir=runs/lm_shakespeare --prompt="ROMEO:" --temperature=0.8
     python scripts/sample.py --workdir=runs/cdcgan_mnist --help
 
 `--out` gives the format: for pictures, FILE.png is one grid, FILE.npz has uint8 `images` (and `labels`), and a folder
-gets one PNG per image; for texts, FILE.txt, FILE.jsonl or a folder. The same seed gives the same samples however many
-are requested. With `--workdir`, `--help` shows the flags that the run's task adds.
+gets one PNG per image; for texts, FILE.txt, FILE.jsonl or a folder. Without it texts are printed; a single one as it is
+generated. The same seed gives the same samples however many are requested. With `--workdir`, `--help` shows the flags
+that the run's task adds.
 """
 
 import argparse
@@ -27,8 +29,8 @@ def parse() -> tuple[argparse.Namespace, dict[str, Field]]:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, add_help=False
     )
     parser.add_argument("--workdir", required=True, type=user_path, help="the run's folder")
-    parser.add_argument("--out", required=True, help="FILE or FOLDER; its suffix gives the format")
-    parser.add_argument("--num", type=int, default=64, help="number of samples")
+    parser.add_argument("--out", help="FILE or FOLDER; its suffix gives the format (default: print texts)")
+    parser.add_argument("--num", type=int, help="number of samples (default: 64, or 1 without --out)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the random draws")
     parser.add_argument("--step", type=int, help="step of the checkpoint (default: the newest one)")
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -60,15 +62,26 @@ def sampling_options(workdir: Path | None) -> dict[str, Field]:
 def main() -> None:
     """Sample and write."""
     options, task_options = parse()
-    if not options.out:
+    if options.out == "":
         raise UserError("--out= is empty: write FILE.png, FILE.npz or a folder's name")
     from gormley_vision.run import start_jax
-    from gormley_vision.sampling import restore, sample
+    from gormley_vision.samples import Texts
+    from gormley_vision.sampling import restore, sample, stream
 
     start_jax()
     run = restore(options.workdir, options.step)
     chosen = {name: getattr(options, name) for name in task_options}
-    samples = sample(run, num=options.num, seed=options.seed, **chosen)
+    if options.out is None and options.num in (None, 1) and (pieces := stream(run, seed=options.seed, **chosen)):
+        for piece in pieces:
+            print(piece, end="", flush=True)
+        print()
+        return
+    samples = sample(run, num=64 if options.num is None else options.num, seed=options.seed, **chosen)
+    if options.out is None:
+        if not isinstance(samples, Texts):
+            raise UserError("pictures are written to files: --out=FILE.png, --out=FILE.npz or --out=FOLDER")
+        print(samples.joined(), end="")
+        return
     out = user_path(options.out)
     samples.write(out)
     print(f"{len(samples)} samples of step {run.step} in {out}")

@@ -14,6 +14,7 @@ from gormley_vision.fields import MESH_RULES
 from gormley_vision.mesh_rules import are_rules, parse_rules
 from gormley_vision.models.dcgan import Discriminator, Generator
 from gormley_vision.models.patchgan import STRIDED_LAYERS, PatchDiscriminator
+from gormley_vision.models.transformer import Transformer
 from gormley_vision.models.vit import AttentionPooling, ViT
 
 SMALL = {"width": 8, "depth": 2, "mlp": 12, "heads": 2, "patch_size": 4, "classes": 3}
@@ -28,6 +29,16 @@ MODELS = {
     "vit": (ViT(**SMALL), IMAGES),
     "vit with everything": (ViT(**SMALL, **EVERYTHING, pooling="map", scan=True, remat=True), IMAGES),
     "vit of rms norms": (ViT(**SMALL, norm="rms", parallel=True, qk_norm=True, pooling="gap", scan=True), IMAGES),
+}
+TEXT = {"vocabulary": 11, "context": 8, "width": 8, "depth": 2, "mlp": 12, "heads": 2, "causal": True}
+TOKENS = jnp.zeros((2, 8), jnp.int32)
+MODELS |= {
+    "transformer": (Transformer(**TEXT), TOKENS),
+    "transformer of Llama": (
+        Transformer(**TEXT, rope="llama", position="none", norm="rms", activation="swiglu", tied=False, kv_heads=1),
+        TOKENS,
+    ),
+    "transformer as a classifier": (Transformer(**TEXT, classes=3), TOKENS),
 }
 MODELS |= {f"patchgan of {field} pixels": (PatchDiscriminator(field, 4), IMAGES) for field in STRIDED_LAYERS}
 
@@ -46,7 +57,7 @@ def test_every_parameter_names_each_of_its_axes(name):
     for path, shape, names in found:
         assert names is not None, f"{path} has an axis without a name, or one that NAMES lack"
         assert len(names) == len(shape), path
-        is_kernel = path.endswith(("kernel", "patch_embedding"))
+        is_kernel = path.endswith(("kernel", "patch_embedding", "token_embedding")) or path == "head"
         assert len(sides(names)) == (2 if is_kernel else 1), f"{path}: {names}"
         assert ("layers" in names) == path.startswith("encoder/"), path
 
@@ -66,7 +77,7 @@ def test_every_model_is_among_them():
 
 def test_every_name_is_somebodys():
     used = {name for model in MODELS.values() for parameter in parameters(*model) for name in parameter.names}
-    assert NAMES.keys() - used == {"vocab"}, "no decoder yet"
+    assert NAMES.keys() == used
 
 
 def test_sides_by_hand():

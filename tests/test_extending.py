@@ -102,7 +102,7 @@ def test_ones_own_model_and_objective_take_the_place_of_the_packages(folder):
     config.update_from_flattened_dict(SMALL | {"stop_after": "2 steps"})
     assert run(config.to_dict(), folder / "hinge") == 0
     assert len(lines_of(folder / "hinge")) == 2
-    task = experiment.make_task(config.to_dict(), experiment.images_described(config, (), 64))
+    task = experiment.make_task(config.to_dict(), experiment.described(config, (), 64))
     assert float(task.generator_loss(np.array([1.0, 3.0]))) == -2  # the hinge's, by hand
     tree = jax.eval_shape(task.init, jax.random.key(0)).discriminator.variables["params"]
     assert sorted(tree) == ["Conv_0", "Dense_0"]
@@ -127,7 +127,7 @@ from gormley_vision.samples import Texts
 FIELDS = {**EVALUATION_FIELDS}
 
 def needs(config):
-    return {"tokens": "tokens"}
+    return {"tokens": "tokens", "valid": "mask"}
 
 def make(config, data):
     return Bigrams()
@@ -138,9 +138,10 @@ class State:
     table: Any
     opt_state: Any
 
-def losses(table, tokens):
+def losses(table, tokens, valid):
     logits = table[tokens[:, :-1].astype(jnp.int32)]
-    return optax.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:].astype(jnp.int32)).mean(-1)
+    found = optax.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:].astype(jnp.int32))
+    return found.mean(-1, where=valid[:, 1:])
 
 class Bigrams:
     afterwards, optimizer = "read {workdir}/samples", optax.adam(0.3)
@@ -150,12 +151,13 @@ class Bigrams:
         return State(jnp.zeros((), jnp.int32), table, self.optimizer.init(table))
 
     def train_step(self, state, batch, key):
-        loss, gradient = jax.value_and_grad(lambda table: losses(table, batch["tokens"][0]).mean())(state.table)
+        of_table = lambda table: losses(table, batch["tokens"][0], batch["valid"][0]).mean()
+        loss, gradient = jax.value_and_grad(of_table)(state.table)
         update, opt_state = self.optimizer.update(gradient, state.opt_state)
         return State(state.step + 1, state.table + update, opt_state), {"loss": loss}, {"loss": jnp.isfinite(loss)}
 
     def eval_step(self, state, batch):
-        found = losses(state.table, batch["tokens"])
+        found = losses(state.table, batch["tokens"], batch["valid"])
         return {"loss": jnp.sum(found * batch["mask"]), "count": jnp.sum(batch["mask"])}
 
     def preview(self, state, key):

@@ -59,7 +59,11 @@ def _readers(table, key):
 
 def _not_among(field, values):
     if values:
-        return next(choice for choice in field.choices or (True, False) if choice not in values)
+        return next(
+            choice
+            for choice in field.choices or (True, False, "other")
+            if type(choice) is type(field.default) and choice not in values
+        )
     return (
         "0 images"
         if field.is_duration

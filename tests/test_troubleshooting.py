@@ -51,7 +51,7 @@ def opened(folder, **overrides):
 
 
 def of_images(config, class_names):
-    return experiment.make_task(config, experiment.images_described(config, class_names, 100))
+    return experiment.make_task(config, experiment.described(config, class_names, 100))
 
 
 def pictures(folder, names, size=(8, 8)):

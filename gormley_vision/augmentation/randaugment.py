@@ -25,6 +25,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 FILL = 128
 Operation = Callable[[jax.Array, jax.Array], jax.Array]
@@ -140,26 +141,33 @@ def _matrix(*entries: jax.Array | float) -> jax.Array:
 
 
 def _warp(image: jax.Array, matrix: jax.Array) -> jax.Array:
-    """Sample int32 [H, W, C] at positions given by `matrix` [2, 3], bilinear; `FILL` outside of the image."""
+    """Sample int32 [H, W, C] of 0 ... 255 at positions given by `matrix` [2, 3], bilinear; `FILL` outside of the image.
+
+    A pixel's channels are gathered as one word: a gather of rows of three takes a TPU five times as long, on paper.
+    """
     height, width, channels = image.shape
     x, y = jnp.arange(width)[None, :] + 0.5, jnp.arange(height)[:, None] + 0.5
     x, y = (row[0] * x + row[1] * y + row[2] for row in matrix)  # not a matrix product, which may round to bfloat16
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
     left, top = jnp.floor(x - 0.5), jnp.floor(y - 0.5)
     right_part, bottom_part = x - 0.5 - left, y - 0.5 - top  # [H, W]
-    flat = image.reshape(height * width, channels)
+    shifts = 8 * np.arange(channels, dtype=np.int32)
+    words = jnp.sum(image << shifts[None, None], axis=-1).reshape(-1)
 
     def at(row: jax.Array, column: jax.Array) -> jax.Array:
         row, column = jnp.clip(row, 0, height - 1), jnp.clip(column, 0, width - 1)
-        return flat.at[(row * width + column).astype(jnp.int32)].get(mode="promise_in_bounds")
+        return words.at[(row * width + column).astype(jnp.int32)].get(mode="promise_in_bounds")
 
-    def between(a: jax.Array, b: jax.Array, part: jax.Array) -> jax.Array:
-        return a + part[:, :, None] * (b - a)
+    corners = at(top, left), at(top, left + 1), at(top + 1, left), at(top + 1, left + 1)
 
-    above = between(at(top, left), at(top, left + 1), right_part)
-    below = between(at(top + 1, left), at(top + 1, left + 1), right_part)
-    value = jnp.round(between(above, below, bottom_part)).astype(jnp.int32)
-    return jnp.where(inside[:, :, None], value, FILL)
+    def channel(shift: int) -> jax.Array:
+        top_left, top_right, bottom_left, bottom_right = ((word >> shift & 255).astype(jnp.float32) for word in corners)
+        above = top_left + right_part * (top_right - top_left)
+        below = bottom_left + right_part * (bottom_right - bottom_left)
+        value = jnp.round(above + bottom_part * (below - above)).astype(jnp.int32)
+        return jnp.where(inside, value, FILL)
+
+    return jnp.stack([channel(int(shift)) for shift in shifts], axis=-1)
 
 
 # ---------------------------------------------------------------------------------------------------------

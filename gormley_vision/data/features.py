@@ -52,6 +52,8 @@ class Feature:
           others are padding.
         flip_pairs: for points, rows that are exchanged when the picture is mirrored, such as a left and a right eye.
         fill: for a label map, the class of pixels outside of the picture.
+        tokenizer: for tokens of text, what `tokenizers.from_saved` reads; "" if a token is a byte, or nothing is known.
+        vocabulary: for tokens, how many there are; 0 if unknown.
 
     Raises:
         ValueError: the kind or the dtype is unknown, or a size is 0.
@@ -64,6 +66,8 @@ class Feature:
     mask: str = ""
     flip_pairs: tuple[tuple[int, int], ...] = ()
     fill: int = 0
+    tokenizer: str = ""
+    vocabulary: int = 0
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS or self.dtype not in DTYPES or any(size < 1 for size in self.shape):
@@ -107,6 +111,11 @@ def class_names_of(features: Features) -> tuple[str, ...]:
     """Return the names of the examples' classes; () if unlabelled."""
     name = class_label(features)
     return features[name].class_names if name else ()
+
+
+def tokenizer_of(features: Features) -> str:
+    """Return what `tokenizers.from_saved` reads, of the first feature that has it; '' for bytes, or no text."""
+    return next((feature.tokenizer for feature in features.values() if feature.tokenizer), "")
 
 
 def check_features(features: Features, needs: Mapping[str, str]) -> None:

@@ -47,6 +47,7 @@ _OPENERS: dict[str, Opener] = {
     "hf": hf_source.open_hf,
     "mnist_5k": array_sources.open_mnist_5k,
     "npz": array_sources.open_npz,
+    "python_topics": text_source.open_python_topics,
     "text": text_source.open_text,
 }
 

@@ -22,9 +22,8 @@ import jax.numpy as jnp
 
 from gormley_vision.layers import rope
 from gormley_vision.layers.attention import attend
-from gormley_vision.layers.blocks import MLP, Block, MixedRope, Projection, Rotation, make_norm, save_named, xavier
+from gormley_vision.layers.blocks import MLP, MixedRope, Norm, Projection, Rotation, make_norm, stack_blocks, xavier
 from gormley_vision.layers.naming import named
-from gormley_vision.layers.partition import mesh_platform
 from gormley_vision.layers.positions import sincos_2d
 
 
@@ -100,8 +99,9 @@ class ViT(nn.Module):
         tokens, grid = self._embed(images)
         tokens = nn.Dropout(self.dropout, deterministic=not train)(tokens)
         rates = jnp.linspace(0, self.stochastic_depth, self.depth)
-        tokens, _ = self._encoder(grid, train)(tokens, rates, self.rotation(grid), None)
-        tokens = make_norm(self.norm, self.dtype, "norm")(tokens)
+        encoder = stack_blocks(self.depth, scan=self.scan, remat=self.remat, **self.block_options(grid, train))
+        tokens, _ = encoder(tokens, rates, self.rotation(grid), None, None, None)
+        tokens = make_norm(Norm(self.norm), self.dtype, "norm")(tokens)
         x, axis = self._pool(tokens), "embed"
         if self.representation:
             kernel = named(nn.initializers.lecun_normal(), "embed", "representation")
@@ -168,32 +168,18 @@ class ViT(nn.Module):
         angles = rope.preset_angles(self.rope, self.width // self.heads, positions, ntk_scale)
         return Rotation(angles=rope.leave_unrotated(angles, first=self.num_prefix_tokens))
 
-    def _encoder(self, grid: tuple[int, int], train: bool) -> nn.Module:
-        """Return all layers as one module [B, N, D] -> ([B, N, D], None), their parameters stacked on a first axis."""
-        body = Block
-        if self.remat or mesh_platform() == "tpu":  # a TPU would keep five times as much, in layouts it then changes
-            policy = None if self.remat else save_named
-            body = nn.remat(Block, prevent_cse=not self.scan, policy=policy)
-        layers = nn.scan(
-            body,
-            variable_axes={"params": 0, "maps": 0},
-            metadata_params={nn.PARTITION_NAME: "layers"},
-            split_rngs={"params": True, "dropout": True},
-            in_axes=(0, nn.broadcast, nn.broadcast),
-            length=self.depth,
-            unroll=1 if self.scan else self.depth,
-        )
-        return layers(**self.block_options(grid, train), name="encoder")
-
     def block_options(self, grid: tuple[int, int], train: bool = False) -> dict[str, Any]:
         """Return the arguments of each layer's `Block`, for a grid of patches (height, width)."""
         preset = rope.PRESETS.get(self.rope)
         mixed = None
         if preset is not None and preset.kind == "mixed":
             mixed = MixedRope(preset.base, self._scale(grid) if self.rope_scaling == "ntk" else (1.0, 1.0))
-        same = ("heads", "mlp", "dtype", "gelu", "norm", "parallel", "qkv_bias", "qk_norm", "layer_scale", "dropout")
+        same = ("heads", "mlp", "dtype", "parallel", "qkv_bias", "qk_norm", "layer_scale", "dropout")
         return {
             **{name: getattr(self, name) for name in same},
+            "activation": self.gelu,
+            "norm": Norm(self.norm),
+            "mlp_dropout": self.dropout,
             "stochastic_depth": self.stochastic_depth > 0,
             "pairing": preset.pairing if preset else "interleaved",
             "mixed_rope": mixed,
@@ -232,7 +218,7 @@ class AttentionPooling(nn.Module):
         )
         axes, out_init = ("heads", "head_dim", "embed"), nn.initializers.xavier_uniform(in_axis=(0, 1), out_axis=2)
         x = Projection((width,), axes, out_init, True, self.dtype, contracts=2, name="out")(attend(query, key, value))
-        y = make_norm(self.norm, self.dtype, "norm")(x)
+        y = make_norm(Norm(self.norm), self.dtype, "norm")(x)
         return (x + MLP(self.mlp, self.dtype, self.gelu, name="mlp")(y))[:, 0]
 
 

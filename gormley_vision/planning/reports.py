@@ -49,10 +49,10 @@ def reporter(config: Config, place: str, classes: int = 0, epoch_images: int = 0
 
 
 def _describe_data(config: Config, classes: int, epoch_images: int) -> Description:
-    """Describe the data set: for images from known numbers, else from the data set itself."""
-    if not set(task_modules.find(config["task"]).needs(config).values()) <= {"image", "label"}:
-        return experiment.make_batches(config).description
+    """Describe the data set as the task would, from known numbers or assumed ones; else from the data set itself."""
     data = config["data"]
+    if task_modules.find(config["task"]).described is task_modules.images and "image_size" not in data:
+        return experiment.make_batches(config).description
     known = _KNOWN.get(data["name"].partition(":")[0] or data["source"])
     if known is None and not (classes and epoch_images):
         log.info(
@@ -60,7 +60,7 @@ def _describe_data(config: Config, classes: int, epoch_images: int) -> Descripti
         )
     known_classes, known_images = known or _ASSUMED
     names = tuple(map(str, range(classes or known_classes)))
-    return experiment.images_described(config, names, epoch_images or known_images)
+    return experiment.described(config, names, epoch_images or known_images)
 
 
 def with_advice(config: Config, report_of: ReportOf) -> Report:

@@ -1,6 +1,7 @@
 """Overrides for a sweep's `sweep()` to yield: a grid, zipped lists, or random. Combine them with loops and `|`."""
 
 import itertools
+import json
 import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,6 +10,14 @@ from typing import Any
 from gormley_vision.errors import UserError
 
 Overrides = dict[str, Any]  # {'optimizer.learning_rate': 1e-3, ...}
+
+
+RUN_OF = "run of "
+
+
+def run_of(overrides: Overrides) -> str:
+    """Return a value for `init_from`: the run of the same sweep with these overrides, which is trained first."""
+    return RUN_OF + json.dumps(overrides, sort_keys=True)
 
 
 def grid(choices: Mapping[str, Sequence[Any]]) -> Iterator[Overrides]:

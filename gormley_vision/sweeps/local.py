@@ -137,8 +137,11 @@ def _fill(jobs: list[Job], parts: Sequence[Share]) -> None:
     """Start the next runs on free parts."""
     free = [part for part in parts if all(part is not job.share for job in jobs)]
     free = free[: max(0, len(free) - sum(job.state == "elsewhere" for job in jobs))]
+    states = {job.run.name: job.state for job in jobs}
     for job in jobs:
-        if job.state != "waiting" or not free:
+        if job.state == "waiting" and states.get(job.run.after) in ("failed", "stopped"):
+            job.state = states[job.run.after]  # what it would start from is not there
+        if job.state != "waiting" or not free or states.get(job.run.after, "done") != "done":
             continue
         if _locked(job.run.folder):
             job.state, free = "elsewhere", free[:-1]

@@ -6,6 +6,8 @@ A sweep file is Python:
     FIXED = {"duration": "3 epochs"}  # optional: overrides of all runs, not part of their names
     METRIC = "eval/accuracy"          # the leaderboard's order; HIGHER_IS_BETTER = False reverses it
     def sweep(): yield from grid({"optimizer.learning_rate": [1e-3, 3e-3], "seed": [0, 1]})
+
+A run that starts from the weights of another run of the sweep has `"init_from": draws.run_of(its overrides)`.
 """
 
 import contextlib
@@ -32,6 +34,7 @@ from gormley_vision.config import (
 )
 from gormley_vision.errors import UserError
 from gormley_vision.files import read_json
+from gormley_vision.sweeps.draws import RUN_OF
 from gormley_vision.user_code import blamed, load_python
 
 _EXAMPLE = '{"optimizer.learning_rate": 1e-3, "seed": 1}'
@@ -47,6 +50,7 @@ class Run:
     overrides: Mapping[str, Any]
     flags: tuple[str, ...]  # for train.py, all but --workdir
     config: Mapping[str, Any]
+    after: str = ""  # the run of the sweep that must have ended before, since this one starts from its weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,6 +111,8 @@ def load_sweep(path: Path, folder: Path, arg: str = "") -> Sweep:
     names = [run.name for run in runs]
     if not names:
         raise UserError(f"{path}: sweep() yields nothing")
+    if absent := sorted({run.after for run in runs if run.after} - set(names)):
+        raise UserError(f"{path}: sweep() yields runs that start from these, which it does not yield: {absent}")
     if twice := {name for name in names if names.count(name) > 1}:
         raise UserError(f"{path}: sweep() yields these twice: {', '.join(sorted(twice))}")
     for run in runs:
@@ -125,15 +131,18 @@ def _refuse_other_than_overrides(found: Any, what: str) -> None:
 
 
 def _make_run(base: str, fixed: Mapping[str, Any], overrides: Mapping[str, Any], folder: Path, smoke: bool) -> Run:
-    settings = {**fixed, **overrides}
+    settings, after = {**fixed, **overrides}, ""
+    if str(settings.get("init_from", "")).startswith(RUN_OF):
+        after = run_name({key: _word(v) for key, v in json.loads(settings["init_from"].removeprefix(RUN_OF)).items()})
+        settings["init_from"] = str(folder / after)
     config = _configured(base, settings)
     if smoke:  # the sweep's own settings shrink, too, for instance its duration: pass the shrunk values as flags
-        base, shrunk = f"{base}:smoke", flatten(shrink(config))
+        base, shrunk = f"{base}:smoke", flatten(shrink(config)) | ({"init_from": str(folder / after)} if after else {})
         usual = flatten(load_config_file(base))  # values that need no flag
         settings = {key: value for key, value in shrunk.items() if value != usual[key]}
         config = _configured(base, settings)
     name = run_name({key: _word(value) for key, value in overrides.items()})
-    return Run(name, folder / name, dict(overrides), _flags(base, settings), config.to_dict())
+    return Run(name, folder / name, dict(overrides), _flags(base, settings), config.to_dict(), after)
 
 
 def _flags(base: str, settings: Mapping[str, Any]) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gormley_vision.errors import UserError
 from gormley_vision.files import write_json
 from gormley_vision.sweeps.runs import Run, Sweep
 
@@ -48,7 +49,13 @@ def job(run: Run, sweep_name: str, *, accelerators: str, bucket: str, mounts: Ma
 
 
 def write_jobs(sweep: Sweep, folder: Path, **options: Any) -> list[Path]:
-    """Write one file per run. Every JSON document is YAML, so no YAML library is needed."""
+    """Write one file per run. Every JSON document is YAML, so no YAML library is needed.
+
+    Raises:
+        UserError: a run starts from another's weights: jobs are independent.
+    """
+    if later := [run.name for run in sweep.runs if run.after]:
+        raise UserError(f"jobs are independent, and {later[0]} starts from the weights of another run: train it here")
     paths = []
     for run in sweep.runs:
         paths.append(folder / f"{run.name}.yaml")

@@ -1,4 +1,4 @@
-"""Optimizers with their learning-rate schedules: constant for GAN players, warm-up and decay for classifiers.
+"""Optimizers with their learning-rate schedules: constant for GAN players, warm-up and decay for single networks.
 
 What an optimizer does differently for some parameters follows from the names of their axes (axes.py). Options that need
 names are refused without them; Adam and SGD without weight decay need none.
@@ -23,7 +23,7 @@ def make_optimizer(*, name: str, learning_rate: float, momentum: float, beta2: f
     return optax.sgd(learning_rate, momentum=momentum)
 
 
-def make_classifier_optimizer(
+def make_scheduled_optimizer(
     *,
     params: Any,
     name: str,
@@ -31,18 +31,19 @@ def make_classifier_optimizer(
     schedule: str,
     warmup_steps: int,
     total_steps: int,
+    final_rate: float = 0.0,
     momentum: float,
     beta2: float,
     weight_decay: float,
     clip_norm: float,
     layer_decay: float,
-    only_head: bool,
+    only_head: bool = False,
 ) -> optax.GradientTransformation:
     """Return clipping; AdamW (Loshchilov & Hutter 2017), Muon or momentum SGD; decoupled decay of matrices.
 
-    The rate warms up linearly, then falls along half a cosine to 0 or is constant. `layer_decay` multiplies the updates
-    of block l by layer_decay^(L - l), of the embeddings by layer_decay^(L + 1) (BEiT, arXiv:2106.08254, appendix), with
-    blocks counted from 0. `only_head` freezes everything else: a linear probe.
+    The rate warms up linearly, then falls along half a cosine to `final_rate` times itself, or is constant.
+    `layer_decay` multiplies the updates of block l by layer_decay^(L - l), of the embeddings by layer_decay^(L + 1)
+    (BEiT, arXiv:2106.08254, appendix), with blocks counted from 0. `only_head` freezes everything else: a linear probe.
 
     Args:
         params: abstract parameters in flax's boxes, as `jax.eval_shape` of a module's `init` returns them.
@@ -50,7 +51,7 @@ def make_classifier_optimizer(
     Raises:
         UserError: Muon, weight decay or layer-wise decay of parameters whose axes have no known names.
     """
-    rate = make_schedule(schedule, learning_rate, warmup_steps, total_steps)
+    rate = make_schedule(schedule, learning_rate, warmup_steps, total_steps, final_rate)
     rules = {
         "adam": lambda: optax.scale_by_adam(b1=momentum, b2=beta2),
         "muon": lambda: scale_by_muon(params, momentum, beta2),
@@ -110,8 +111,10 @@ def matrix_axes(params: Any) -> Any:
     return map_parameters(axes, params)
 
 
-def make_schedule(schedule: str, peak: float, warmup_steps: int, total_steps: int) -> Callable[[Any], Any]:
-    """Return the learning rate of update 0, 1, ...: the first is peak / warmup_steps, the last is not yet 0."""
+def make_schedule(
+    schedule: str, peak: float, warmup_steps: int, total_steps: int, final: float = 0.0
+) -> Callable[[Any], Any]:
+    """Return the learning rate of update 0, 1, ...: the first is peak / warmup_steps, the last not yet final * peak."""
 
     def rate(count):
         count = jnp.asarray(count, jnp.float32)
@@ -119,7 +122,7 @@ def make_schedule(schedule: str, peak: float, warmup_steps: int, total_steps: in
         if schedule == "constant":
             return peak * warm
         done = jnp.clip((count - warmup_steps) / max(total_steps - warmup_steps, 1), 0.0, 1.0)
-        return peak * warm * (1 + jnp.cos(jnp.pi * done)) / 2
+        return peak * warm * (final + (1 - final) * (1 + jnp.cos(jnp.pi * done)) / 2)
 
     return rate
 

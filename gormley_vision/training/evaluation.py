@@ -10,7 +10,7 @@ from gormley_vision.data.batches import Batches
 from gormley_vision.errors import UserError
 from gormley_vision.training.hosts import put_global
 from gormley_vision.training.sharding import Shardings
-from gormley_vision.training.task import Evaluated
+from gormley_vision.training.task import Derived, Evaluated
 
 
 class Evaluation:
@@ -25,6 +25,8 @@ class Evaluation:
         self, state: Any, shardings: Shardings, stop: Callable[[], int] = lambda: 0
     ) -> dict[str, float] | None:
         """Return {'eval/NAME': mean over the split} for each sum that the task returns besides their 'count'.
+
+        A task may derive other figures from these means.
 
         Returns None if `stop`, called before each batch, returns nonzero.
         """
@@ -43,4 +45,7 @@ class Evaluation:
         sums = [jax.device_get(part) for part in pending]
         totals = {name: np.sum([part[name] for part in sums], dtype=np.float64) for name in sums[0]}
         count = totals.pop("count")
-        return {f"eval/{name}": float(total / count) for name, total in totals.items()}
+        means = {name: float(total / count) for name, total in totals.items()}
+        if isinstance(self._task, Derived):
+            means = self._task.eval_figures(means)
+        return {f"eval/{name}": mean for name, mean in means.items()}

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gormley_vision.data.batches import Batches
+from gormley_vision.data.features import tokenizer_of
 from gormley_vision.errors import UserError
 from gormley_vision.files import write_atomically
 from gormley_vision.signals import Interrupts, handled
@@ -110,6 +111,8 @@ def train(
         checkpoints.set_aside(after=run.start)
         if not run.start:
             write_atomically(workdir / "data.json", json.dumps(batches.identity).encode())
+            if saved := tokenizer_of(batches.features):
+                write_atomically(workdir / "tokenizer.json", saved.encode())
     log.info(
         "%s step %d of %d; %d examples in an epoch, %d in a step; %s",
         "continuing after" if run.start else "starting at",

@@ -4,7 +4,7 @@
 What a task declares before jax is loaded, above all its config keys, is in task_modules.py.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import flax.linen as nn
@@ -43,6 +43,14 @@ class Evaluated(Protocol):
 
 
 @runtime_checkable
+class Derived(Protocol):
+    """Reports figures of an evaluation that are functions of means, such as a ratio of two."""
+
+    def eval_figures(self, means: Mapping[str, float]) -> dict[str, float]:
+        """Return {name: figure} in place of the means {name: mean over the split}."""
+
+
+@runtime_checkable
 class Previewed(Protocol):
     """Can show how training is going."""
 
@@ -63,6 +71,14 @@ class Sampled(Protocol):
         Raises:
             UserError: an option that makes no sense for this run.
         """
+
+
+@runtime_checkable
+class Streamed(Protocol):
+    """Can show a sample while it is generated."""
+
+    def stream(self, state: Any, *, seed: int, **options: Any) -> Iterator[str]:
+        """Yield the pieces of the first text that `sample` returns."""
 
 
 @runtime_checkable

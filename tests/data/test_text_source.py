@@ -17,34 +17,42 @@ def opened(tmp_path):
             (tmp_path / "texts" / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / "texts" / name).write_bytes(text)
         data = {"source": "text", "path": str(tmp_path / path), "split": "train", "context": 4, "packing": False}
-        return open_source(data | changes)
+        return open_source(data | {"held_out": 0.0, "tokenizer": "bytes", "vocabulary": 300} | changes)
 
     return open_text
 
 
 def texts(source):
-    return [example["tokens"].tobytes() for example in source]
+    return [example["tokens"][example["valid"]].tobytes() for example in source]
 
 
 def test_windows_share_a_token_and_cross_files_in_sorted_order(opened):
     files = {"b/2.txt": b"ijk", "a.txt": b"abcdefgh", "b/10.md": b"", ".hidden": b"zzzz", "b/1.txt": b"12"}
     source = opened(files)  # abcdefgh12ijk
     assert texts(source) == [b"abcde", b"efgh1", b"12ijk"]
-    assert source.features.keys() == {"tokens"}
+    assert source.features.keys() == {"tokens", "valid", "bytes"}
     assert source[1]["tokens"].dtype == np.uint8
-    assert texts(opened({}, context=5)) == [b"abcdef", b"fgh12i"]  # "jk" is too short
-    assert texts(opened({}, path="texts/a.txt")) == [b"abcde"]
+    source = opened({}, context=5)
+    assert texts(source) == [b"abcdef", b"fgh12i", b"ijk"]
+    assert source[2]["tokens"].tobytes() == b"ijk\0\0\0"
+    assert [int(example["bytes"]) for example in source] == [5, 5, 2]  # all but the first of the text, once
+    assert texts(opened({}, path="texts/a.txt")) == [b"abcde", b"efgh"]
     with pytest.raises(IndexError):
         source[3]
 
 
 def test_packing_numbers_documents_and_begins_positions_anew(opened):
-    source = opened({"1": b"abcdef", "2": b"g", "3": b"hijklm"}, packing=True)
-    assert texts(source) == [b"abcde", b"efghi", b"ijklm"]
-    assert [example["segments"].tolist() for example in source] == [[0] * 5, [0, 0, 1, 2, 2], [0] * 5]
-    assert [example["positions"].tolist() for example in source] == [[0, 1, 2, 3, 4], [0, 1, 0, 0, 1], [0, 1, 2, 3, 4]]
+    source = opened({"1": b"abcdef", "2": b"g", "3": b"hijklmn"}, packing=True)
+    assert texts(source) == [b"abcde", b"efghi", b"ijklm", b"mn"]
+    segments = [[0] * 5, [0, 0, 1, 2, 2], [0] * 5, [0, 0, 1, 1, 1]]  # padding is a document of its own
+    assert [example["segments"].tolist() for example in source] == segments
+    positions = [[0, 1, 2, 3, 4], [0, 1, 0, 0, 1], [0, 1, 2, 3, 4], [0, 1, 0, 1, 2]]
+    assert [example["positions"].tolist() for example in source] == positions
+    assert [int(example["bytes"]) for example in source] == [4, 2, 4, 1]  # first ones of a document are not predicted
     assert {name: (f.kind, f.shape, f.dtype) for name, f in source.features.items()} == {
         "tokens": ("tokens", (5,), "uint8"),
+        "valid": ("mask", (5,), "bool"),
+        "bytes": ("vector", (), "int32"),
         "segments": ("tokens", (5,), "int32"),
         "positions": ("tokens", (5,), "int32"),
     }
@@ -61,10 +69,10 @@ def test_splits_are_subfolders_or_files(opened):
         [b"fghij"],
         [b"klmno"],
     ]
-    assert texts(opened({}, split="")) == [b"fghij", b"jabcd", b"deklm"]
-    with pytest.raises(UserError, match=r"no subfolder 'dev' and no dev.txt; .*--config.data.split=train"):
+    assert texts(opened({}, split="")) == [b"fghij", b"jabcd", b"deklm", b"mno"]
+    with pytest.raises(UserError, match=r"has test, train, val, and no dev\.txt or subfolder 'dev'"):
         opened({}, split="dev")
-    with pytest.raises(UserError, match=r"test\.txt is one split, 'train'"):
+    with pytest.raises(UserError, match=r"test\.txt has no 'test': .*--config.eval.split=validation"):
         opened({}, path="texts/test.txt", split="test")
 
 
@@ -72,7 +80,7 @@ def test_splits_are_subfolders_or_files(opened):
     ("files", "changes", "message"),
     [
         ({}, {"path": "no"}, r"no text at .*/no: set --config.data.path=FILE_OR_FOLDER"),
-        ({"1": b"abcd"}, {}, r"has 4 bytes of text, .*data.context=4 and one more: --config.data.context=3"),
+        ({"1": b"abcd"}, {}, r"has 4 tokens of text, .*data.context=4 and one more: --config.data.context=3"),
         ({"1": b""}, {}, r"has 0 bytes .*set --config.data.path"),
     ],
 )
@@ -86,6 +94,9 @@ def test_what_is_no_text_is_named_when_it_is_read(opened, tmp_path):
     with pytest.raises(UserError, match=r"texts/b.png is not text"):
         texts(source)
     (tmp_path / "texts/b.png").write_bytes(b"")
+    with pytest.raises(UserError, match=r"b.png was cut short"):
+        texts(source)
+    (tmp_path / "texts/b.png").unlink()
     with pytest.raises(UserError, match=r"cannot read the text .*b.png"):
         texts(source)
     (tmp_path / "texts/a").write_bytes(b"ab")
@@ -97,7 +108,7 @@ def test_batches_of_text_are_the_windows_in_every_placement(opened, tmp_path):
     words = bytes(np.random.default_rng(0).integers(1, 256, 100).astype(np.uint8))
     opened({"1": words[:30], "2": words[30:]})
     data = {"source": "text", "path": str(tmp_path / "texts"), "split": "train[:80%]", "context": 9, "packing": True}
-    data |= {"batch_size": 4, "workers": 0, "cache_dir": str(tmp_path / "cache")}
+    data |= {"batch_size": 4, "workers": 0, "cache_dir": str(tmp_path / "cache"), "held_out": 0.0, "tokenizer": "bytes"}
     needs = {"tokens": "tokens"}
     host, stream, device = (
         open_batches(seed=1, minibatches=2, data=data | {"placement": placement}, needs=needs)
@@ -111,7 +122,7 @@ def test_batches_of_text_are_the_windows_in_every_placement(opened, tmp_path):
     for batches in (stream, device):
         found = batches.fetch(batches.resident, batches.read(3))
         assert all((np.asarray(found[name]) == array).all() for name, array in expected.items())
-    with pytest.raises(UserError, match=r"'image' of kind image .*offers tokens \(tokens uint8 \[10\]\)"):
+    with pytest.raises(UserError, match=r"'image' of kind image .*offers tokens \(tokens uint8 \[10\]\), valid"):
         open_batches(seed=1, minibatches=2, data=data | {"placement": "host"}, needs={"image": "image"})
 
 
@@ -128,4 +139,46 @@ def test_text_named_as_another_split_is_not_trained_on(opened):
     opened({"test.txt": b"secret of the test"}, split="test")
     with pytest.raises(UserError, match=r"has test, and no train\.txt .*--config\.data\.split=''"):
         opened({})
-    assert len(opened({}, split="")) == 6  # 26 bytes by 4
+    assert len(opened({}, split="")) == 7  # 26 bytes by 4
+
+
+def test_the_last_tenth_of_a_single_document_is_held_out(opened):
+    options = {"path": "texts/1", "held_out": 0.1, "context": 2}
+    opened({"1": b"abcdefghijklmnopqrst"})
+    assert b"".join(text[:-1] for text in texts(opened({}, **options))) == b"abcdefghijklmnopq"
+    assert texts(opened({}, **options | {"context": 1}, split="validation")) == [b"st"]
+    # Not inside of a character: the cut at 27 of 30 bytes is one byte into the last one of four.
+    opened({"1": b"a" * 26 + "\U0001f600".encode()})
+    assert texts(opened({}, **options, split="validation"))[0] == "\U0001f600".encode()[:3]
+    assert len(opened({}, **options)) == 13
+    with pytest.raises(UserError, match=r"nothing is held out for 'validation': --config\.data\.held_out=0\.1"):
+        opened({}, path="texts/1", split="validation")
+
+
+def test_of_several_documents_some_are_held_out(opened):
+    opened({f"{i:02d}": bytes([65 + i]) * 9 for i in range(20)})
+    held, rest = (set(b"".join(texts(opened({}, held_out=0.1, split=split)))) for split in ("validation", "train"))
+    assert len(held) == 2
+    assert not held & rest
+    assert len(held | rest) == 20
+    assert held == set(b"".join(texts(opened({}, held_out=0.1, split="validation"))))  # the same ones each time
+
+
+def test_characters_are_those_of_all_splits_and_are_counted_in_bytes(opened):
+    source = opened({"train.txt": "žluťoučký kůň".encode(), "test.txt": b"xyz12"}, tokenizer="characters", context=3)
+    tokens = source.features["tokens"]
+    assert (tokens.vocabulary, tokens.dtype) == (len(set("žluťoučký kůňxyz12")), "uint8")
+    assert sum(int(example["bytes"]) for example in source) == len("luťoučký kůň".encode())
+    assert opened({}, split="test", tokenizer="characters", context=3).features["tokens"] == tokens
+
+
+def test_a_byte_that_is_not_utf_8_is_named(opened):
+    with pytest.raises(UserError, match=r"texts/1 is not UTF-8: byte 5 is 0xE9 .*--config\.data\.tokenizer=bytes"):
+        opened({"1": b"abcd \xe9 efgh"}, tokenizer="characters")
+
+
+def test_pythons_own_documentation_is_a_text(opened):
+    options = {"source": "python_topics", "context": 64, "held_out": 0.1}
+    sizes = [opened({}, **options, split=split).length_in_tokens for split in ("train", "validation", "")]
+    assert sizes[0] + sizes[1] == sizes[2] > 400_000
+    assert 0 < sizes[1] < sizes[0]

@@ -86,6 +86,42 @@ def test_values_are_those_of_the_definition(kind, t, s):
     np.testing.assert_allclose(np.einsum("bkts,bskd->btkd", given, value), mixed, atol=2e-6)
 
 
+@pytest.mark.parametrize("kind", ["none", "causal padding", "holes"])
+@pytest.mark.parametrize("kv_heads", [1, 2])
+@pytest.mark.parametrize("function", [attend, partial(attention._cudnn, implementation="xla")], ids=["plain", "fused"])
+def test_query_head_i_reads_key_head_i_over_the_size_of_a_group(kind, kv_heads, function):
+    rng = np.random.default_rng(11)
+    heads = 2 * kv_heads
+    query = jnp.asarray(rng.normal(size=(B, T, heads, D)), jnp.float32)
+    key, value = jnp.asarray(rng.normal(size=(2, B, S, kv_heads, D)), jnp.float32)
+    options, allowed = mask_of(kind)
+    allowed = np.stack([allowed[:, i % K] for i in range(heads)], axis=1)
+    if options["mask"] is not None and options["mask"].shape[1] == K:
+        options["mask"] = jnp.stack([options["mask"][:, i % K] for i in range(heads)], axis=1)
+    shared = [i // 2 for i in range(heads)]
+    _, mixed = reference(query, key[:, :, shared], value[:, :, shared], allowed)
+    np.testing.assert_allclose(run(function, query, key, value, **options), mixed, atol=2e-6)
+    if function is attend:
+        weights = run(attention_weights, query, key, **options)
+        np.testing.assert_allclose(
+            weights, reference(query, key[:, :, shared], value[:, :, shared], allowed)[0], atol=1e-6
+        )
+
+
+def test_heads_that_make_no_groups_are_refused():
+    query, key, value = draw(12)
+    with pytest.raises(ValueError, match="3 query heads do not divide into 2 groups"):
+        attend(query, key[:, :, :2], value[:, :, :2])
+
+
+def test_dropout_is_of_the_weights_and_keeps_their_mean():
+    query, key, value = draw(13)
+    weights, _ = reference(query, key, value, np.ones((B, K, T, S), bool))
+    kept = np.random.default_rng(0).random((B, K, T, S)) < 0.7
+    given = run(attend, query, key, value, drop=lambda a: jnp.where(jnp.asarray(kept), a / 0.7, 0))
+    np.testing.assert_allclose(given, np.einsum("bkts,bskd->btkd", weights * kept / 0.7, value), atol=2e-6)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_fused_kernels_branch_agrees(kind):
     query, key, value = draw(1)
@@ -244,7 +280,14 @@ def test_a_rule_is_asked_for_the_call_at_hand(monkeypatch):
     query, key, value = draw(10, dtype=jnp.bfloat16)
     attend(query, key, value)
     attend(query, key, value, mask=padding_mask(jnp.array([3, 4]), S))
-    assert asked == [("cuda", "bfloat16", D, (T, S), False), ("cuda", "bfloat16", D, (T, S), True)]
+    attend(query, key[:, :, :1], value[:, :, :1])
+    asked_of = [(False, False), (True, False), (False, True)]  # masked, grouped
+    assert asked == [("cuda", "bfloat16", D, (T, S), *what) for what in asked_of]
+
+
+def test_only_some_kernels_take_fewer_keys_than_queries():
+    assert choose_kernel("cuda", "bfloat16", 64, (128, 128), masked=False, grouped=True) == "cudnn"
+    assert choose_kernel("tpu", "bfloat16", 64, (128, 128), masked=False, grouped=True) == "plain"
 
 
 @pytest.mark.parametrize(
@@ -272,7 +315,6 @@ def test_other_masks_are_refused(mask, function):
         ((B, T, K, D), (B, S, K, D), (B, S + 1, K, D)),
         ((B, T, K, D), (B, S, K, D), (B, S, K, D + 1)),
         ((B, T, K, D), (B, S, K, D + 1), (B, S, K, D + 1)),
-        ((B, T, K, D), (B, S, 1, D), (B, S, 1, D)),
         ((B, T, K, D), (1, S, K, D), (1, S, K, D)),
         ((B, T, K, D), (S, K, D), (S, K, D)),
         ((B, T, K, D), (D,), (D,)),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gormley_vision.layers import rope
-from gormley_vision.layers.blocks import MLP, Attention, Block, MixedRope, Rotation, make_norm
+from gormley_vision.layers.blocks import MLP, Attention, Block, Initial, MixedRope, Norm, Rotation, make_norm
 
 B, N, D, K, F = 2, 6, 16, 2, 24
 GRID = (2, 3)
@@ -39,10 +39,11 @@ def float64(variables):
 # The same in numpy, from the papers.
 
 
-def norm(x, p):
-    if "bias" in p:  # LayerNorm
-        return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6) * p["scale"] + p["bias"]
-    return x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-6) * p["scale"]
+def norm(x, p, kind=None):
+    kind = kind or Norm("layer" if "bias" in p else "rms")
+    if kind.kind == "layer":
+        x = x - x.mean(-1, keepdims=True)
+    return x / np.sqrt((x**2).mean(-1, keepdims=True) + kind.epsilon) * p["scale"] + p.get("bias", 0)
 
 
 def gelu(x, kind):
@@ -63,13 +64,22 @@ def turn(x, angles, pairing):
     return out
 
 
+def projections(p):
+    """(kernel, bias) of queries, keys and values, for each query head."""
+    if "qkv" in p:
+        parts = [[(p["qkv"], k, i) for i in range(3)] for k in range(p["qkv"]["kernel"].shape[1])]
+    else:
+        heads, kv_heads = p["query"]["kernel"].shape[1], p["key_value"]["kernel"].shape[1]
+        shared = [k * kv_heads // heads for k in range(heads)]
+        parts = [[(p["query"], k, 0), *((p["key_value"], shared[k], i) for i in range(2))] for k in range(heads)]
+    return [[(d["kernel"][:, k, i], d["bias"][k, i] if "bias" in d else 0) for d, k, i in part] for part in parts]
+
+
 def attention(x, p, angles=None, pairing="interleaved", allowed=None):
     """`angles` [K, N, Dh/2]."""
     mixed = np.zeros_like(x)
-    for k in range(p["qkv"]["kernel"].shape[1]):
-        q, k_, v = (x @ p["qkv"]["kernel"][:, k, i] for i in range(3))
-        if "bias" in p["qkv"]:
-            q, k_, v = (y + p["qkv"]["bias"][k, i] for i, y in enumerate((q, k_, v)))
+    for k, matrices in enumerate(projections(p)):
+        q, k_, v = (x @ kernel + bias for kernel, bias in matrices)
         if "query_norm" in p:
             q, k_ = norm(q, p["query_norm"]), norm(k_, p["key_norm"])
         if angles is not None:
@@ -79,15 +89,28 @@ def attention(x, p, angles=None, pairing="interleaved", allowed=None):
             scores = np.where(allowed, scores, -np.inf)
         a = np.exp(scores - scores.max(-1, keepdims=True))
         mixed += a / a.sum(-1, keepdims=True) @ v @ p["out"]["kernel"][k]
-    return mixed + p["out"]["bias"]
+    return mixed + p["out"].get("bias", 0)
+
+
+def dense(x, p):
+    return x @ p["kernel"] + p.get("bias", 0)
 
 
 def mlp(x, p, kind):
-    return gelu(x @ p["in"]["kernel"] + p["in"]["bias"], kind) @ p["out"]["kernel"] + p["out"]["bias"]
+    hidden = dense(x, p["in"])
+    if kind == "swiglu":
+        gate = dense(x, p["gate"])
+        hidden = gate / (1 + np.exp(-gate)) * hidden
+    elif kind == "geglu":
+        hidden = gelu(dense(x, p["gate"]), "tanh") * hidden
+    else:
+        hidden = np.maximum(hidden, 0) ** 2 if kind == "relu_squared" else gelu(hidden, kind)
+    return dense(hidden, p["out"])
 
 
-def block(x, p, kind, parallel, **options):
+def block(x, p, kind, parallel, norm_kind=None, **options):
     scale_1, scale_2 = p.get("layer_scale_1", 1.0), p.get("layer_scale_2", 1.0)
+    norm = partial(globals()["norm"], kind=norm_kind)
     y = norm(x, p["norm_1"])
     if parallel:
         return x + scale_1 * (attention(y, p["attention"], **options) + mlp(y, p["mlp"], kind))
@@ -100,14 +123,21 @@ def block(x, p, kind, parallel, **options):
 
 CASES = {
     "plain": {},
-    "erf": {"gelu": "erf"},
-    "rms": {"norm": "rms"},
+    "erf": {"activation": "erf"},
+    "ReLU squared": {"activation": "relu_squared"},
+    "SwiGLU": {"activation": "swiglu"},
+    "GEGLU": {"activation": "geglu"},
+    "multi-query": {"kv_heads": 1},
+    "no biases": {"bias": False, "qkv_bias": False, "norm": Norm("layer", 1e-5, False)},
+    "epsilon": {"norm": Norm("rms", 0.3)},
+    "Llama": {"activation": "swiglu", "norm": Norm("rms", 1e-5), "bias": False, "qkv_bias": False, "kv_heads": 1},
+    "rms": {"norm": Norm("rms")},
     "LayerScale": {"layer_scale": 0.1},
     "QK-norm": {"qk_norm": True},
     "causal": {"causal": True},
     "parallel": {"parallel": True},
     "parallel LayerScale": {"parallel": True, "layer_scale": 0.1},
-    "22B": {"parallel": True, "norm": "rms", "qk_norm": True, "qkv_bias": False},
+    "22B": {"parallel": True, "norm": Norm("rms"), "qk_norm": True, "qkv_bias": False},
 }
 
 
@@ -118,14 +148,22 @@ def test_a_block_is_what_the_papers_write(case):
     variables = weights(module, 1, x, rate)
     names = {"/".join(key.key for key in path[1:]) for path, _ in jax.tree.leaves_with_path(variables)}
     assert ("attention/query_norm/scale" in names) == options.get("qk_norm", False)
-    assert ("attention/qkv/bias" in names) == options.get("qkv_bias", True)
-    assert ("norm_1/bias" in names) == (options.get("norm") != "rms")
+    kind = options.get("norm", Norm())
+    assert ("attention/qkv/bias" in names) == (options.get("qkv_bias", True) and "kv_heads" not in options)
+    assert ("norm_1/bias" in names) == (kind.kind == "layer" and kind.use_bias)
+    assert ("mlp/out/bias" in names) == ("attention/out/bias" in names) == options.get("bias", True)
+    assert ("mlp/gate/kernel" in names) == options.get("activation", "").endswith("glu")
     assert ("norm_2/scale" in names) == (not options.get("parallel", False))
     assert ("layer_scale_1" in names) == ("layer_scale" in options)
     out, stacked = run(module, variables, x, rate)
     allowed = np.tril(np.ones((N, N), bool)) if options.get("causal") else None
     expected = block(
-        np.float64(x), float64(variables), options.get("gelu", "tanh"), "parallel" in options, allowed=allowed
+        np.float64(x),
+        float64(variables),
+        options.get("activation", "tanh"),
+        "parallel" in options,
+        norm_kind=kind if kind != Norm() else None,
+        allowed=allowed,
     )
     assert stacked is None
     assert 1 < np.abs(expected - x).max() < 100
@@ -143,7 +181,7 @@ def test_queries_and_keys_are_rotated_after_their_norm(pairing, qk_norm):
     module = Attention(K, qk_norm=qk_norm, pairing=pairing)
     rotation = Rotation(angles=jnp.asarray(angles, jnp.float32))
     variables = weights(module, 3, x, rotation)
-    given = run(module, variables, x, rotation)
+    given, _ = run(module, variables, x, rotation)
     p = float64(variables)
     np.testing.assert_allclose(given, attention(np.float64(x), p, [angles] * K, pairing), atol=1e-5)
     assert np.abs(given - attention(np.float64(x), p)).max() > 1e-2  # the rotation is felt
@@ -161,10 +199,10 @@ def test_each_head_turns_by_its_own_learned_frequencies(ntk_scale):
     fx, fy = fx / ntk_scale[0] ** slower, fy / ntk_scale[1] ** slower
     at_x, at_y = np.arange(N) % GRID[1], np.arange(N) // GRID[1]
     angles = [np.outer(at_x, fx[k]) + np.outer(at_y, fy[k]) for k in range(K)]
-    given = run(module, variables, x, rotation)
+    given, _ = run(module, variables, x, rotation)
     np.testing.assert_allclose(given, attention(np.float64(x), p, angles), atol=1e-5)
     assert np.abs(given - attention(np.float64(x), p)).max() > 1e-2
-    felt = jax.jit(jax.grad(lambda v: jnp.sum(module.apply(v, x, rotation) ** 2)))(variables)
+    felt = jax.jit(jax.grad(lambda v: jnp.sum(module.apply(v, x, rotation)[0] ** 2)))(variables)
     assert np.abs(felt["params"]["rope_frequencies"]).min() > 0
 
 
@@ -221,9 +259,28 @@ def test_parameters_and_their_initial_values():
     np.testing.assert_allclose(lengths, np.tile(10.0 ** (-np.arange(8) / 8), (8, 2)), rtol=1e-5)
 
 
+def test_initial_values_of_gpt_2():
+    module, x = Block(8, 512, initial=Initial(0.02, 0.005), activation="swiglu", kv_heads=2), jnp.zeros((1, 4, 256))
+    params = nn.unbox(jax.jit(module.init)(jax.random.key(0), x, jnp.zeros(())))["params"]
+    assert params["attention"]["query"]["kernel"].shape == (256, 8, 1, 32)
+    assert params["attention"]["key_value"]["kernel"].shape == (256, 2, 2, 32)
+    for std, kernels in {
+        0.02: [
+            params["attention"]["query"],
+            params["attention"]["key_value"],
+            params["mlp"]["in"],
+            params["mlp"]["gate"],
+        ],
+        0.005: [params["attention"]["out"], params["mlp"]["out"]],
+    }.items():
+        for part in kernels:
+            np.testing.assert_allclose(part["kernel"].std(), std, rtol=0.02)
+            np.testing.assert_allclose(part["kernel"].mean(), 0, atol=4 * std / math.sqrt(part["kernel"].size))
+
+
 @pytest.mark.parametrize("kind", ["layer", "rms"])
 def test_bfloat16_computes_in_bfloat16_with_parameters_in_float32(kind):
-    options = {"norm": kind, "qk_norm": True, "layer_scale": 0.1}
+    options = {"norm": Norm(kind), "qk_norm": True, "layer_scale": 0.1}
     module, x, rate = Block(K, F, dtype=jnp.bfloat16, **options), tokens(8).astype(jnp.bfloat16), jnp.zeros(())
     variables = nn.unbox(jax.jit(module.init)(jax.random.key(1), x, rate))
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
@@ -231,14 +288,16 @@ def test_bfloat16_computes_in_bfloat16_with_parameters_in_float32(kind):
     full, _ = run(Block(K, F, **options), variables, x.astype(jnp.float32), rate)
     assert half.dtype == jnp.bfloat16
     assert 0 < np.abs(half.astype(jnp.float32) - full).max() < 0.06
-    normed = run(make_norm(kind, jnp.bfloat16), {"params": {"scale": jnp.ones(D)} | {"bias": jnp.zeros(D)}}, 100 + x)
+    normed = run(
+        make_norm(Norm(kind), jnp.bfloat16), {"params": {"scale": jnp.ones(D)} | {"bias": jnp.zeros(D)}}, 100 + x
+    )
     assert normed.dtype == jnp.bfloat16
 
 
 # ---------------------------------------------------------------------------------------------------------
 # Randomness.
 
-NOISY = {"dropout": 0.5, "stochastic_depth": True}
+NOISY = {"dropout": 0.5, "mlp_dropout": 0.5, "attention_dropout": 0.5, "stochastic_depth": True}
 
 
 def test_without_train_nothing_is_drawn():
@@ -292,7 +351,7 @@ def test_dropout_is_on_the_hidden_layer_and_on_both_branches():
     np.testing.assert_allclose(out[0, :, 0].mean(), 10, atol=4 * spread / math.sqrt(50))
     np.testing.assert_allclose(out[0, :, 0].std(), spread, rtol=0.4)
     x, rate = tokens(15, 64), jnp.zeros(())
-    block_ = Block(K, F, dropout=0.25, train=True)
+    block_ = Block(K, F, dropout=0.25, mlp_dropout=0.25, train=True)
     variables = weights(block_, 16, x, rate)
     forward = jax.jit(lambda variables: block_.apply(variables, x, rate, rngs={"dropout": jax.random.key(1)})[0])
     for other in ("mlp", "attention"):  # without the other branch, what is dropped leaves x as it was

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractMesh, AxisType
 
-from gormley_vision.layers import attention, partition, short_attention
+from gormley_vision.layers import attention, blocks, partition, short_attention
 from gormley_vision.layers.attention import attend, plain_attention
 from gormley_vision.models import vit
 
@@ -137,7 +137,7 @@ def test_layers_that_keep_named_arrays_have_the_same_gradients_and_keep_less(mon
         return kept, jax.jit(jax.grad(loss))(variables)
 
     everything, expected = kept_and_gradients()
-    monkeypatch.setattr(vit, "mesh_platform", lambda: "tpu")
+    monkeypatch.setattr(blocks, "mesh_platform", lambda: "tpu")
     named, gradients = kept_and_gradients()
     assert named < 0.7 * everything
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), gradients, expected)

@@ -8,7 +8,8 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from gormley_vision.config import default_config
-from gormley_vision.experiment import images_described, mesh_of
+from gormley_vision.experiment import described as described_data
+from gormley_vision.experiment import mesh_of
 from gormley_vision.planning.cost import cost_of
 from gormley_vision.planning.plan import lower
 
@@ -74,7 +75,7 @@ def vit(**overrides):
 
 
 def described(config):
-    return images_described(config, tuple("0123456789"), 1000)
+    return described_data(config, tuple("0123456789"), 1000)
 
 
 def step_text(config, devices):

@@ -12,7 +12,7 @@ import pytest
 
 from gormley_vision.config import default_config
 from gormley_vision.errors import UserError
-from gormley_vision.experiment import images_described
+from gormley_vision.experiment import described
 from gormley_vision.planning import topology
 from gormley_vision.planning.chips import CHIPS
 from gormley_vision.planning.plan import plan, with_overrides
@@ -33,7 +33,7 @@ def script(name, *words, **environment):
     )
 
 
-DATA = images_described({"data": {"image_size": 16, "channels": 1}}, tuple("0123456789"), 1000)
+DATA = described({"task": "classification", "data": {"image_size": 16, "channels": 1}}, tuple("0123456789"), 1000)
 
 
 def small(**overrides):

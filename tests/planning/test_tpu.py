@@ -64,13 +64,13 @@ def test_attention_is_a_kernel_and_the_costliest_operations_are_named(tmp_path):
 
 BYTES = """
 from gormley_vision.command_line import load_config_file
-from gormley_vision.experiment import images_described
+from gormley_vision.experiment import described
 from gormley_vision.planning.plan import plan, with_overrides
 from gormley_vision.planning.topology import chip_of, devices_of
 
 devices = devices_of("v5e:1x1")
 config = load_config_file("configs/vit_mnist.py").to_dict()
-data = images_described(config, tuple("0123456789"), 50_000)
+data = described(config, tuple("0123456789"), 50_000)
 for depth in (8, 16, 24):
     deep = {"vit.scan": True, "vit.dropout": 0.1, "data.batch_size": 1024, "vit.depth": depth}
     deep["compute_dtype"] = "bfloat16"

@@ -108,12 +108,36 @@ def test_runs_under_way_are_ended_when_the_sweep_is_refused(tmp_path, monkeypatc
 
     monkeypatch.setattr(local, "_start", start)
     monkeypatch.setattr(local, "is_done", lambda run: False)
-    run = SimpleNamespace(folder=tmp_path)
+    run = SimpleNamespace(name="run", folder=tmp_path, after="")
     with pytest.raises(UserError, match="no such metric"):
         local.launch([run], local.shares("cpu", 1), refuse)
     (process,) = started
     process.stdout.close()
     assert process.returncode == 0
+
+
+def test_a_run_waits_for_the_one_that_it_starts_from(monkeypatch, tmp_path):
+    names = {"short": "", "long": "short", "broken": "", "after": "broken", "last": "after"}
+    started = []
+
+    def start(job, share):
+        started.append(job.run.name)
+        code = "import time; time.sleep(0.3); raise SystemExit(" + str(int(job.run.name == "broken")) + ")"
+        job.process, job.state, job.share = subprocess.Popen([sys.executable, "-c", code]), "running", share
+        job.began = time.monotonic()
+
+    monkeypatch.setattr(local, "_start", start)
+    monkeypatch.setattr(local, "is_done", lambda run: False)
+    runs = [SimpleNamespace(name=name, folder=tmp_path / name, after=after) for name, after in names.items()]
+    jobs = local.launch(list(reversed(runs)), local.shares("cpu", 2), lambda jobs: None)
+    assert started == ["broken", "short", "long"]
+    assert {job.run.name: job.state for job in jobs} == {
+        "short": "done",
+        "long": "done",
+        "broken": "failed",
+        "after": "failed",
+        "last": "failed",
+    }
 
 
 def test_a_machine_is_divided_and_no_part_has_anothers_share(monkeypatch):

@@ -43,6 +43,20 @@ def test_runs_have_configs_flags_folders_and_names(sweep_of, tmp_path):
     assert run.config["data"]["flip"] is True
 
 
+def test_a_run_may_start_from_another_of_the_sweep(sweep_of, tmp_path):
+    body = (
+        "from gormley_vision.sweeps.draws import run_of\n"
+        'short = {"seed": 1, "data.flip": True}\n'
+        'def sweep():\n    yield {"seed": 2, "init_from": run_of(short)}\n'
+    )
+    first, second = sweep_of(body + "    yield short").runs
+    assert (first.after, second.after) == (second.name, "")
+    assert first.config["init_from"] == str(tmp_path / "runs" / second.name) == str(second.folder)
+    assert f"--config.init_from={second.folder}" in first.flags
+    with pytest.raises(UserError, match=r"start from these, which it does not yield: \['data.flip=true,seed=1'\]"):
+        sweep_of(body)
+
+
 def test_a_name_depends_on_the_overrides_alone_and_fits_a_file_system():
     assert run_name({"b": "1", "a": "2"}) == run_name({"a": "2", "b": "1"}) == "a=2,b=1"
     odd, other = run_name({"data.path": "x/y z"}), run_name({"data.path": "x_y_z"})

@@ -10,7 +10,7 @@ import pytest
 
 from gormley_vision.config import default_config
 from gormley_vision.errors import UserError
-from gormley_vision.experiment import images_described, make_task
+from gormley_vision.experiment import described, make_task
 from gormley_vision.training.task import first_state
 
 TINY = {
@@ -31,7 +31,7 @@ def task_of(classes=3, **overrides):
     config = default_config("classification")
     config.update_from_flattened_dict(TINY | {key.replace("__", "."): value for key, value in overrides.items()})
     names = tuple(map(str, range(classes)))
-    return make_task(config.to_dict(), images_described(config, names, 16))
+    return make_task(config.to_dict(), described(config, names, 16))
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gormley_vision.config import default_config
-from gormley_vision.experiment import images_described, make_task
+from gormley_vision.experiment import described, make_task
 from gormley_vision.randomness import named_key
 from gormley_vision.tasks.networks import ema_decay, moving_average
 from gormley_vision.training.task import first_state
@@ -38,7 +38,7 @@ def make_gan(k=1, **changes):
             **changes,
         }
     )
-    return make_task(config.to_dict(), images_described(config, tuple("abc"), 100))
+    return make_task(config.to_dict(), described(config, tuple("abc"), 100))
 
 
 def make_batch(k, seed=0):

@@ -14,7 +14,7 @@ from flax import serialization
 from gormley_vision.errors import UserError
 from gormley_vision.models.dcgan import Discriminator, Generator
 from gormley_vision.models.vit import ViT
-from gormley_vision.tasks.optimizers import make_classifier_optimizer, make_schedule, matrix_axes
+from gormley_vision.tasks.optimizers import make_schedule, make_scheduled_optimizer, matrix_axes
 
 DEPTH = 3
 
@@ -55,7 +55,7 @@ PLAIN = {
 
 
 def updates(gradients, **options):
-    optimizer = make_classifier_optimizer(**PLAIN | options)
+    optimizer = make_scheduled_optimizer(**PLAIN | options)
     step, _ = jax.jit(optimizer.update)(gradients, optimizer.init(PARAMS), PARAMS)
     return step
 
@@ -108,7 +108,7 @@ def test_muon_makes_each_matrix_of_the_layers_orthogonal_and_leaves_the_rest_to_
     params = nn.unbox(named)
     keys = iter(jax.random.split(jax.random.key(1), 99))
     gradients = jax.tree.map(lambda x: jax.random.normal(next(keys), x.shape), params)
-    optimizer = make_classifier_optimizer(**PLAIN | {"params": named, "name": "muon", "momentum": 0.95})
+    optimizer = make_scheduled_optimizer(**PLAIN | {"params": named, "name": "muon", "momentum": 0.95})
     step, state = jax.jit(optimizer.update)(gradients, jax.jit(optimizer.init)(params), params)
     step, gradients = jax.device_get((step, gradients))
     layers = step["encoder"]
@@ -191,7 +191,7 @@ def test_a_decoders_tokens_are_embedded_and_its_answers_are_not():
         "answer": {"kernel": ones(embed=4, vocab=5), "bias": ones(vocab=5)},
     }
     params = nn.unbox(named)
-    optimizer = make_classifier_optimizer(**PLAIN | {"params": named, "layer_decay": 0.5, "weight_decay": 0.1})
+    optimizer = make_scheduled_optimizer(**PLAIN | {"params": named, "layer_decay": 0.5, "weight_decay": 0.1})
     step, _ = jax.jit(optimizer.update)(params, optimizer.init(params), params)
     decayed = -0.5 * 1.1
     np.testing.assert_allclose(step["embedding"], decayed / 8, rtol=1e-6)
@@ -204,7 +204,7 @@ def test_a_decoders_tokens_are_embedded_and_its_answers_are_not():
 
 @pytest.mark.parametrize("options", [{"name": "adam"}, {"name": "momentum_sgd", "momentum": 0.9}])
 def test_parameters_without_names_are_trained_where_nobody_asks(options):
-    named, unnamed = (make_classifier_optimizer(**PLAIN | options | {"params": x}) for x in (NAMED, PARAMS))
+    named, unnamed = (make_scheduled_optimizer(**PLAIN | options | {"params": x}) for x in (NAMED, PARAMS))
     steps = [jax.jit(x.update)(ONES, x.init(PARAMS), PARAMS) for x in (named, unnamed)]
     jax.tree.map(np.testing.assert_array_equal, *steps)
 
@@ -212,7 +212,7 @@ def test_parameters_without_names_are_trained_where_nobody_asks(options):
 @pytest.mark.parametrize("options", [{"name": "muon"}, {"weight_decay": 0.1}])
 def test_a_bias_needs_no_name(options):
     params = {"kernel": ones(embed=4, mlp=4), "bias": jnp.ones(4)}
-    make_classifier_optimizer(**PLAIN | options | {"params": params})
+    make_scheduled_optimizer(**PLAIN | options | {"params": params})
 
 
 @pytest.mark.parametrize(
@@ -257,6 +257,6 @@ def test_a_bias_needs_no_name(options):
 )
 def test_what_the_names_do_not_tell_is_refused(params, options, message):
     with pytest.raises(UserError) as refusal:
-        make_classifier_optimizer(**PLAIN | options | {"params": params})
+        make_scheduled_optimizer(**PLAIN | options | {"params": params})
     assert message in str(refusal.value)
     assert "\n" not in str(refusal.value)

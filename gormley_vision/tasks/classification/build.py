@@ -11,7 +11,7 @@ from gormley_vision.data.features import Description
 from gormley_vision.errors import UserError
 from gormley_vision.models.vit import ViT
 from gormley_vision.tasks.classification.task import Augmentation, Classification
-from gormley_vision.tasks.optimizers import make_classifier_optimizer
+from gormley_vision.tasks.optimizers import make_scheduled_optimizer
 
 
 def make_classification(config: Mapping[str, Any], description: Description) -> Classification:
@@ -34,7 +34,7 @@ def make_classification(config: Mapping[str, Any], description: Description) -> 
     shape = (data["image_size"], data["image_size"], data["channels"])
     return Classification(
         classifier=classifier,
-        optimizer=make_classifier_optimizer(
+        optimizer=make_scheduled_optimizer(
             params=jax.eval_shape(classifier.init, jax.random.key(0), jnp.zeros((1, *shape)))["params"],
             warmup_steps=warmup,
             total_steps=durations.to_steps(config["duration"], **images),

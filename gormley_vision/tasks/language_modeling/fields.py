@@ -1,0 +1,86 @@
+"""The keys of a language model's config, their smoke values, and checks of their combinations. Loads no jax."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gormley_vision.fields import (
+    EVALUATION_FIELDS,
+    OPTIMIZER_FIELDS,
+    Field,
+    Value,
+    average_fields,
+    count,
+    transformer_fields,
+)
+from gormley_vision.files import user_path
+from gormley_vision.tasks.transformers import check_transformer, small_transformer
+
+FIELDS: dict[str, Field] = {
+    **transformer_fields(),
+    "language_modeling.tied": Field(True, "the head is the transposed embedding, without a bias"),
+    "language_modeling.preview": Field("", "what the texts that training shows begin with; '' is a line's end"),
+    **average_fields("language_modeling", "0 examples", of="weights"),
+    **OPTIMIZER_FIELDS,
+    **EVALUATION_FIELDS,
+}
+
+TENSOR_KEYS = ("transformer.heads", "transformer.mlp")
+
+SAMPLING: dict[str, Field] = {
+    "prompt": Field("", "what the text begins with; '' is a line's end"),
+    "prompts": Field("", "a file with one prompt in each line, taken in turn"),
+    "length": count(256, "tokens to generate at most", 10**6),
+    "temperature": Field(1.0, "divides the logits; 0 always takes the most probable token", at_least=0, at_most=100),
+    "top_k": count(0, "choose among the k most probable tokens; 0: all", 2**24, at_least=0),
+    "top_p": Field(
+        1.0, "choose among the most probable tokens that together have this probability", at_least=0, at_most=1
+    ),
+    "min_p": Field(
+        0.0, "choose among tokens with at least this share of the largest probability", at_least=0, at_most=1
+    ),
+    "stop": Field("", "end before this text; '' never does"),
+}
+
+# Flags of scripts/evaluate.py: {flag: the key that it sets for the evaluation}.
+EVALUATION = {"rope_scaling": "transformer.rope_scaling"}
+
+
+def needs(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return the features that an example needs."""
+    del config
+    return {"tokens": "tokens", "valid": "mask", "bytes": "vector"}
+
+
+def described(config: Mapping[str, Any], class_names: tuple[str, ...]) -> Mapping[str, Any]:
+    """Return the features of a text that is not available; its characters are assumed to be 128."""
+    from gormley_vision.data import text_source, tokenizers  # import numpy
+
+    del class_names
+    data = config["data"]
+    known = {"bytes": 256, "characters": 128, "bpe": data["vocabulary"]}
+    saved = "" if data["tokenizer"] in known else tokenizers.from_file(user_path(data["tokenizer"])).saved()
+    size = known.get(data["tokenizer"]) or tokenizers.from_saved(saved).size
+    return text_source.window_features(data["context"], data["packing"], size, saved)
+
+
+def smoke(config: Mapping[str, Any]) -> dict[str, Value]:
+    """Return values that shrink a run to seconds."""
+    return small_transformer(config)
+
+
+def check(config: Mapping[str, Any]) -> None:
+    """Refuse a config that contradicts itself.
+
+    Raises:
+        UserError: heads or positions do not fit. Names values that do.
+    """
+    check_transformer(config)
+
+
+def evaluated(config: dict[str, Any], trained: Mapping[str, Any]) -> None:
+    """Complete, in place, the `config` of an evaluation on other text, or with a longer context."""
+    config["data"]["tokenizer"] = str(Path(config["init_from"]) / "tokenizer.json")
+    config["data"]["vocabulary"] = 4096
+    net, length = config["transformer"], trained["transformer"]["trained_context"] or trained["data"]["context"]
+    net["trained_context"] = 0 if net["rope_scaling"] == "none" else length
