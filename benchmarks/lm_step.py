@@ -131,7 +131,7 @@ def main() -> None:
         steps["nanoGPT, compiled"] = repeated(training_step(compiled, text, context, batch))
         pairs["nanoGPT, compiled"] = "gormley_vision"
     gflop = 6 * batch * context * (count + depth * context * width) / 1e9 * many
-    figures = {"steps": compare(steps, pairs, options.steps, gflop)}
+    figures = compare(steps, pairs, options.steps, gflop)
     prompt, several = torch.zeros(1, 6, dtype=torch.long), torch.zeros(8, 6, dtype=torch.long)
     texts = samplers(task) | {
         "nanoGPT, one text": lambda: net.generate(prompt, TOKENS),

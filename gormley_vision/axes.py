@@ -19,6 +19,7 @@ from flax.core.meta import is_axis_metadata
 NAMES = {
     "embed": "channels of a token",
     "heads": "attention heads; together with the next axis one side of a matrix",
+    "kv_heads": "key and value heads where several query heads share one; with the next axis one side of a matrix",
     "head_dim": "channels of a head",
     "mlp": "channels inside an MLP",
     "vocab": "tokens in the vocabulary",
@@ -47,7 +48,7 @@ NAMES = {
 # Each index of these axes has its own matrix or vector.
 _STACKED = frozenset({"layers", "qkv", "tokens", "one", "coordinates"})
 # These make one side of a matrix together with the axis that follows.
-_WITH_NEXT = frozenset({"heads", "patch_height", "patch_width", "conv_height", "conv_width"})
+_WITH_NEXT = frozenset({"heads", "kv_heads", "patch_height", "patch_width", "conv_height", "conv_width"})
 # A matrix with one of these reads the data or returns the result: an embedding or a head.
 _ENDS = frozenset({"vocab", "classes", "patch_in", "channels", "latent", "logits"})
 _EMBEDDED = frozenset({"tokens", "patch_in", "patch_out"})

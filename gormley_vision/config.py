@@ -278,4 +278,4 @@ def nearest(word: str, valid: Iterable[str]) -> str:
     choices = "one of " + ", ".join(repr(choice) for choice in valid)
     if near:
         return f"did you mean {near[0]!r}?" + (f" ({choices})" if len(valid) <= 6 else "")
-    return choices if len(valid) <= 8 else "--print_config lists the keys"
+    return choices if len(valid) <= 12 else "--print_config lists the keys"

@@ -53,8 +53,10 @@ def count(default: int, meaning: str, at_most: int, at_least: int = 1, may_chang
 
 # Which named axes of parameters are split over `tensor` (mesh_rules.py). Names mean the same in every model.
 MESH_RULES = "heads: tensor; mlp: tensor; vocab: tensor; conv_in: tensor; conv_out: tensor"
-_FILES = {"data.source": ("tfds", "folder", "npz", "hf", "text")}
-_TEXT = {"data.source": ("text", "python_topics")}
+_FILES = {"data.source": ("tfds", "folder", "npz", "hf", "text", "table")}
+_DOCUMENTS = {"data.source": ("text", "python_topics")}
+_TABLE = {"data.source": ("table",)}
+_TEXT = {"data.source": ("text", "python_topics", "table", "python_paragraphs")}
 _PICTURES = {"data.source": ("tfds", "folder", "npz", "hf", "mnist_5k")}
 
 RUN_FIELDS: dict[str, Field] = {
@@ -68,7 +70,7 @@ RUN_FIELDS: dict[str, Field] = {
     "data.source": Field(
         "mnist_5k",
         "where examples come from, one of these or your MODULE.PATH (docs/data.md)",
-        ("tfds", "folder", "npz", "hf", "text", "python_topics", "mnist_5k", "fake"),
+        ("tfds", "folder", "npz", "hf", "text", "python_topics", "table", "python_paragraphs", "mnist_5k", "fake"),
         or_module=True,
     ),
     "data.name": Field("", "TFDS name, such as cifar10", when={"data.source": ("tfds",)}),
@@ -89,14 +91,14 @@ RUN_FIELDS: dict[str, Field] = {
     ),
     "data.context": Field(
         256,
-        "input tokens in a window of text (it has one more, the last target)",
+        "tokens of a text, or input tokens in a window (it has one more, the last target)",
         at_least=1,
         at_most=2**24,
         when=_TEXT,
     ),
-    "data.packing": Field(False, "give each token's document and its position there", when=_TEXT),
+    "data.packing": Field(False, "give each token's document and its position there", when=_DOCUMENTS),
     "data.held_out": Field(
-        0.1, "share of a text without splits that is 'validation' and not 'train'", at_least=0, below=1, when=_TEXT
+        0.1, "share of a text without splits that is 'validation' and not 'train'", at_least=0, below=1, when=_DOCUMENTS
     ),
     "data.tokenizer": Field(
         "bytes", "bytes, characters, bpe (trained on the text), or the path of a tokenizer.json", when=_TEXT
@@ -104,6 +106,8 @@ RUN_FIELDS: dict[str, Field] = {
     "data.vocabulary": Field(
         4096, "tokens that bpe is trained to have", at_least=256, at_most=2**24, when={"data.tokenizer": ("bpe",)}
     ),
+    "data.text_column": Field("text", "the table's column with texts", when=_TABLE),
+    "data.label_column": Field("label", "the table's column with classes", when=_TABLE),
     "data.split": Field("train", "part of the data set"),
     "data.batch_size": count(64, "images of one minibatch (m), over all devices and hosts", 2**20),
     "data.placement": Field(

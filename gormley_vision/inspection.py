@@ -224,8 +224,9 @@ class _Embedding(ViT):
     """The part of a network before its layers; takes the parameters of the full network."""
 
     @nn.compact
-    def __call__(self, images: jax.Array, train: bool = False) -> Any:
+    def __call__(self, images: jax.Array, train: bool = False, **options: Any) -> Any:
         """Return tokens [B, N, D], and their rotation."""
+        assert not options
         tokens, grid = self._embed(images)
         return tokens, self.rotation(grid)
 

@@ -94,6 +94,19 @@ def vit_step(content: Any) -> Finding:
     return Finding(f"a ViT-Ti/4 step takes {plain} of timm's time; with RoPE-Mixed {mixed} of that of timm's own", "–")
 
 
+def lm_recipe(content: Any) -> Finding:
+    """Changes of nanoGPT's recipe, the best and where they start."""
+    arms = sorted(content["arms"], key=lambda arm: arm["mean"])
+    parts = [
+        f"{arm['mean']:.3f} ± {arm['standard_deviation']:.3f} ({short(arm['arm']) or 'the recipe'})" for arm in arms
+    ]
+    return Finding(
+        f"tiny Shakespeare, nats a character of all held-out text: {parts[0]}; {len(parts) - 1} others, the worst "
+        f"{parts[-1]}",
+        seeds_of(arms[0]["curves"]),
+    )
+
+
 def ratio(content: Any, peer: str) -> str:
     """Both conditions of a benchmark, medians of pairs."""
     alone, busy = (
@@ -131,6 +144,7 @@ FINDINGS: dict[str, Callable[[Any], Finding]] = {
     "cdcgan_mnist": cdcgan_mnist,
     "train_step": train_step,
     "vit_step": vit_step,
+    "lm_recipe": lm_recipe,
     "faults": faults,
     "scaling": scaling,
 }

@@ -28,26 +28,42 @@ from gormley_vision.mesh_rules import parse_rules
 from gormley_vision.training import checkpoints as ckpt
 from gormley_vision.training.sharding import Shardings, make_mesh
 from gormley_vision.training.start import WEIGHTS, Plan
-from gormley_vision.training.task import first_state
+from gormley_vision.training.task import Previewed, Sampled, first_state
 
 pytestmark = pytest.mark.slow
 
 # Read by the loop, which these stages leave out; training/test_{start,checkpoints,tracking}.py test them.
 BY_THE_LOOP = {"task", "init_from", "checkpoint.keep_last", "log.tracker"}
 TABLES = {task: fields_of({"task": task}) for task in task_modules.names()}
-OF_TEXT = {"data.context", "data.packing"}  # which these tasks do not learn; data/test_text_source.py tests them
 FIRST = {key: task for task in reversed(TABLES) for key in TABLES[task]}  # a key that several have is tried with one
-KEYS = [(task, key) for key, task in FIRST.items() if key not in BY_THE_LOOP | OF_TEXT]
+FIRST |= dict.fromkeys(  # keys of every task that only those of text read
+    ("data.context", "data.packing", "data.held_out", "data.tokenizer", "data.vocabulary"), "language_modeling"
+)
+FIRST |= dict.fromkeys(("data.text_column", "data.label_column"), "text_classification")
+KEYS = [(task, key) for key, task in FIRST.items() if key not in BY_THE_LOOP]
 # In the program though without effect on what it computes, or refused since it makes no sense alone.
 STILL_IN_THE_PROGRAM = {
     "gan.ema_ramp",  # the smaller of it and a half-life of 0
     "classification.ema_ramp",
     "classification.only_head",  # a linear probe of random weights
     "optimizer.layer_decay",  # of layers that are frozen
+    "language_modeling.ema_ramp",
+    "masked_language_modeling.ema_ramp",
+    "text_classification.ema_ramp",
+    "text_classification.only_head",
+    "transformer.rope_scaling",  # refused for want of a context
     "vit.rope_scaling",  # refused for want of a grid
 }
 CONDITIONAL = [(task, key) for task, key in KEYS if TABLES[task][key].when and key not in STILL_IN_THE_PROGRAM]
-SMALL = {"data.source": "folder", "data.path": "photos", "data.image_size": 16, "data.channels": 3}
+_IMAGES = {"data.source": "folder", "data.path": "photos", "data.image_size": 16, "data.channels": 3}
+_TEXT = {"data.source": "text", "data.path": "words.txt", "data.split": "train", "data.context": 8}
+SMALL: dict[str, dict[str, Any]] = {
+    "gan": _IMAGES,
+    "classification": _IMAGES | {"vit.patch_size": 8},
+    "language_modeling": _TEXT,
+    "masked_language_modeling": _TEXT,
+    "text_classification": {"data.source": "table", "data.path": "rows", "data.context": 8},
+}
 # Values that a rule does not find.
 OTHERS: dict[str, Any] = {
     "mesh.rules": "conv_out: tensor",
@@ -56,6 +72,14 @@ OTHERS: dict[str, Any] = {
     "data.path": "paintings",
     "data.targets": "photos",
     "vit.trained_grid": 3,
+    "data.tokenizer": "characters",
+    "data.held_out": 0.3,
+    "data.vocabulary": 300,
+    "data.text_column": "other",
+    "data.label_column": "other",
+    "transformer.trained_context": 4,
+    "masked_language_modeling.random_share": 0.2,
+    "masked_language_modeling.mask_share": 0.5,
 }
 
 
@@ -69,6 +93,10 @@ def folder(tmp_path_factory):
         pixels = draw.integers(0, 256, (24, 20, 3), np.uint8)
         Image.fromarray(pixels).resize((1500, 1400) if number == 0 else (20, 24)).save(name)
     (root / "paintings").mkdir()
+    (root / "words.txt").write_text("".join(draw.choice(list("abcdefgh "), 2000)))
+    for split in ("train", "test"):
+        rows = [f"{'xyz'[i % 3]}\tword{i % 7}\tother{i % 2}\n" for i in range(40)]
+        (root / f"rows_{split}.tsv").write_text("label\ttext\tother\n" + "".join(rows))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         patch.setenv("XDG_CACHE_HOME", str(root / "cache"))
@@ -93,7 +121,8 @@ def another(key: str, field: Any, value: Any) -> Any:
 def off(field: Any, values: tuple) -> Any:
     """A value of a choice under which what depends on it is not read."""
     if values:
-        return next(choice for choice in field.choices or (False, True) if choice not in values)
+        others = field.choices or (("bytes",) if isinstance(field.default, str) else (False, True))
+        return next(choice for choice in others if choice not in values)
     if field.is_duration:
         return "0 images"
     return ("none" if "none" in field.choices else "") if isinstance(field.default, str) else 0
@@ -102,7 +131,7 @@ def off(field: Any, values: tuple) -> Any:
 def base(task: str, key: str) -> dict[str, Any]:
     """The flat smoke config in which `key` is read."""
     config = shrink(default_config(task))
-    config.update_from_flattened_dict(SMALL | ({"vit.patch_size": 8} if task == "classification" else {}))
+    config.update_from_flattened_dict(SMALL[task])
     flat = flatten(config)
 
     def need(key: str) -> None:
@@ -153,10 +182,14 @@ def _effects(config: dict[str, Any], root: Path) -> Iterator[Any]:
     yield program(partial(first_state, task), key)
     batch = jax.eval_shape(batches.fetch, batches.resident, batches.read(0))
     yield program(task.train_step, state, batch, key)
-    yield program(task.preview, state, key)
+    if isinstance(task, Previewed):
+        yield program(task.preview, state, key)
+    if isinstance(task, Sampled) and config["data"]["source"] == "text":
+        yield task.prompt  # of previews: a token or two of a program's constants
     if not config["init_from"]:
         return
-    larger = {**config, "data": {**config["data"], "image_size": 2 * config["data"]["image_size"]}}
+    size = "image_size" if "image_size" in config["data"] else "context"
+    larger = {**config, "data": {**config["data"], size: 2 * config["data"][size]}}
     weights = ckpt.flat(jax.eval_shape(partial(first_state, experiment.make_task(larger, batches.description)), key))
     weights = {name: x for name, x in weights.items() if WEIGHTS & set(name.split("/"))}
     moved = {"config": larger, "class_names": batches.class_names}

@@ -8,6 +8,8 @@ heads, width 192 here, batch 64), on tinyshakespeare.txt in the current folder; 
 rows, and the other 240 are new.
 """
 
+from typing import Any
+
 from gormley_vision.sweeps.draws import grid, run_of, zipped
 
 BASE = "configs/lm_shakespeare.py"
@@ -29,7 +31,7 @@ HIGHER_IS_BETTER = False
 
 def sweep():
     """24 runs: 4 nets, 3 seeds, two contexts."""
-    nets = {
+    nets: dict[str, list[Any]] = {
         "transformer.position": ["learned", "none", "learned", "none"],
         "transformer.rope": ["none", "roformer", "none", "roformer"],
         "transformer.kv_heads": [0, 0, 2, 2],

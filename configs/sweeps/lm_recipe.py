@@ -6,9 +6,12 @@ The same tokens (2,000 steps of 12 windows) and at most the same parameters: the
 rotary positions no table. On tinyshakespeare.txt in the current folder; 3 seeds.
 """
 
+from typing import Any
+
 from gormley_vision.sweeps.draws import grid
 
 BASE = "configs/lm_shakespeare.py"
+FIXED = {"eval.every": "2000 steps", "log.samples_every": "2000 steps", "checkpoint.every": "2000 steps"}
 METRIC = "eval/loss"
 HIGHER_IS_BETTER = False
 
@@ -16,17 +19,17 @@ MUON = {"optimizer.name": "muon", "optimizer.momentum": 0.95, "optimizer.learnin
 ROPE = {"transformer.position": "none", "transformer.rope": "roformer"}
 GATED = {"transformer.activation": "swiglu", "transformer.mlp": 341}
 TO_ZERO = {"optimizer.final_rate": 0.0}
-CHANGES = {
+CHANGES: dict[str, dict[str, Any]] = {
     "nanoGPT's": {},
     "RoPE": ROPE,
     "SwiGLU": GATED,
+    "Muon": MUON,
+    "rate 3e-3": {"optimizer.learning_rate": 3e-3},
+    "all": {**ROPE, **GATED, **MUON, **TO_ZERO, "transformer.norm": "rms", "transformer.qk_norm": True},
     "ReLU squared": {"transformer.activation": "relu_squared"},
     "RMSNorm": {"transformer.norm": "rms"},
     "QK-norm": {"transformer.qk_norm": True},
     "rate to 0": TO_ZERO,
-    "rate 3e-3": {"optimizer.learning_rate": 3e-3},
-    "Muon": MUON,
-    "all": {**ROPE, **GATED, **MUON, **TO_ZERO, "transformer.norm": "rms", "transformer.qk_norm": True},
 }
 
 

@@ -104,6 +104,14 @@ def _position(split: str, bound: str, length: int) -> int:
     return position + length if position < 0 else position
 
 
+def ids(split: str, length: int) -> np.ndarray:
+    """Return the examples of a part of a split of `length` examples, in the part's order; all if it is no part."""
+    if "[" not in split:
+        return np.arange(length)
+    start, stop = bounds(split, length)
+    return epoch_permutation(SHUFFLE_SEED, 0, length)[start:stop]
+
+
 def take(source: Source, split: str) -> Source:
     """Return the part of `source` that `split` gives; `source` itself if it gives none."""
     return Part(source, *bounds(split, len(source))) if "[" in split else source

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from gormley_vision.data import array_sources, folder_source, hf_source, slices, text_source, tfds_source
+from gormley_vision.data import array_sources, folder_source, hf_source, slices, table_source, text_source, tfds_source
 from gormley_vision.data.choices import check_choice
 from gormley_vision.data.features import Example, Feature, Features
 from gormley_vision.errors import UserError
@@ -47,7 +47,9 @@ _OPENERS: dict[str, Opener] = {
     "hf": hf_source.open_hf,
     "mnist_5k": array_sources.open_mnist_5k,
     "npz": array_sources.open_npz,
+    "python_paragraphs": table_source.open_python_paragraphs,
     "python_topics": text_source.open_python_topics,
+    "table": table_source.open_table,
     "text": text_source.open_text,
 }
 

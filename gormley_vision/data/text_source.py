@@ -132,7 +132,8 @@ def _opened(data: Mapping[str, Any], name: str, documents_of: Any) -> TextSource
     documents, context = documents_of(data["split"]), data["context"]
     if not documents:
         raise UserError(f"{name} has 0 bytes of text: set --config.data.path=FILE_OR_FOLDER")
-    source = TextSource(documents, _tokenizer(data, documents_of), context, data["packing"])
+    tokenizer = tokenizers.chosen(data, lambda split: (document.text() for document in documents_of(split)))
+    source = TextSource(documents, tokenizer, context, data["packing"])
     if (size := source.length_in_tokens) <= context:
         raise UserError(
             f"{data['split'] or 'all'} of {name} has {size} tokens of text, but a window needs data.context={context} "
@@ -140,19 +141,3 @@ def _opened(data: Mapping[str, Any], name: str, documents_of: Any) -> TextSource
             + (f"--config.data.context={size - 1}" if size > 1 else "set --config.data.path=FILE_OR_FOLDER")
         )
     return source
-
-
-def _tokenizer(data: Mapping[str, Any], documents_of: Any) -> Tokenizer:
-    """Return the tokenizer that `data.tokenizer` names; trained ones are the same for every split of a text.
-
-    Characters are those of all splits, as a character that only another split has could not be evaluated; byte pairs
-    are those of "train".
-    """
-    kind = data["tokenizer"]
-    if kind == "bytes":
-        return tokenizers.Bytes()
-    if kind == "characters":
-        return tokenizers.Characters("".join({c for document in documents_of("") for c in document.text()}))
-    if kind == "bpe":
-        return tokenizers.train_byte_pairs((d.text() for d in documents_of("train")), data["vocabulary"])
-    return tokenizers.from_file(user_path(kind))

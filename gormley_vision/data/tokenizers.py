@@ -6,7 +6,7 @@ arXiv:1508.07909), trained here on the user's own text, or a released `tokenizer
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from gormley_vision.errors import UserError, listed
+from gormley_vision.files import user_path
 
 KINDS = ("bytes", "characters", "bpe")
 
@@ -166,6 +167,26 @@ def from_file(path: Path) -> Tokenizer:
     except UserError as error:
         raise UserError(f"data.tokenizer={path}: {error}") from None
     return tokenizer
+
+
+def chosen(data: Mapping[str, Any], texts_of: Callable[[str], Iterable[str]]) -> Tokenizer:
+    """Return the tokenizer that `data.tokenizer` names; trained ones are the same for every split of a text.
+
+    Characters are those of all splits, as a character that only another split has could not be evaluated; byte pairs
+    are those of "train".
+
+    Args:
+        data: a config's data section.
+        texts_of: the texts of a split; "" for all.
+    """
+    kind = data["tokenizer"]
+    if kind == "bytes":
+        return Bytes()
+    if kind == "characters":
+        return Characters("".join({character for text in texts_of("") for character in text}))
+    if kind == "bpe":
+        return train_byte_pairs(texts_of("train"), data["vocabulary"])
+    return from_file(user_path(kind))
 
 
 def train_byte_pairs(texts: Iterable[str], size: int) -> HuggingFace:

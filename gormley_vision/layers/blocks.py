@@ -171,14 +171,14 @@ class Attention(nn.Module):
         width = x.shape[-1]
         head_dim = width // self.heads
 
-        def project(name: str, heads: int, parts: int) -> tuple[jax.Array, ...]:
-            shape, axes = (heads, parts, head_dim), ("embed", "heads", "qkv", "head_dim")
+        def project(name: str, heads: int, parts: int, axis: str = "heads") -> tuple[jax.Array, ...]:
+            shape, axes = (heads, parts, head_dim), ("embed", axis, "qkv", "head_dim")
             initial = self.initial.inside(_xavier_qkv)
             return Projection(shape, axes, initial, self.qkv_bias, self.dtype, separate=1, name=name)(x)
 
         if self.kv_heads in (0, self.heads):
             return project("qkv", self.heads, 3)
-        return (*project("query", self.heads, 1), *project("key_value", self.kv_heads, 2))
+        return (*project("query", self.heads, 1), *project("key_value", self.kv_heads, 2, "kv_heads"))
 
     def _angles(self, rotation: Rotation, head_dim: int) -> jax.Array:
         """Return angles that broadcast to [B, N, K, Dh/2]."""
@@ -360,8 +360,8 @@ class Block(nn.Module):
         return y
 
 
-def stack_blocks(depth: int, *, scan: bool, remat: bool, **options: Any) -> nn.Module:
-    """Return `depth` blocks as one module, their parameters stacked on a first axis, named 'encoder'.
+def stack_blocks(depth: int, *, scan: bool, remat: bool, name: str = "encoder", **options: Any) -> nn.Module:
+    """Return `depth` blocks as one module, their parameters stacked on a first axis.
 
     It is called as `Block` with a drop rate and a cache for each layer, [L, ...]. Layers are scanned (compile time of
     one) or unrolled (faster on a CPU).
@@ -378,4 +378,4 @@ def stack_blocks(depth: int, *, scan: bool, remat: bool, **options: Any) -> nn.M
         length=depth,
         unroll=1 if scan else depth,
     )
-    return layers(**options, name="encoder")
+    return layers(**options, name=name)

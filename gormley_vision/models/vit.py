@@ -94,14 +94,33 @@ class ViT(nn.Module):
         return (self.pooling == "cls") + self.registers
 
     @nn.compact
-    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
-        """Return logits; `train` turns on dropout and stochastic depth, which use the 'dropout' random stream."""
-        tokens, grid = self._embed(images)
+    def __call__(
+        self,
+        images: jax.Array,
+        train: bool = False,
+        *,
+        hidden: tuple[jax.Array, jax.Array] | None = None,
+        kept: jax.Array | None = None,
+        as_tokens: bool = False,
+    ) -> jax.Array:
+        """Return logits; `train` turns on dropout and stochastic depth, which use the 'dropout' random stream.
+
+        For masked patches: of `hidden` = (bool [B, N], token [D]) the token takes the place of those patches; `kept`
+        int [B, n] numbers the patches that are read, all others are left out. `as_tokens` returns the normed tokens
+        [B, prefix + n, D] in place of logits.
+        """
+        tokens, grid = self._embed(images, hidden)
+        rotation = self.rotation(grid)
+        if kept is not None:
+            tokens = jax.vmap(jnp.take, (0, 0, None))(tokens, self._with_prefix(kept), 0)
+            rotation = self._rotation_of(rotation, kept)
         tokens = nn.Dropout(self.dropout, deterministic=not train)(tokens)
         rates = jnp.linspace(0, self.stochastic_depth, self.depth)
         encoder = stack_blocks(self.depth, scan=self.scan, remat=self.remat, **self.block_options(grid, train))
-        tokens, _ = encoder(tokens, rates, self.rotation(grid), None, None, None)
+        tokens, _ = encoder(tokens, rates, rotation, None, None, None)
         tokens = make_norm(Norm(self.norm), self.dtype, "norm")(tokens)
+        if as_tokens:
+            return tokens
         x, axis = self._pool(tokens), "embed"
         if self.representation:
             kernel = named(nn.initializers.lecun_normal(), "embed", "representation")
@@ -115,7 +134,22 @@ class ViT(nn.Module):
         bias = named(nn.initializers.constant(self.head_bias), "classes")
         return nn.Dense(self.classes, kernel_init=kernel, bias_init=bias, name="head")(x)
 
-    def _embed(self, images: jax.Array) -> tuple[jax.Array, tuple[int, int]]:
+    def _with_prefix(self, kept: jax.Array) -> jax.Array:
+        """Return the numbers of the tokens [B, prefix + n] of class, registers and the kept patches."""
+        prefix = self.num_prefix_tokens
+        first = jnp.broadcast_to(jnp.arange(prefix)[None], (kept.shape[0], prefix))
+        return jnp.concatenate([first, kept + prefix], axis=1)
+
+    def _rotation_of(self, rotation: Rotation | None, kept: jax.Array) -> Rotation | None:
+        """Return the rotation [B, prefix + n, ...] of the tokens that are left."""
+        if rotation is None:
+            return None
+        tokens = self._with_prefix(kept)
+        return Rotation(*(None if x is None else jnp.take(x, tokens, axis=0) for x in rotation))
+
+    def _embed(
+        self, images: jax.Array, hidden: tuple[jax.Array, jax.Array] | None = None
+    ) -> tuple[jax.Array, tuple[int, int]]:
         """Return tokens [B, N, D] with positions added, and the grid (height, width) in patches."""
         batch, height, width, channels = images.shape
         size = self.patch_size
@@ -128,6 +162,8 @@ class ViT(nn.Module):
         kernel = self.param("patch_embedding", kernel_init, (size, size, channels, self.width)).astype(self.dtype)
         bias = self.param("patch_bias", bias_init, (self.width,)).astype(self.dtype)
         tokens = patches @ kernel.reshape(-1, self.width) + bias[None, None]
+        if hidden is not None:
+            tokens = jnp.where(hidden[0][:, :, None], hidden[1].astype(self.dtype)[None, None], tokens)
         if self.position == "sincos2d":
             tokens = tokens + sincos_2d(*grid, self.width).astype(self.dtype)[None]
         inits = nn.initializers.zeros, nn.initializers.normal(0.02)

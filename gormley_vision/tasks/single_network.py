@@ -102,3 +102,16 @@ class Training:
         """Return weights [m, ...] by which the mean over microbatches of their sums is the batch's weighted mean."""
         weights = weights.astype(jnp.float32)
         return weights * (self.accumulate / jnp.maximum(weights.sum(), 1))
+
+
+def with_positions(weights: Arrays, state: State) -> Arrays:
+    """Return another run's weights with tables of positions as long as those of `state`.
+
+    Of a table for a shorter context, all rows come first, and the others are fresh; of a longer one, the first rows.
+    """
+    fitted = dict(weights)
+    for part, variables in (("ema", state.ema), ("network/variables", state.network.variables)):
+        if (name := f"{part}/params/position_embedding") in weights:
+            table, old = variables["params"]["position_embedding"], weights[name]
+            fitted[name] = jnp.concatenate([old[: len(table)], table[len(old) :]])
+    return fitted

@@ -5,6 +5,7 @@ from typing import Any
 
 from gormley_vision.errors import UserError, nearest_multiple
 from gormley_vision.fields import Value
+from gormley_vision.files import user_path
 
 
 def check_transformer(config: Mapping[str, Any]) -> None:
@@ -37,6 +38,25 @@ def check_transformer(config: Mapping[str, Any]) -> None:
             f"transformer.rope_scaling={net['rope_scaling']} needs the context in training, as in "
             "--config.transformer.trained_context=256"
         )
+
+
+def tokenizer_described(data: Mapping[str, Any]) -> tuple[int, str]:
+    """Return size and saved form of the tokenizer of a text that is not available; characters are assumed to be 128."""
+    from gormley_vision.data import tokenizers  # imports numpy
+
+    known = {"bytes": 256, "characters": 128, "bpe": data["vocabulary"]}
+    if data["tokenizer"] in known:
+        return known[data["tokenizer"]], ""
+    tokenizer = tokenizers.from_file(user_path(data["tokenizer"]))
+    return tokenizer.size, tokenizer.saved()
+
+
+def windows_described(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the features of windows of a text that is not available."""
+    from gormley_vision.data.text_source import window_features  # imports numpy
+
+    data = config["data"]
+    return window_features(data["context"], data["packing"], *tokenizer_described(data))
 
 
 def small_transformer(config: Mapping[str, Any]) -> dict[str, Value]:

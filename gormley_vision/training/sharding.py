@@ -134,9 +134,11 @@ class Shardings:
         for i, mesh_axis in enumerate(spec):
             parts = self.mesh.shape[mesh_axis] if mesh_axis else 1
             if shape[i] % parts:
+                others = "; ".join(f"{rule.name}: {rule.mesh_axis}" for rule in self.rules if rule.name != axes[i])
                 raise UserError(
                     f"{name} {list(shape)}: {axes[i]}, of {shape[i]}, does not divide over mesh.{mesh_axis}={parts}; "
-                    f"the nearest that does is {nearest_multiple(shape[i], parts)}"
+                    f"the nearest that does is {nearest_multiple(shape[i], parts)}. To leave it whole: "
+                    f"--config.mesh.rules='{others}'"
                 )
         parts = self.mesh.shape["fsdp"]
         free = [i for i, mesh_axis in enumerate(spec) if not mesh_axis and shape[i] and shape[i] % parts == 0]

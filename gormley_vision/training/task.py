@@ -4,11 +4,12 @@
 What a task declares before jax is loaded, above all its config keys, is in task_modules.py.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import flax.linen as nn
 import jax
+import numpy as np
 
 from gormley_vision.samples import Samples
 
@@ -79,6 +80,18 @@ class Streamed(Protocol):
 
     def stream(self, state: Any, *, seed: int, **options: Any) -> Iterator[str]:
         """Yield the pieces of the first text that `sample` returns."""
+
+
+@runtime_checkable
+class Classifies(Protocol):
+    """Can tell the class of any text."""
+
+    def classify(self, state: Any, texts: Sequence[str]) -> np.ndarray:
+        """Return the probability of each class for each text, [N, Y].
+
+        Raises:
+            UserError: a text cannot be read by the run's tokenizer.
+        """
 
 
 @runtime_checkable

@@ -300,3 +300,34 @@ def test_previews_are_texts_that_begin_with_the_prompt(speaker):
     texts = task.show(np.asarray(jax.jit(task.preview)(state, jax.random.key(0)))).texts
     assert len(set(texts)) == 4
     assert all(text.startswith("abc") and len(text) == 32 for text in texts)
+
+
+@pytest.mark.parametrize("context", [1, 2, 5])
+def test_tiny_contexts_move_on_too(context):
+    task = task_of(data__context=context)
+    state = random_state(task)
+    texts = task.sample(state, num=2, seed=0, **options(prompt="abcdefg", length=9)).texts
+    assert all(text.startswith("abcdefg") and len(text) == 16 for text in texts)
+    assert "".join(task.stream(state, seed=0, **options(prompt="abcdefg", length=9))) == texts[0]
+
+
+def test_pieces_of_a_stream_are_whole_characters_and_keep_spaces():
+    """With byte pairs a character may be two tokens; and some tokenizers drop the space that begins a text."""
+    import tokenizers as library
+
+    from gormley_vision.data.tokenizers import HuggingFace
+
+    words = library.Tokenizer(library.models.WordLevel({"▁to": 0, "▁be": 1}, unk_token="▁to"))
+    words.pre_tokenizer = library.pre_tokenizers.Metaspace()
+    words.decoder = library.decoders.Metaspace()
+    tokenizer = HuggingFace(words.to_str())
+    assert tokenizer.decode([1, 0]) == "be to"
+    prompt = tokenizer.encode("to be")[0]
+    assert generation._after(tokenizer, prompt, np.array([1, 0])) == " be to"
+    task = task_of(letters=LETTERS)
+    task = dataclasses.replace(
+        task, tokenizer=tokenizers.Bytes(), model=dataclasses.replace(task.model, vocabulary=256)
+    )
+    state = random_state(task)
+    pieces = list(task.stream(state, seed=1, **options(length=40)))
+    assert "".join(pieces) == task.sample(state, num=1, seed=1, **options(length=40)).texts[0]

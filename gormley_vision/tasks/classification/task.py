@@ -167,6 +167,10 @@ class Classification:
         Raises:
             UserError: the other run is not a classifier's; or its classes differ, and the head is not fresh.
         """
+        if self.fresh_head:  # the encoder of masked patches lies one level deeper
+            weights = {
+                name.replace("/params/vit/", "/params/"): x for name, x in weights.items() if _of_vit(name, weights)
+            }
         if "ema/params/patch_embedding" not in weights:
             raise UserError(
                 f"init_from is a {config['task']} run, and this needs a classification run: pass its folder"
@@ -206,6 +210,11 @@ class Classification:
     def vision_transformer(self, state: ClassificationState) -> tuple[ViT, Mapping[str, Any]]:
         """Return the network and its averaged parameters, which evaluation uses: for inspection.py."""
         return self.classifier, state.ema["params"]
+
+
+def _of_vit(name: str, weights: Arrays) -> bool:
+    """Return whether an array is of the network to be fine-tuned; of masked patches' only the encoder is."""
+    return "ema/params/vit/patch_embedding" not in weights or "/params/vit/" in name
 
 
 def resized_positions(

@@ -13,8 +13,7 @@ from gormley_vision.fields import (
     count,
     transformer_fields,
 )
-from gormley_vision.files import user_path
-from gormley_vision.tasks.transformers import check_transformer, small_transformer
+from gormley_vision.tasks.transformers import check_transformer, small_transformer, windows_described
 
 FIELDS: dict[str, Field] = {
     **transformer_fields(),
@@ -54,14 +53,8 @@ def needs(config: Mapping[str, Any]) -> dict[str, str]:
 
 def described(config: Mapping[str, Any], class_names: tuple[str, ...]) -> Mapping[str, Any]:
     """Return the features of a text that is not available; its characters are assumed to be 128."""
-    from gormley_vision.data import text_source, tokenizers  # import numpy
-
     del class_names
-    data = config["data"]
-    known = {"bytes": 256, "characters": 128, "bpe": data["vocabulary"]}
-    saved = "" if data["tokenizer"] in known else tokenizers.from_file(user_path(data["tokenizer"])).saved()
-    size = known.get(data["tokenizer"]) or tokenizers.from_saved(saved).size
-    return text_source.window_features(data["context"], data["packing"], size, saved)
+    return windows_described(config)
 
 
 def smoke(config: Mapping[str, Any]) -> dict[str, Value]:

@@ -93,25 +93,19 @@ def continued(
     return cache, rows, generated.T
 
 
-def read(model: Transformer, variables: Any, tokens: jax.Array, lengths: jax.Array, old: Cache | None) -> Cache:
-    """Return a cache of all but the last of the first `lengths` [B] tokens of each row [B, T]; `old` where that is 0.
+def read(model: Transformer, variables: Any, tokens: jax.Array, anew: jax.Array, cache: Cache) -> Cache:
+    """Return the cache with the tokens [B, T] of those rows that are read anew, bool [B].
 
-    The positions from there on are written, too, but a row writes each again before it reads it.
+    Padding after a row's own tokens is written, too, but a row writes each position again before it reads it.
     """
-    cache = model.empty_cache(tokens.shape[0], model.context) if old is None else old
-    _, cache = _apply(model, variables, tokens, positions=_row_numbers(tokens), cache=cache)
-    if old is None:
-        return cache
-    kept = (lengths == 0).reshape(1, -1, 1, 1, 1)
-    return Cache(*(jnp.where(kept, before, after) for before, after in zip(old, cache, strict=True)))
+    positions = jnp.broadcast_to(jnp.arange(tokens.shape[1])[None], tokens.shape)
+    _, written = _apply(model, variables, tokens, positions=positions, cache=cache)
+    anew = anew[None, :, None, None, None]
+    return Cache(*(jnp.where(anew, after, before) for before, after in zip(cache, written, strict=True)))
 
 
 def _apply(model: Transformer, *inputs: Any, **options: Any) -> Any:
     return model.apply(*inputs, **options)  # its type allows for more than a module without mutable collections returns
-
-
-def _row_numbers(tokens: jax.Array) -> jax.Array:
-    return jnp.broadcast_to(jnp.arange(tokens.shape[1])[None], tokens.shape)
 
 
 def prompt_tokens(tokenizer: Tokenizer, text: str) -> np.ndarray:
@@ -128,10 +122,9 @@ def preview(model: Transformer, variables: Any, prompt: np.ndarray, rows: int, k
     """Return `rows` texts that begin with the prompt, int32 [rows, context], in one traced program."""
     prompt = prompt[: model.context // 2 or 1]
     tokens = jnp.broadcast_to(jnp.asarray(prompt)[None], (rows, len(prompt)))
-    lengths = jnp.full(rows, len(prompt))
-    cache = read(model, variables, tokens, lengths, None)
+    cache = read(model, variables, tokens, jnp.ones(rows, bool), model.empty_cache(rows, model.context))
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(rows))
-    start = Rows(tokens[:, -1], lengths - 1, keys, jnp.zeros((), jnp.int32))
+    start = Rows(tokens[:, -1], jnp.full(rows, len(prompt) - 1), keys, jnp.zeros((), jnp.int32))
     _, _, generated = continued(model, Choice(), model.context - len(prompt), variables, cache, start)
     return jnp.concatenate([tokens, generated], axis=1)
 
@@ -148,18 +141,19 @@ class Generator:
     def __call__(self, prompts: list[np.ndarray], keys: jax.Array) -> Iterator[np.ndarray]:
         """Yield the next tokens of each of `BATCH` rows, int32 [BATCH, chunk], forever."""
         texts, context = [prompt.tolist() for prompt in prompts], self._model.context
-        starts = np.array([max(0, len(text) - context // 2) for text in texts])
-        fits = np.array([len(text) + self.chunk <= context for text in texts])
-        starts[fits] = 0
-        cache, newly = None, np.ones(len(texts), bool)
-        count = jnp.zeros((), jnp.int32)
+        cache, count = self._model.empty_cache(len(texts), context), jnp.zeros((), jnp.int32)
+        sizes = np.array([len(text) for text in texts])
+        starts, anew = np.zeros_like(sizes), np.ones(len(texts), bool)
         while True:
-            lengths = np.array([len(text) for text in texts]) - starts
-            if newly.any():
+            # Where each row's context begins: as far back as possible, until there is no room for another chunk.
+            full = sizes - starts + self.chunk > context
+            starts, anew = np.where(full, sizes - max(1, context // 2), starts), anew | full
+            lengths = sizes - starts
+            if anew.any():
                 padded = np.zeros((len(texts), context), np.int32)
                 for row, text in enumerate(texts):
                     padded[row, : lengths[row]] = text[starts[row] :]
-                cache = self._read(self._variables, padded, np.where(newly, lengths, 0), cache)
+                cache, anew = self._read(self._variables, padded, anew, cache), np.zeros(len(texts), bool)
             token = np.array([text[-1] for text in texts], np.int32)
             rows = Rows(jnp.asarray(token), jnp.asarray(lengths - 1, jnp.int32), keys, count)
             cache, (_, _, _, count), tokens = self._continue(self._variables, cache, rows)
@@ -167,9 +161,7 @@ class Generator:
             yield generated
             for text, new in zip(texts, generated, strict=True):
                 text.extend(new.tolist())
-            sizes = np.array([len(text) for text in texts])
-            newly = sizes - starts + self.chunk > context
-            starts = np.where(newly, sizes - context // 2, starts)
+            sizes = sizes + self.chunk
 
 
 def generate(
@@ -194,13 +186,12 @@ def generate(
         new = np.zeros((BATCH, 0), np.int32)
         for chunk in generator(rows, _keys(seed, ids)):
             new = np.concatenate([new, chunk], axis=1)
-            ended = [bool(stop) and stop in task.tokenizer.decode(row.tolist()) for row in new[: num - first]]
-            if new.shape[1] >= length or all(ended):
+            ended = stop and all(stop in task.tokenizer.decode(row.tolist()) for row in new[: num - first])
+            if new.shape[1] >= length or ended:
                 break
-        for i, row in zip(ids[: num - first], new[:, :length], strict=False):
-            text = task.tokenizer.decode(row.tolist())
-            text = text.partition(stop)[0] if stop else text
-            texts.append(given[i % len(given)] + text)
+        for i, prompted, row in zip(ids[: num - first], rows, new[:, :length], strict=False):
+            text = _after(task.tokenizer, prompted, row)
+            texts.append(given[i % len(given)] + (text.partition(stop)[0] if stop else text))
     return texts
 
 
@@ -218,11 +209,12 @@ def stream(
     """Yield the pieces of what `generate` returns as its first text."""
     given = prompt if not prompts else _lines_of(prompts, prompt)[0]
     yield given
-    rows, shown = [prompt_tokens(task.tokenizer, given)] * BATCH, 0
+    prompted, shown = prompt_tokens(task.tokenizer, given), 0
     new = np.zeros(0, np.int32)
-    for chunk in Generator(task.model, variables, Choice(**choice))(rows, _keys(seed, np.arange(BATCH))):
+    for chunk in Generator(task.model, variables, Choice(**choice))([prompted] * BATCH, _keys(seed, np.arange(BATCH))):
         new = np.concatenate([new, chunk[0]])
-        text, found, _ = task.tokenizer.decode(new[:length].tolist()).partition(stop or "\0")
+        text = _after(task.tokenizer, prompted, new[:length])
+        text, found, _ = text.partition(stop) if stop else (text, "", "")
         ends = bool(found) or len(new) >= length
         # What may still become another character, or the beginning of the stop text, waits.
         safe = len(text) if ends else len(text.rstrip("\ufffd")) - max(0, len(stop) - 1)
@@ -231,6 +223,12 @@ def stream(
             shown = safe
         if ends:
             return
+
+
+def _after(tokenizer: Tokenizer, prompt: np.ndarray, new: np.ndarray) -> str:
+    """Return the text of new tokens as it follows the prompt: on their own some tokenizers drop a space before them."""
+    before, whole = (tokenizer.decode(tokens.tolist()) for tokens in (prompt, np.concatenate([prompt, new])))
+    return whole.removeprefix(before) if whole.startswith(before) else tokenizer.decode(new.tolist())
 
 
 def _keys(seed: int, ids: np.ndarray) -> jax.Array:

@@ -15,10 +15,9 @@ from gormley_vision.models.transformer import Transformer
 from gormley_vision.randomness import named_key
 from gormley_vision.samples import Texts
 from gormley_vision.tasks.language_modeling import generation
-from gormley_vision.tasks.single_network import Arrays, State, Training
+from gormley_vision.tasks.single_network import Arrays, State, Training, with_positions
 
 PREVIEWS = 4  # texts
-_TABLE = "params/position_embedding"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,9 +74,7 @@ class LanguageModeling:
     def transfer(
         self, weights: Arrays, state: State, *, config: Mapping[str, Any], class_names: tuple[str, ...]
     ) -> Arrays:
-        """Return another run's weights, made to fit `state`.
-
-        Of a learned table of positions for a shorter context, its rows come first, and the others are fresh.
+        """Return another run's weights, with learned positions for this context.
 
         Raises:
             UserError: the other run is not a language model's.
@@ -85,13 +82,7 @@ class LanguageModeling:
         del class_names
         if "ema/params/token_embedding" not in weights:
             raise UserError(f"init_from is a {config['task']} run, and this needs a language model's: pass its folder")
-        fresh = {"ema": state.ema, "network/variables": state.network.variables}
-        for part, variables in fresh.items():
-            name = f"{part}/{_TABLE}"
-            if name in weights:
-                table, old = variables["params"]["position_embedding"], weights[name]
-                weights[name] = jnp.concatenate([old[: len(table)], table[len(old) :]])
-        return weights
+        return with_positions(weights, state)
 
     def preview(self, state: State, key: jax.Array) -> jax.Array:
         """Return tokens int32 [4, T] that continue the preview's prompt, the prompt included."""

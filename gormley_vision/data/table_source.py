@@ -1,0 +1,152 @@
+"""Texts with a class each, from TSV or CSV files with a header, or from Python's own documentation."""
+
+import csv
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gormley_vision.data import tokenizers
+from gormley_vision.data.documents import Document, hold_out, python_topics
+from gormley_vision.data.features import Example, Feature, label_feature
+from gormley_vision.data.folder_listing import size_and_time
+from gormley_vision.data.folder_source import SPLIT_NAMES
+from gormley_vision.data.tokenizers import Tokenizer
+from gormley_vision.errors import UserError, listed
+from gormley_vision.files import user_path
+
+TOPICS = ("compound", "debugger", "formatstrings", "string-methods", "typesmapping", "typesseq")
+DELIMITERS = {".tsv": "\t", ".csv": ","}
+
+
+class TableSource:
+    """Example i is row i: `tokens` [context], the text's first ones, `valid` bool [context], and `label`."""
+
+    def __init__(
+        self, identity: dict[str, Any], rows: list[tuple[str, str]], tokenizer: Tokenizer, context: int
+    ) -> None:
+        self.class_names = tuple(sorted({label for _, label in rows}))
+        names = {name: number for number, name in enumerate(self.class_names)}
+        self.labels = np.array([names[label] for _, label in rows], np.int32)
+        self.features = text_features(context, tokenizer.size, tokenizer.saved(), self.class_names)
+        self.identity = {"source": "table", **identity, "context": context}
+        self.texts = [text for text, _ in rows]
+        self._tokenizer, self._context = tokenizer, context
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def __getitem__(self, index: int) -> Example:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        tokens = self._tokenizer.encode(self.texts[index])[0][: self._context]
+        padded = np.zeros(self._context, self.features["tokens"].dtype)
+        padded[: len(tokens)] = tokens
+        return {
+            "tokens": padded,
+            "valid": np.arange(self._context) < len(tokens),
+            "label": np.asarray(self.labels[index]),
+        }
+
+
+def text_features(context: int, vocabulary: int, saved: str, class_names: tuple[str, ...]) -> dict[str, Feature]:
+    """Return the features of a text with a class; `saved` is the tokenizer, as `Tokenizer.saved` returns it."""
+    shape, dtype = (context,), tokenizers.dtype_of(vocabulary)
+    return {
+        "tokens": Feature("tokens", shape, dtype, mask="valid", tokenizer=saved, vocabulary=vocabulary),
+        "valid": Feature("mask", shape, "bool"),
+        **label_feature(class_names),
+    }
+
+
+def open_table(data: Mapping[str, Any]) -> TableSource:
+    """Open `data.path`: a file, which is the split "train"; a folder with `<split>.tsv`; or a beginning of names.
+
+    A beginning such as `texts/trec` finds `texts/trec_train.tsv`. Files are .tsv (a tab separates columns, quotes mean
+    nothing) or .csv, with a header that names the columns `data.text_column` and `data.label_column`.
+
+    Raises:
+        UserError: a file, a split or a column is missing, a row is too short, or the file is not UTF-8.
+    """
+    if not data["path"]:
+        raise UserError("data.source='table' needs a table: --config.data.path=FILE.tsv")
+    path, columns = user_path(data["path"]), [data["text_column"], data["label_column"]]
+
+    def read(split: str) -> list[tuple[str, str]]:
+        return [row for file in _files(path, split) for row in _rows(file, columns)]
+
+    tokenizer = tokenizers.chosen(data, lambda split: (text for text, _ in read(split)))
+    files = [[file.name, *size_and_time(file)] for file in _files(path, data["split"])]
+    return TableSource({"files": files, "columns": columns}, read(data["split"]), tokenizer, data["context"])
+
+
+def open_python_paragraphs(data: Mapping[str, Any]) -> TableSource:
+    """Open paragraphs of six topics of `help()`, whose classes are the topics: a table that needs no file.
+
+    Raises:
+        UserError: there is no such split; a tenth, drawn once, is "validation".
+    """
+
+    def read(split: str) -> list[tuple[str, str]]:
+        chosen = hold_out([d for d in _python_paragraphs() if d.size > 60], split, 0.1, "Python's documentation")
+        return [(document.text(), document.name) for document in chosen]
+
+    tokenizer = tokenizers.chosen(data, lambda split: (text for text, _ in read(split)))
+    rows = read(data["split"])
+    digest = hashlib.sha256("".join(text for text, _ in rows).encode()).hexdigest()
+    return TableSource({"rows": digest}, rows, tokenizer, data["context"])
+
+
+def _python_paragraphs() -> list[Document]:
+    topics = {document.name: document.text() for document in python_topics()}
+    paragraphs = [(name, part.encode()) for name in TOPICS for part in topics[f"topic {name!r}"].split("\n\n")]
+    read = [lambda start, stop, part=part: part[start:stop] for _, part in paragraphs]
+    return [Document(name, (), read[i], 0, len(part)) for i, (name, part) in enumerate(paragraphs)]
+
+
+def _files(path: Path, split: str) -> list[Path]:
+    """Return the file of a split; all of them for ''."""
+    if path.is_file():
+        if split not in ("", "train"):
+            raise UserError(
+                f"{path} is one split, 'train': take parts of it, as in --config.data.split='train[:90%]' "
+                "--config.eval.split='train[90%:]'"
+            )
+        return [path]
+    found = {}
+    for name in SPLIT_NAMES:
+        for suffix in DELIMITERS:
+            for file in (path / f"{name}{suffix}", path.with_name(f"{path.name}_{name}{suffix}")):
+                if file.is_file():
+                    found[name] = file
+    if not found:
+        raise UserError(f"no table at {path.absolute()}: --config.data.path=FILE.tsv, or a folder with train.tsv")
+    if split and split not in found:
+        raise UserError(f"{path} has {', '.join(found)}, and no {split!r}: --config.data.split={next(iter(found))}")
+    return [found[split]] if split else list(found.values())
+
+
+def _rows(file: Path, columns: list[str]) -> Iterator[tuple[str, str]]:
+    """Yield (text, label) of each row."""
+    delimiter = DELIMITERS.get(file.suffix.lower())
+    if delimiter is None:
+        raise UserError(f"{file} is neither .tsv nor .csv: name it after what separates its columns")
+    try:
+        content = file.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is not UTF-8: byte {error.start} ({error.reason}); save it as UTF-8") from None
+    lines, quoted = content.splitlines(keepends=True), delimiter == ","
+    table = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE)
+    header = next(table, [])
+    if missing := [column for column in columns if column not in header]:
+        raise UserError(
+            f"{file} has no column {listed(missing)}: its header is {listed(header) or 'empty'}; "
+            "--config.data.text_column=NAME --config.data.label_column=NAME"
+        )
+    text, label = (header.index(column) for column in columns)
+    for row in table:
+        if len(row) <= max(text, label):
+            raise UserError(f"{file}, line {table.line_num}: {len(row)} columns, and the header has {len(header)}")
+        yield row[text], row[label]

@@ -1,0 +1,74 @@
+"""The keys of a text classifier's config, their smoke values, and checks of their combinations. Loads no jax."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gormley_vision.fields import (
+    EVALUATION_FIELDS,
+    ON,
+    OPTIMIZER_FIELDS,
+    Field,
+    Value,
+    average_fields,
+    transformer_fields,
+)
+from gormley_vision.tasks.transformers import check_transformer, small_transformer, tokenizer_described
+
+FIELDS: dict[str, Field] = {
+    **transformer_fields(),
+    "text_classification.label_smoothing": Field(
+        0.0, "share of a target spread over all classes", at_least=0, at_most=1
+    ),
+    "text_classification.word_dropout": Field(
+        0.0, "probability that a token is read as [MASK] in training", at_least=0, below=1
+    ),
+    "text_classification.only_head": Field(
+        False, "train only the head: a linear probe of init_from", when={"init_from": ON}
+    ),
+    **average_fields("text_classification", "0 examples", of="weights"),
+    **OPTIMIZER_FIELDS,
+    "optimizer.layer_decay": dataclasses.replace(
+        OPTIMIZER_FIELDS["optimizer.layer_decay"], when={"text_classification.only_head": (False,)}
+    ),
+    **EVALUATION_FIELDS,
+}
+
+TENSOR_KEYS = ("transformer.heads", "transformer.mlp")
+EVALUATION: dict[str, str] = {}
+
+
+def evaluated(config: dict[str, Any], trained: Mapping[str, Any]) -> None:
+    """Complete, in place, the `config` of an evaluation on other texts."""
+    del trained
+    config["data"]["tokenizer"] = str(Path(config["init_from"]) / "tokenizer.json")
+    config["data"]["vocabulary"] = 4096
+
+
+def needs(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return the features that an example needs: a text and its class."""
+    del config
+    return {"tokens": "tokens", "valid": "mask", "label": "label"}
+
+
+def described(config: Mapping[str, Any], class_names: tuple[str, ...]) -> Mapping[str, Any]:
+    """Return the features of texts that are not available."""
+    from gormley_vision.data.table_source import text_features  # imports numpy
+
+    return text_features(config["data"]["context"], *tokenizer_described(config["data"]), class_names)
+
+
+def smoke(config: Mapping[str, Any]) -> dict[str, Value]:
+    """Return values that shrink a run to seconds."""
+    small = small_transformer(config) | {"data.source": "python_paragraphs"}
+    return {key: value for key, value in small.items() if key != "data.held_out"}
+
+
+def check(config: Mapping[str, Any]) -> None:
+    """Refuse a config that contradicts itself.
+
+    Raises:
+        UserError: heads or positions do not fit. Names values that do.
+    """
+    check_transformer(config)

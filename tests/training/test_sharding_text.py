@@ -1,0 +1,92 @@
+"""Models of text on eight devices: the step of one, with the vocabulary split over `tensor`."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+
+from gormley_vision.config import default_config
+from gormley_vision.data.features import Description
+from gormley_vision.experiment import described, make_task
+from gormley_vision.mesh_rules import MESH_AXES, parse_rules
+from gormley_vision.training.checkpoints import flat
+from gormley_vision.training.sharding import Shardings, make_mesh
+from gormley_vision.training.task import first_state
+
+SMALL = {
+    "data.source": "text",
+    "data.context": 8,
+    "data.batch_size": 16,
+    "transformer.width": 32,
+    "transformer.depth": 2,
+    "transformer.mlp": 64,
+    "transformer.heads": 4,
+    "optimizer.name": "momentum_sgd",
+    "optimizer.learning_rate": 0.1,
+}
+NETS = {
+    "learned, tied": ("language_modeling", {}),
+    "Llama": (
+        "language_modeling",
+        {
+            "transformer.position": "none",
+            "transformer.rope": "llama",
+            "transformer.kv_heads": 2,
+            "transformer.activation": "swiglu",
+            "transformer.norm": "rms",
+            "transformer.bias": False,
+            "transformer.scan": True,
+            "language_modeling.tied": False,
+            "data.packing": True,
+            "accumulate": 2,
+        },
+    ),
+    "encoder": (
+        "masked_language_modeling",
+        {"transformer.qk_norm": True, "mesh.rules": "heads: tensor; mlp: tensor"},  # of 258 tokens
+    ),
+}
+
+
+def stepped(kind, changes, sizes):
+    """(the loss, {name: array} of the state, its shardings) after one step on a mesh."""
+    config = default_config(kind)
+    config.update_from_flattened_dict(SMALL | changes)
+    data: Description = described(config.to_dict(), (), 100)
+    task, key = make_task(config.to_dict(), data), jax.random.key(0)
+    count = int(np.prod(sizes))
+    mesh = make_mesh(dict(zip(MESH_AXES, sizes, strict=True)), 16, config.accumulate, jax.devices()[:count])
+    shardings = Shardings(mesh, parse_rules(config.mesh.rules))
+    of_state = shardings.tree(jax.eval_shape(task.init, key))
+    state = jax.jit(partial(first_state, task), out_shardings=of_state)(key)
+    rng = np.random.default_rng(0)
+    batch = {
+        name: rng.integers(0, 200, (1, 16, *f.shape)).astype(f.dtype)
+        if f.kind == "tokens"
+        else np.ones((1, 16, *f.shape), f.dtype)
+        for name, f in data.features.items()
+    }
+    if "segments" in batch:
+        batch["segments"] = (np.arange(9) > 4).astype(np.int32) + np.zeros((1, 16, 1), np.int32)
+        batch["positions"] = np.where(np.arange(9) > 4, np.arange(9) - 5, np.arange(9)) + np.zeros((1, 16, 1), int)
+    batch = {name: jax.device_put(jnp.asarray(x), shardings.batch) for name, x in batch.items()}
+    step = jax.jit(shardings.on_mesh(task.train_step), out_shardings=(of_state, *[shardings.replicated] * 2))
+    state, metrics, _ = step(state, batch, key)
+    return float(metrics["loss/train"]), {n: np.asarray(x) for n, x in flat(state).items()}, flat(of_state)
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_eight_devices_take_the_step_of_one(net):
+    kind, changes = NETS[net]
+    loss, arrays, _ = stepped(kind, changes, (1, 1, 1))
+    for sizes in ((2, 2, 2), (1, 2, 4)):
+        sharded_loss, sharded, of_state = stepped(kind, changes, sizes)
+        np.testing.assert_allclose(sharded_loss, loss, rtol=1e-5)
+        assert sharded.keys() == arrays.keys()
+        for name, array in arrays.items():
+            np.testing.assert_allclose(sharded[name], array, atol=2e-5, rtol=1e-4, err_msg=name)
+        table = of_state["network/variables/params/token_embedding"].spec
+        assert table == (PartitionSpec("tensor", "fsdp") if kind == "language_modeling" else table)
