@@ -10,6 +10,7 @@ versions. A tenth of the topics, drawn once, is held out.
 Source: RoPE (Su et al. 2021, arXiv:2104.09864), SwiGLU (Shazeer 2020, arXiv:2002.05202), RMSNorm (Zhang & Sennrich
     2019, arXiv:1910.07467) and no biases, as in Llama (Touvron et al. 2023, arXiv:2302.13971); Muon for matrices.
 Deviations: tiny; topics are packed into windows, and tokens see their own topic only.
+Reached here: not run to its end here. The smoke version alone, in tests.
 """
 
 from gormley_vision.config import check_arg, default_config, shrink

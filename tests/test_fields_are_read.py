@@ -48,6 +48,7 @@ STILL_IN_THE_PROGRAM = {
     "classification.only_head",  # a linear probe of random weights
     "optimizer.layer_decay",  # of layers that are frozen
     "language_modeling.ema_ramp",
+    "masked_patches.ema_ramp",
     "masked_language_modeling.ema_ramp",
     "text_classification.ema_ramp",
     "text_classification.only_head",
@@ -62,6 +63,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "classification": _IMAGES | {"vit.patch_size": 8},
     "language_modeling": _TEXT,
     "masked_language_modeling": _TEXT,
+    "masked_patches": _IMAGES | {"vit.patch_size": 8},
     "text_classification": {"data.source": "table", "data.path": "rows", "data.context": 8},
 }
 # Values that a rule does not find.

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gormley_vision.errors import UserError, nearest_multiple
-from gormley_vision.fields import Value
+from gormley_vision.fields import RUN_FIELDS, Value
 from gormley_vision.files import user_path
 
 
@@ -57,6 +57,13 @@ def windows_described(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
     data = config["data"]
     return window_features(data["context"], data["packing"], *tokenizer_described(data))
+
+
+def with_tokenizer_of_run(config: dict[str, Any], trained: Mapping[str, Any]) -> None:
+    """Set, in place, the tokenizer of a config that evaluates the run `init_from`: what that run has in its folder."""
+    if trained["data"]["tokenizer"] != "bytes":
+        config["data"]["tokenizer"] = str(user_path(config["init_from"]) / "tokenizer.json")
+        config["data"]["vocabulary"] = RUN_FIELDS["data.vocabulary"].default
 
 
 def small_transformer(config: Mapping[str, Any]) -> dict[str, Value]:

@@ -1,7 +1,6 @@
 """The keys of a language model's config, their smoke values, and checks of their combinations. Loads no jax."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from gormley_vision.fields import (
@@ -13,7 +12,12 @@ from gormley_vision.fields import (
     count,
     transformer_fields,
 )
-from gormley_vision.tasks.transformers import check_transformer, small_transformer, windows_described
+from gormley_vision.tasks.transformers import (
+    check_transformer,
+    small_transformer,
+    windows_described,
+    with_tokenizer_of_run,
+)
 
 FIELDS: dict[str, Field] = {
     **transformer_fields(),
@@ -73,7 +77,6 @@ def check(config: Mapping[str, Any]) -> None:
 
 def evaluated(config: dict[str, Any], trained: Mapping[str, Any]) -> None:
     """Complete, in place, the `config` of an evaluation on other text, or with a longer context."""
-    config["data"]["tokenizer"] = str(Path(config["init_from"]) / "tokenizer.json")
-    config["data"]["vocabulary"] = 4096
+    with_tokenizer_of_run(config, trained)
     net, length = config["transformer"], trained["transformer"]["trained_context"] or trained["data"]["context"]
     net["trained_context"] = 0 if net["rope_scaling"] == "none" else length

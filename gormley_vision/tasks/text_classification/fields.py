@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from gormley_vision.fields import (
@@ -14,7 +13,12 @@ from gormley_vision.fields import (
     average_fields,
     transformer_fields,
 )
-from gormley_vision.tasks.transformers import check_transformer, small_transformer, tokenizer_described
+from gormley_vision.tasks.transformers import (
+    check_transformer,
+    small_transformer,
+    tokenizer_described,
+    with_tokenizer_of_run,
+)
 
 FIELDS: dict[str, Field] = {
     **transformer_fields(),
@@ -41,9 +45,7 @@ EVALUATION: dict[str, str] = {}
 
 def evaluated(config: dict[str, Any], trained: Mapping[str, Any]) -> None:
     """Complete, in place, the `config` of an evaluation on other texts."""
-    del trained
-    config["data"]["tokenizer"] = str(Path(config["init_from"]) / "tokenizer.json")
-    config["data"]["vocabulary"] = 4096
+    with_tokenizer_of_run(config, trained)
 
 
 def needs(config: Mapping[str, Any]) -> dict[str, str]:
