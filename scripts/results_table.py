@@ -101,7 +101,7 @@ def lm_recipe(content: Any) -> Finding:
     best = min(content["arms"], key=lambda arm: arm["mean"])
     figures = [f"{arm['mean']:.3f} ± {arm['standard_deviation']:.3f}" for arm in (recipe, best)]
     return Finding(
-        f"nats a character of all held-out text of tiny Shakespeare: {figures[0]} by nanoGPT's CPU recipe, {figures[1]} by "
+        f"nats a character of tiny Shakespeare's held-out text: {figures[0]} by nanoGPT's CPU recipe, {figures[1]} by "
         "the same tokens and size with RoPE, SwiGLU, Muon and others",
         seeds_of(best["curves"]),
     )

@@ -67,7 +67,7 @@ def test_flags_as_people_type_them():
     [
         (
             ("--config=configs/dcgan_mnist.py", "--config.data.path=photos"),
-            "--config.data.source=tfds (or folder, npz, hf, text)",
+            "--config.data.source=tfds (or folder, npz, hf, text, table)",
         ),
         (("--config=configs/finetune_folder.py:smoke", "--config.data.path=/no/such"), "data.source='fake'"),
         (("--config=configs/dcgan_mnist.py", "--workdir=gs://bucket/x"), "mount the bucket"),

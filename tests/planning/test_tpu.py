@@ -48,18 +48,20 @@ def test_a_small_step_is_reported_whole(tmp_path):
 
 
 def test_attention_is_a_kernel_and_the_costliest_operations_are_named(tmp_path):
-    words = ["--config.compute_dtype=bfloat16", "--config.mesh.tensor=2", "--config.vit.scan=true", "--explain"]
+    words = ["--config.compute_dtype=bfloat16", "--config.mesh.tensor=2", "--config.data.batch_size=1024", "--explain"]
     text, (report,) = plan(tmp_path, "vit_mnist", "v5e:2x2", *words)
     step = report["step"]
     assert step["kernels"] == 2 * 6  # forward and backward of each layer
-    tokens, width, images = 17, 64, 64 // 2  # on each device, which has half of the heads
+    tokens, width, images = 17, 64, 1024 // 2  # on each device, which has half of the heads
     assert step["kernel_flops"] == 6 * (2 + 5) * 2 * images * tokens**2 * width / 2
     assert 0 < step["share_of_peak"] < 1
     assert "12 calls of custom kernels" in text
     seconds = [operation["seconds"] for operation in report["operations"]]
     assert len(seconds) == 10
     assert seconds == sorted(seconds, reverse=True)
-    assert "encoder/mlp/in" in text.partition("the costliest operations")[2]
+    named = text.partition("the costliest operations")[2]
+    assert "encoder/attention" in named
+    assert "backward: encoder/" in named
 
 
 BYTES = """
@@ -68,7 +70,7 @@ from gormley_vision.experiment import described
 from gormley_vision.planning.plan import plan, with_overrides
 from gormley_vision.planning.topology import chip_of, devices_of
 
-devices = devices_of("v5e:1x1")
+devices = devices_of("v5e:2x2")[:1]
 config = load_config_file("configs/vit_mnist.py").to_dict()
 data = described(config, tuple("0123456789"), 50_000)
 for depth in (8, 16, 24):
