@@ -80,6 +80,8 @@ OTHERS: dict[str, Any] = {
     "data.text_column": "other",
     "data.label_column": "other",
     "transformer.trained_context": 4,
+    "transformer.kv_heads": 1,
+    "transformer.position": "none",
     "masked_language_modeling.random_share": 0.2,
     "masked_language_modeling.mask_share": 0.5,
 }
