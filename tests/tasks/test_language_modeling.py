@@ -51,9 +51,14 @@ def windows(task, seed, count=4, valid=None):
     return {"tokens": tokens, "valid": jnp.asarray(valid), "bytes": jnp.full((1, count), 8, jnp.int32)}
 
 
+def started(task, seed=0):
+    """The first state; compiled, since op by op takes seconds."""
+    return jax.jit(lambda key: first_state(task, key))(jax.random.key(seed))
+
+
 def random_state(task, seed=0):
     """A state whose weights are of a size that matters, in the average as well."""
-    state = first_state(task, jax.random.key(0))
+    state = started(task)
     rng = np.random.default_rng(seed)
     params = jax.tree.map(lambda x: jnp.asarray(0.4 * rng.normal(size=x.shape), x.dtype), state.ema["params"])
     ema = {"params": params, "batch_stats": {}}
@@ -150,7 +155,7 @@ def test_bits_per_byte_do_not_depend_on_the_vocabulary():
 
 def test_training_on_a_repeated_text_learns_it():
     task = task_of(duration="150 steps")
-    state, step = first_state(task, jax.random.key(0)), jax.jit(task.train_step)
+    state, step = started(task), jax.jit(task.train_step)
     tokenizer = tokenizers.Characters(LETTERS)
     row = tokenizer.encode("abcdefgh\n" * 3)[0]
     tokens = jnp.asarray(np.stack([row[i : i + 9] for i in (0, 2, 5, 7)])[None])
@@ -264,7 +269,7 @@ def test_tokens_are_drawn_with_their_probabilities():
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_longer_context_keeps_the_weights_and_the_rows_of_positions(tied):
     short, long = task_of(language_modeling__tied=tied), task_of(data__context=20, language_modeling__tied=tied)
-    trained, fresh = random_state(short), first_state(long, jax.random.key(0))
+    trained, fresh = random_state(short), started(long)
     from gormley_vision.training.checkpoints import flat
     from gormley_vision.training.start import WEIGHTS
 

@@ -40,6 +40,7 @@ NETS = {
     "MAE": MAE,
     "MAE, RoPE": MAE | {"vit.position": "none", "vit.rope": "naver_mixed", "vit.registers": 2},
 }
+EACH = [pytest.param(net, marks=[pytest.mark.slow] if "RoPE" in net else []) for net in NETS]
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), np.uint8)
 
 
@@ -50,8 +51,13 @@ def task_of(changes, kind="masked_patches"):
     return make_task(config.to_dict(), described(config.to_dict(), ("a", "b"), 16))
 
 
+def started(task, seed):
+    """The first state; compiled, since op by op takes seconds."""
+    return jax.jit(lambda key: first_state(task, key))(jax.random.key(seed))
+
+
 def with_random(task, seed=0):
-    state = first_state(task, jax.random.key(0))
+    state = started(task, 0)
     rng = np.random.default_rng(seed)
     params = jax.tree.map(lambda x: jnp.asarray(0.3 * rng.normal(size=x.shape), x.dtype), state.ema["params"])
     ema = {"params": params, "batch_stats": {}}
@@ -118,10 +124,10 @@ def test_patches_become_the_image_again():
     np.testing.assert_allclose(normal.std(-1, ddof=1), 1, rtol=1e-4)
 
 
-@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize("net", EACH)
 def test_it_learns_and_shows_the_first_images(net):
     task = task_of(NETS[net] | {"optimizer.learning_rate": 1e-2, "duration": "60 steps", "accumulate": 2})
-    state, step = first_state(task, jax.random.key(0)), jax.jit(task.train_step)
+    state, step = started(task, 0), jax.jit(task.train_step)
     smooth = np.linspace(0, 255, 16, dtype=np.uint8)[None, :, None, None] * np.ones((4, 1, 16, 3), np.uint8)
     losses = []
     for i in range(60):
@@ -148,13 +154,13 @@ def test_evaluation_hides_the_same_patches_in_any_batch():
     assert float(whole["count"]) == 4
 
 
-@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize("net", EACH)
 def test_a_classifier_takes_over_the_encoder(net):
     pretrained = task_of(NETS[net])
     trained = with_random(pretrained, 4)
     of_vit = {key: value for key, value in NETS[net].items() if key.startswith("vit.")}
     task = task_of(of_vit | {"init_from": "elsewhere", "classification.fresh_head": True}, "classification")
-    fresh = first_state(task, jax.random.key(1))
+    fresh = started(task, 1)
     weights = {name: x for name, x in flat(trained).items() if WEIGHTS & set(name.split("/"))}
     config = {"task": "masked_patches", "data": {"image_size": 16}}
     moved = task.transfer(weights, fresh, config=config, class_names=())

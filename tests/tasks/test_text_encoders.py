@@ -43,6 +43,11 @@ def task_of(kind, classes=("one", "two", "three"), **overrides):
     return make_task(config.to_dict(), Description(features, 100))
 
 
+def started(task, seed):
+    """The first state; compiled, since op by op takes seconds."""
+    return jax.jit(lambda key: first_state(task, key))(jax.random.key(seed))
+
+
 def random_params(state, seed=0):
     rng = np.random.default_rng(seed)
     return jax.tree.map(lambda x: jnp.asarray(0.4 * rng.normal(size=x.shape), x.dtype), state.ema["params"])
@@ -104,7 +109,7 @@ def test_cls_comes_first_and_is_never_masked():
 def test_each_step_draws_its_own_masks_and_the_loss_counts_the_chosen_ones():
     task = task_of("masked_language_modeling", masked_language_modeling__probability=0.4, accumulate=2)
     alone = task_of("masked_language_modeling", masked_language_modeling__probability=0.4)
-    state = first_state(task, jax.random.key(0))
+    state = started(task, 0)
     state = with_params(state, random_params(state))
     rng = np.random.default_rng(1)
     tokens = jnp.asarray(rng.integers(0, V, (1, 4, 9)), jnp.uint8)
@@ -131,7 +136,7 @@ def test_each_step_draws_its_own_masks_and_the_loss_counts_the_chosen_ones():
 
 def test_evaluation_hides_the_same_tokens_in_any_batch_and_shows_none_of_them():
     task = task_of("masked_language_modeling", masked_language_modeling__probability=0.4)
-    state = first_state(task, jax.random.key(0))
+    state = started(task, 0)
     state = with_params(state, random_params(state))
     tokens = jnp.asarray(np.random.default_rng(3).integers(0, V, (6, 9)), jnp.uint8)
     evaluate = jax.jit(task.eval_step)
@@ -167,10 +172,10 @@ def weights_of(state):
 
 def test_a_classifier_takes_over_an_encoder_but_for_its_head():
     pretrained = task_of("masked_language_modeling", data__context=5)
-    trained = first_state(pretrained, jax.random.key(0))
+    trained = started(pretrained, 0)
     trained = with_params(trained, random_params(trained, 4))
     task = task_of("text_classification")
-    fresh = first_state(task, jax.random.key(1))
+    fresh = started(task, 1)
     moved = task.transfer(weights_of(trained), fresh, config={"task": "masked_language_modeling"}, class_names=())
     assert moved.keys() == weights_of(fresh).keys()
     assert all(moved[name].shape == x.shape for name, x in weights_of(fresh).items())
@@ -187,9 +192,9 @@ def test_a_classifier_takes_over_an_encoder_but_for_its_head():
 
 def test_a_classifiers_head_is_matched_by_name():
     task, other = task_of("text_classification"), task_of("text_classification", classes=("two", "three", "one"))
-    trained = first_state(task, jax.random.key(0))
+    trained = started(task, 0)
     trained = with_params(trained, random_params(trained, 5))
-    fresh = first_state(other, jax.random.key(1))
+    fresh = started(other, 1)
     moved = other.transfer(
         weights_of(trained), fresh, config={"task": "text_classification"}, class_names=task.class_names
     )
@@ -205,7 +210,7 @@ def test_a_classifiers_head_is_matched_by_name():
 
 def test_probabilities_do_not_depend_on_the_other_texts_and_padding_is_not_seen():
     task = task_of("text_classification")
-    state = first_state(task, jax.random.key(0))
+    state = started(task, 0)
     state = with_params(state, random_params(state, 6))
     texts = ["a", "abcdefgh", "abcdefghiii", "hgf"]
     together = task.classify(state, texts, batch_size=4)
@@ -214,8 +219,8 @@ def test_probabilities_do_not_depend_on_the_other_texts_and_padding_is_not_seen(
     np.testing.assert_allclose(together[1], together[2], rtol=1e-6)  # cut to the context
     short = task_of("text_classification", data__context=3, transformer__position="none")
     long = task_of("text_classification", transformer__position="none")
-    params = random_params(first_state(short, jax.random.key(0)), 7)
-    results = [t.classify(with_params(first_state(t, jax.random.key(0)), params), ["abc"]) for t in (short, long)]
+    params = random_params(started(short, 0), 7)
+    results = [t.classify(with_params(started(t, 0), params), ["abc"]) for t in (short, long)]
     np.testing.assert_allclose(*results, rtol=1e-5)
     with pytest.raises(UserError, match="lacks 'Z'"):
         task.classify(state, ["Z"])
@@ -234,7 +239,7 @@ def test_a_classifier_learns():
         }
         for rows in tokens
     ]
-    state, step = first_state(task, jax.random.key(0)), jax.jit(task.train_step)
+    state, step = started(task, 0), jax.jit(task.train_step)
     accuracies = []
     for batch in batches:
         state, metrics, _ = step(state, batch, jax.random.key(1))
@@ -242,7 +247,7 @@ def test_a_classifier_learns():
     assert np.mean(accuracies[:10]) < 0.7
     assert np.mean(accuracies[-20:]) == 1
     probe = task_of("text_classification", init_from="elsewhere", text_classification__only_head=True)
-    before = first_state(probe, jax.random.key(0))
+    before = started(probe, 0)
     after, _, _ = jax.jit(probe.train_step)(before, batches[0], jax.random.key(1))
     changed = {
         name for name, x in flat(before.network.variables).items() if (flat(after.network.variables)[name] != x).any()

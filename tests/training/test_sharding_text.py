@@ -78,11 +78,13 @@ def stepped(kind, changes, sizes):
     return float(metrics["loss/train"]), {n: np.asarray(x) for n, x in flat(state).items()}, flat(of_state)
 
 
-@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize(
+    "net", ["learned, tied", *(pytest.param(n, marks=pytest.mark.slow) for n in ("Llama", "encoder"))]
+)
 def test_eight_devices_take_the_step_of_one(net):
     kind, changes = NETS[net]
     loss, arrays, _ = stepped(kind, changes, (1, 1, 1))
-    for sizes in ((2, 2, 2), (1, 2, 4)):
+    for sizes in ((2, 2, 2),) if net == "learned, tied" else ((2, 2, 2), (1, 2, 4)):
         sharded_loss, sharded, of_state = stepped(kind, changes, sizes)
         np.testing.assert_allclose(sharded_loss, loss, rtol=1e-5)
         assert sharded.keys() == arrays.keys()
