@@ -10,7 +10,7 @@ Source: GPT-3 XL (Brown et al. 2020, arXiv:2005.14165, table 2.1): 24 layers, wi
     rate 2e-4, betas 0.9 and 0.95, decay 0.1, clipping at norm 1.
 Deviations: 16 heads of 128 as in their text (the table's 24 heads do not divide the width); rotary positions; no
     biases; byte pairs of one's own corpus, 50,304 of them, which divide over devices; the warm-up is in steps.
-Reached here: planned, not run (docs/text.md).
+Reached here: neither planned nor run yet. The smoke version alone, in tests.
 """
 
 from gormley_vision.config import check_arg, default_config, shrink

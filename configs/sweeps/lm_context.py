@@ -1,11 +1,10 @@
 """What positions do when the context widens from 16 to 256 characters: learned, rotary, and grouped-query attention.
 
     python scripts/sweep.py --config=configs/sweeps/lm_context.py --workdir=runs/lm_context
-    python scripts/draw_context.py --sweep=runs/lm_context --out=docs/images/lm_context.png
 
 600 steps at context 16, then 600 more at 256 from those weights, of nanoGPT's larger net for characters (6 layers, 6
 heads, width 192 here, batch 64), on tinyshakespeare.txt in the current folder; 3 seeds. Learned positions keep their 16
-rows, and the other 240 are new.
+rows, and the other 240 are new. Not run yet: hours on a CPU.
 """
 
 from typing import Any
