@@ -237,54 +237,52 @@ VIT_FIELDS: dict[str, Field] = {
 _ROPE_OF_TEXT = ("roformer", "llama")  # the presets of a line
 
 
-def transformer_fields(*, position: str = "learned") -> dict[str, Field]:
-    """Return the fields of a transformer on text, models/transformer.py."""
-    return {
-        "transformer.width": count(128, "D: channels of a token", LARGEST_WIDTH),
-        "transformer.depth": count(4, "L: layers", 1000),
-        "transformer.mlp": count(512, "F: channels inside an MLP", 4 * LARGEST_WIDTH),
-        "transformer.heads": count(4, "K: query heads; divides the width", 1000),
-        "transformer.kv_heads": count(
-            0, "key and value heads, each for K / kv_heads query heads; 0: one for each", 1000, at_least=0
-        ),
-        "transformer.position": Field(position, "what is added to tokens", ("learned", "none")),
-        "transformer.rope": Field("none", "how queries and keys are rotated (docs/rope.md)", ("none", *_ROPE_OF_TEXT)),
-        "transformer.rope_scaling": Field(
-            "none",
-            "rule for a context longer than trained: positions, or frequencies",
-            ("none", "interpolate", "ntk"),
-            when={"transformer.rope": ON},
-        ),
-        "transformer.trained_context": Field(
-            0, "tokens of context in training", at_least=0, at_most=2**24, when={"transformer.rope_scaling": ON}
-        ),
-        "transformer.activation": Field(
-            "tanh",
-            "of the MLP: GELU by tanh or erf, ReLU squared, or a gate (a third matrix)",
-            ("tanh", "erf", "relu_squared", "swiglu", "geglu"),
-        ),
-        "transformer.norm": Field("layer", "LayerNorm, or RMSNorm without bias and centering", ("layer", "rms")),
-        "transformer.norm_epsilon": Field(1e-5, "added to a norm's variance", at_least=1e-12, at_most=1),
-        "transformer.bias": Field(True, "biases of matrices and norms"),
-        "transformer.qk_norm": Field(False, "normalise queries and keys of each head"),
-        "transformer.parallel": Field(False, "attention and MLP in parallel"),
-        "transformer.initial_std": Field(
-            0.02,
-            "of kernels at first, over sqrt(2 L) where they write to the tokens; 0 for Xavier",
-            at_least=0,
-            at_most=1,
-        ),
-        "transformer.dropout": Field(0.0, "probability, of embeddings and after each branch", at_least=0, at_most=1),
-        "transformer.attention_dropout": Field(
-            0.0, "probability, of attention's weights; without a fused kernel", at_least=0, at_most=1
-        ),
-        "transformer.scan": Field(
-            False, "compile one layer and loop over it: for deep nets on accelerators", may_change=True
-        ),
-        "transformer.remat": Field(
-            False, "recompute a layer's activations for its gradient instead of keeping them", may_change=True
-        ),
-    }
+TRANSFORMER_FIELDS: dict[str, Field] = {  # models/transformer.py
+    "transformer.width": count(128, "D: channels of a token", LARGEST_WIDTH),
+    "transformer.depth": count(4, "L: layers", 1000),
+    "transformer.mlp": count(512, "F: channels inside an MLP", 4 * LARGEST_WIDTH),
+    "transformer.heads": count(4, "K: query heads; divides the width", 1000),
+    "transformer.kv_heads": count(
+        0, "key and value heads, each for K / kv_heads query heads; 0: one for each", 1000, at_least=0
+    ),
+    "transformer.position": Field("learned", "what is added to tokens", ("learned", "none")),
+    "transformer.rope": Field("none", "how queries and keys are rotated (docs/rope.md)", ("none", *_ROPE_OF_TEXT)),
+    "transformer.rope_scaling": Field(
+        "none",
+        "rule for a context longer than trained: positions, or frequencies",
+        ("none", "interpolate", "ntk"),
+        when={"transformer.rope": ON},
+    ),
+    "transformer.trained_context": Field(
+        0, "tokens of context in training", at_least=0, at_most=2**24, when={"transformer.rope_scaling": ON}
+    ),
+    "transformer.activation": Field(
+        "tanh",
+        "of the MLP: GELU by tanh or erf, ReLU squared, or a gate (a third matrix)",
+        ("tanh", "erf", "relu_squared", "swiglu", "geglu"),
+    ),
+    "transformer.norm": Field("layer", "LayerNorm, or RMSNorm without bias and centering", ("layer", "rms")),
+    "transformer.norm_epsilon": Field(1e-5, "added to a norm's variance", at_least=1e-12, at_most=1),
+    "transformer.bias": Field(True, "biases of matrices and norms"),
+    "transformer.qk_norm": Field(False, "normalise queries and keys of each head"),
+    "transformer.parallel": Field(False, "attention and MLP in parallel"),
+    "transformer.initial_std": Field(
+        0.02,
+        "of kernels at first, over sqrt(2 L) where they write to the tokens; 0 for Xavier",
+        at_least=0,
+        at_most=1,
+    ),
+    "transformer.dropout": Field(0.0, "probability, of embeddings and after each branch", at_least=0, at_most=1),
+    "transformer.attention_dropout": Field(
+        0.0, "probability, of attention's weights; without a fused kernel", at_least=0, at_most=1
+    ),
+    "transformer.scan": Field(
+        False, "compile one layer and loop over it: for deep nets on accelerators", may_change=True
+    ),
+    "transformer.remat": Field(
+        False, "recompute a layer's activations for its gradient instead of keeping them", may_change=True
+    ),
+}
 
 
 OPTIMIZER_FIELDS: dict[str, Field] = {

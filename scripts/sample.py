@@ -13,6 +13,7 @@ that the run's task adds.
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from gormley_vision.errors import UserError, reported
 
@@ -59,29 +60,39 @@ def sampling_options(workdir: Path | None) -> dict[str, Field]:
     return dict(task_modules.find(run_config(workdir)["task"]).SAMPLING)
 
 
+def show(run: Any, options: argparse.Namespace, chosen: dict[str, Any]) -> None:
+    """Print texts: a single one as it is generated."""
+    from gormley_vision.samples import Texts
+    from gormley_vision.sampling import sample, stream
+
+    pieces = stream(run, seed=options.seed, **chosen)
+    if pieces is None:  # before anything is drawn
+        raise UserError("pictures are written to files: --out=FILE.png, --out=FILE.npz or --out=FOLDER")
+    if options.num in (None, 1):
+        for piece in pieces:
+            print(piece, end="", flush=True)
+        print()
+        return
+    samples = sample(run, num=options.num, seed=options.seed, **chosen)
+    assert isinstance(samples, Texts)
+    print(samples.joined(), end="")
+
+
 def main() -> None:
     """Sample and write."""
     options, task_options = parse()
     if options.out == "":
         raise UserError("--out= is empty: write FILE.png, FILE.npz or a folder's name")
     from gormley_vision.run import start_jax
-    from gormley_vision.samples import Texts
-    from gormley_vision.sampling import restore, sample, stream
+    from gormley_vision.sampling import restore, sample
 
     start_jax()
     run = restore(options.workdir, options.step)
     chosen = {name: getattr(options, name) for name in task_options}
-    if options.out is None and options.num in (None, 1) and (pieces := stream(run, seed=options.seed, **chosen)):
-        for piece in pieces:
-            print(piece, end="", flush=True)
-        print()
+    if options.out is None:
+        show(run, options, chosen)
         return
     samples = sample(run, num=64 if options.num is None else options.num, seed=options.seed, **chosen)
-    if options.out is None:
-        if not isinstance(samples, Texts):
-            raise UserError("pictures are written to files: --out=FILE.png, --out=FILE.npz or --out=FOLDER")
-        print(samples.joined(), end="")
-        return
     out = user_path(options.out)
     samples.write(out)
     print(f"{len(samples)} samples of step {run.step} in {out}")

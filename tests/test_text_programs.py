@@ -80,6 +80,9 @@ def test_an_encoder_is_trained_fine_tuned_and_asked(program):
     assert abs(sum(first["probabilities"].values()) - 1) < 1e-3
     figures = json.loads(program("scripts/evaluate.py", f"--workdir={classifier}").stdout)
     assert 0 <= figures["accuracy"] <= 1
+    other = [*words, "--config.data.tokenizer=characters", f"--workdir={program.folder / 'other'}"]
+    refused = program(*other, fails=True)
+    assert f"has another tokenizer: --config.data.tokenizer={encoder}/tokenizer.json" in refused.stderr
     refused = program("scripts/classify.py", f"--workdir={encoder}", *text, fails=True)
     assert "does not classify texts" in refused.stderr
 

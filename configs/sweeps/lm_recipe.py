@@ -3,7 +3,7 @@
     python scripts/sweep.py --config=configs/sweeps/lm_recipe.py --workdir=runs/lm_recipe --jobs=2
 
 The same tokens (2,000 steps of 12 windows) and at most the same parameters: the gated MLP has 2/3 of the channels, and
-rotary positions no table. On tinyshakespeare.txt in the current folder; 3 seeds.
+rotary positions no table; QK-norm alone adds 256 of 804,096. On tinyshakespeare.txt in the current folder; 3 seeds.
 """
 
 from typing import Any

@@ -2,8 +2,7 @@
 
 import hashlib
 import math
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,7 +70,7 @@ def python_topics() -> list[Document]:
     documents = []
     for name, text in sorted(topics.items()):
         content = text.encode()
-        identity = (f"{sys.version_info.major}.{sys.version_info.minor}", hashlib.sha256(content).hexdigest())
+        identity = (name, hashlib.sha256(content).hexdigest())
         read = lambda start, stop, content=content: content[start:stop]  # noqa: E731
         documents.append(Document(f"topic {name!r}", identity, read, 0, len(content)))
     return documents
@@ -138,14 +137,9 @@ def _continues(document: Document, position: int) -> bool:
 
 
 def _files(root: Path, names: Sequence[str]) -> list[Document]:
-    return list(_non_empty(root, names))
-
-
-def _non_empty(root: Path, names: Sequence[str]) -> Iterator[Document]:
-    for name in names:
-        size, time = size_and_time(root / name)
-        if size:
-            yield Document(str(root / name), (name, size, time), _reader(root / name), 0, size)
+    """Return those that are not empty."""
+    described = [(root / name, (name, *size_and_time(root / name))) for name in names]
+    return [Document(str(path), told, _reader(path), 0, told[1]) for path, told in described if told[1]]
 
 
 def _reader(path: Path) -> Callable[[int, int], bytes]:

@@ -52,7 +52,7 @@ class Feature:
           others are padding.
         flip_pairs: for points, rows that are exchanged when the picture is mirrored, such as a left and a right eye.
         fill: for a label map, the class of pixels outside of the picture.
-        tokenizer: for tokens of text, what `tokenizers.from_saved` reads; "" if a token is a byte, or nothing is known.
+        tokenizer: for tokens of text, what `tokenizers.from_saved` reads; "" if unknown.
         vocabulary: for tokens, how many there are; 0 if unknown.
 
     Raises:
@@ -114,7 +114,7 @@ def class_names_of(features: Features) -> tuple[str, ...]:
 
 
 def tokenizer_of(features: Features) -> str:
-    """Return what `tokenizers.from_saved` reads, of the first feature that has it; '' for bytes, or no text."""
+    """Return what `tokenizers.from_saved` reads, of the first feature that has it; '' if none has."""
     return next((feature.tokenizer for feature in features.values() if feature.tokenizer), "")
 
 

@@ -32,7 +32,7 @@ class Part:
         self.features = source.features
         self.identity = {**source.identity, "part": [start, stop], "part_shuffled_by": SHUFFLE_SEED}
         self._source = source
-        self._ids = epoch_permutation(SHUFFLE_SEED, 0, len(source))[start:stop]
+        self._ids = _shuffled(len(source))[start:stop]
 
     @property
     def labels(self) -> np.ndarray | None:
@@ -109,7 +109,11 @@ def ids(split: str, length: int) -> np.ndarray:
     if "[" not in split:
         return np.arange(length)
     start, stop = bounds(split, length)
-    return epoch_permutation(SHUFFLE_SEED, 0, length)[start:stop]
+    return _shuffled(length)[start:stop]
+
+
+def _shuffled(length: int) -> np.ndarray:
+    return epoch_permutation(SHUFFLE_SEED, 0, length)
 
 
 def take(source: Source, split: str) -> Source:

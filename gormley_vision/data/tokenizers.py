@@ -37,7 +37,7 @@ class Tokenizer(Protocol):
         """Return the text; bytes that are not UTF-8 become U+FFFD."""
 
     def saved(self) -> str:
-        """Return what `from_saved` reads; '' for bytes."""
+        """Return JSON that `from_saved` reads."""
 
 
 def dtype_of(size: int) -> str:
@@ -60,8 +60,8 @@ class Bytes:
         return bytes(int(token) for token in tokens).decode(errors="replace")
 
     def saved(self) -> str:
-        """Return ''."""
-        return ""
+        """Return JSON that says so."""
+        return json.dumps({"bytes": True})
 
 
 class Characters:
@@ -137,7 +137,7 @@ def from_saved(saved: str) -> Tokenizer:
     Raises:
         UserError: it is not one.
     """
-    if not saved:
+    if not saved:  # tokens of a source that says nothing of them
         return Bytes()
     try:
         content = json.loads(saved)
@@ -145,6 +145,8 @@ def from_saved(saved: str) -> Tokenizer:
         content = None
     if not isinstance(content, dict):
         raise UserError("a tokenizer is JSON, such as the tokenizer.json of a run, or of the library tokenizers")
+    if content.get("bytes"):
+        return Bytes()
     characters = content.get("characters")
     return Characters(characters) if isinstance(characters, str) and characters else HuggingFace(saved)
 

@@ -7,6 +7,9 @@ from gormley_vision.errors import UserError, nearest_multiple
 from gormley_vision.fields import RUN_FIELDS, Value
 from gormley_vision.files import user_path
 
+# Keys of sizes that the default mesh.rules split over mesh.tensor.
+TENSOR_KEYS = ("transformer.heads", "transformer.mlp")
+
 
 def check_transformer(config: Mapping[str, Any]) -> None:
     """Refuse heads or positions that do not fit.
@@ -51,19 +54,19 @@ def tokenizer_described(data: Mapping[str, Any]) -> tuple[int, str]:
     return tokenizer.size, tokenizer.saved()
 
 
-def windows_described(config: Mapping[str, Any]) -> Mapping[str, Any]:
+def windows_described(config: Mapping[str, Any], class_names: tuple[str, ...]) -> Mapping[str, Any]:
     """Return the features of windows of a text that is not available."""
     from gormley_vision.data.text_source import window_features  # imports numpy
 
+    del class_names
     data = config["data"]
     return window_features(data["context"], data["packing"], *tokenizer_described(data))
 
 
-def with_tokenizer_of_run(config: dict[str, Any], trained: Mapping[str, Any]) -> None:
+def with_tokenizer_of_run(config: dict[str, Any]) -> None:
     """Set, in place, the tokenizer of a config that evaluates the run `init_from`: what that run has in its folder."""
-    if trained["data"]["tokenizer"] != "bytes":
-        config["data"]["tokenizer"] = str(user_path(config["init_from"]) / "tokenizer.json")
-        config["data"]["vocabulary"] = RUN_FIELDS["data.vocabulary"].default
+    config["data"]["tokenizer"] = str(user_path(config["init_from"]) / "tokenizer.json")
+    config["data"]["vocabulary"] = RUN_FIELDS["data.vocabulary"].default
 
 
 def small_transformer(config: Mapping[str, Any]) -> dict[str, Value]:

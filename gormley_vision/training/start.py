@@ -13,7 +13,7 @@ import jax
 from gormley_vision import durations
 from gormley_vision.config import changed_keys, upgraded
 from gormley_vision.data.batches import Batches
-from gormley_vision.data.features import to_json
+from gormley_vision.data.features import from_json, to_json, tokenizer_of
 from gormley_vision.data.sources import changed_files
 from gormley_vision.errors import UserError
 from gormley_vision.files import read_json, user_path
@@ -141,7 +141,8 @@ def prepare(task: Task, batches: Batches, config: Mapping[str, Any], workdir: Pa
         state = jax.jit(partial(first_state, task), out_shardings=state_shardings)(key)
         if config["init_from"]:
             state = jax.device_put(
-                adopt_weights(task, state, user_path(config["init_from"]), shardings), state_shardings
+                adopt_weights(task, state, user_path(config["init_from"]), shardings, tokenizer_of(batches.features)),
+                state_shardings,
             )
     resident = put_global(batches.resident, shardings.replicated)
     return Run(workdir, plan, step or 0, shardings, state, state_shardings, resident, key, meta, unlogged)
@@ -215,13 +216,13 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     )
 
 
-def adopt_weights(task: Task, state: Any, source: Path, shardings: Shardings) -> Any:
+def adopt_weights(task: Task, state: Any, source: Path, shardings: Shardings, tokenizer: str = "") -> Any:
     """Return `state` with the variables and averages of another run's newest checkpoint; optimizers stay fresh.
 
     The task's `transfer` makes the other run's weights fit: a new head, another resolution, classes by name.
 
     Raises:
-        UserError: `source` is not a run's folder, or its weights do not fit.
+        UserError: `source` is not a run's folder, its weights do not fit, or they are for another `tokenizer`.
     """
     if not isinstance(task, Transferred):
         raise UserError("this task cannot start from another run's weights: pass --config.init_from=''")
@@ -232,6 +233,9 @@ def adopt_weights(task: Task, state: Any, source: Path, shardings: Shardings) ->
     log.info("starting from the weights of %s, step %d", source, step)
     checkpoint = folder / str(step)
     meta = ckpt.read_meta(checkpoint)
+    theirs = tokenizer_of(from_json(meta["data"].get("features") or {}))
+    if theirs and tokenizer and theirs != tokenizer:  # the same numbers would mean other tokens
+        raise UserError(f"init_from={source} has another tokenizer: --config.data.tokenizer={source}/tokenizer.json")
     # The other run's shapes may not fit mesh.rules; without names only `fsdp` splits an axis, if one divides.
     weights = ckpt.read_parts(checkpoint, WEIGHTS, lambda _, shape: shardings.sharding_of(shape))
     classes = tuple(meta["data"]["class_names"])

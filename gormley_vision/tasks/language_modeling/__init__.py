@@ -6,13 +6,13 @@ from gormley_vision.tasks.language_modeling.fields import (
     EVALUATION,
     FIELDS,
     SAMPLING,
-    TENSOR_KEYS,
     check,
     described,
     evaluated,
     needs,
     smoke,
 )
+from gormley_vision.tasks.transformers import TENSOR_KEYS
 
 __all__ = [
     "EVALUATION",

@@ -6,11 +6,10 @@ from typing import Any
 from gormley_vision.fields import (
     EVALUATION_FIELDS,
     OPTIMIZER_FIELDS,
+    TRANSFORMER_FIELDS,
     Field,
-    Value,
     average_fields,
     count,
-    transformer_fields,
 )
 from gormley_vision.tasks.transformers import (
     check_transformer,
@@ -20,7 +19,7 @@ from gormley_vision.tasks.transformers import (
 )
 
 FIELDS: dict[str, Field] = {
-    **transformer_fields(),
+    **TRANSFORMER_FIELDS,
     "language_modeling.tied": Field(True, "the head is the transposed embedding, without a bias"),
     "language_modeling.preview": Field("", "what the texts that training shows begin with; '' is a line's end"),
     **average_fields("language_modeling", "0 examples", of="weights"),
@@ -28,7 +27,7 @@ FIELDS: dict[str, Field] = {
     **EVALUATION_FIELDS,
 }
 
-TENSOR_KEYS = ("transformer.heads", "transformer.mlp")
+check, described, smoke = check_transformer, windows_described, small_transformer
 
 SAMPLING: dict[str, Field] = {
     "prompt": Field("", "what the text begins with; '' is a line's end"),
@@ -55,28 +54,8 @@ def needs(config: Mapping[str, Any]) -> dict[str, str]:
     return {"tokens": "tokens", "valid": "mask", "bytes": "vector"}
 
 
-def described(config: Mapping[str, Any], class_names: tuple[str, ...]) -> Mapping[str, Any]:
-    """Return the features of a text that is not available; its characters are assumed to be 128."""
-    del class_names
-    return windows_described(config)
-
-
-def smoke(config: Mapping[str, Any]) -> dict[str, Value]:
-    """Return values that shrink a run to seconds."""
-    return small_transformer(config)
-
-
-def check(config: Mapping[str, Any]) -> None:
-    """Refuse a config that contradicts itself.
-
-    Raises:
-        UserError: heads or positions do not fit. Names values that do.
-    """
-    check_transformer(config)
-
-
 def evaluated(config: dict[str, Any], trained: Mapping[str, Any]) -> None:
     """Complete, in place, the `config` of an evaluation on other text, or with a longer context."""
-    with_tokenizer_of_run(config, trained)
+    with_tokenizer_of_run(config)
     net, length = config["transformer"], trained["transformer"]["trained_context"] or trained["data"]["context"]
     net["trained_context"] = 0 if net["rope_scaling"] == "none" else length

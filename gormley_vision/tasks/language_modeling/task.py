@@ -86,7 +86,8 @@ class LanguageModeling:
 
     def preview(self, state: State, key: jax.Array) -> jax.Array:
         """Return tokens int32 [4, T] that continue the preview's prompt, the prompt included."""
-        return generation.preview(self.model, state.ema, self._prompt(self.prompt), PREVIEWS, named_key(key, "preview"))
+        prompt = generation.prompt_tokens(self.tokenizer, self.prompt)
+        return generation.preview(self.model, state.ema, prompt, PREVIEWS, named_key(key, "preview"))
 
     def show(self, preview: Any) -> Texts:
         """Return them as texts."""
@@ -103,9 +104,6 @@ class LanguageModeling:
     def stream(self, state: State, *, seed: int, **options: Any) -> Iterator[str]:
         """Yield the text of sample 0 in pieces, as it is generated."""
         return generation.stream(self, state.ema, seed=seed, **options)
-
-    def _prompt(self, text: str) -> Any:
-        return generation.prompt_tokens(self.tokenizer, text)
 
 
 def _predicted(windows: Arrays) -> jax.Array:

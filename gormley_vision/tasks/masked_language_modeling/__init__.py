@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from gormley_vision.tasks.masked_language_modeling.fields import FIELDS, TENSOR_KEYS, check, described, needs, smoke
+from gormley_vision.tasks.masked_language_modeling.fields import FIELDS, check, described, needs, smoke
+from gormley_vision.tasks.transformers import TENSOR_KEYS
 
 __all__ = ["FIELDS", "TENSOR_KEYS", "check", "described", "make", "needs", "smoke"]
 

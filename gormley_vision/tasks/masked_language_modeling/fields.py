@@ -7,15 +7,14 @@ from gormley_vision.errors import UserError
 from gormley_vision.fields import (
     EVALUATION_FIELDS,
     OPTIMIZER_FIELDS,
+    TRANSFORMER_FIELDS,
     Field,
-    Value,
     average_fields,
-    transformer_fields,
 )
 from gormley_vision.tasks.transformers import check_transformer, small_transformer, windows_described
 
 FIELDS: dict[str, Field] = {
-    **transformer_fields(),
+    **TRANSFORMER_FIELDS,
     "masked_language_modeling.probability": Field(
         0.15, "of a token to be predicted (today's recipes: 0.3)", at_least=0.001, below=1
     ),
@@ -30,24 +29,13 @@ FIELDS: dict[str, Field] = {
     **EVALUATION_FIELDS,
 }
 
-TENSOR_KEYS = ("transformer.heads", "transformer.mlp")
+described, smoke = windows_described, small_transformer
 
 
 def needs(config: Mapping[str, Any]) -> dict[str, str]:
     """Return the features that an example needs."""
     del config
     return {"tokens": "tokens", "valid": "mask"}
-
-
-def described(config: Mapping[str, Any], class_names: tuple[str, ...]) -> Mapping[str, Any]:
-    """Return the features of a text that is not available; its characters are assumed to be 128."""
-    del class_names
-    return windows_described(config)
-
-
-def smoke(config: Mapping[str, Any]) -> dict[str, Value]:
-    """Return values that shrink a run to seconds."""
-    return small_transformer(config)
 
 
 def check(config: Mapping[str, Any]) -> None:

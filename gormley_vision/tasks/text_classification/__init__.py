@@ -5,13 +5,13 @@ from typing import Any
 from gormley_vision.tasks.text_classification.fields import (
     EVALUATION,
     FIELDS,
-    TENSOR_KEYS,
     check,
     described,
     evaluated,
     needs,
     smoke,
 )
+from gormley_vision.tasks.transformers import TENSOR_KEYS
 
 __all__ = ["EVALUATION", "FIELDS", "TENSOR_KEYS", "check", "described", "evaluated", "make", "needs", "smoke"]
 

@@ -8,10 +8,10 @@ from gormley_vision.fields import (
     EVALUATION_FIELDS,
     ON,
     OPTIMIZER_FIELDS,
+    TRANSFORMER_FIELDS,
     Field,
     Value,
     average_fields,
-    transformer_fields,
 )
 from gormley_vision.tasks.transformers import (
     check_transformer,
@@ -21,7 +21,7 @@ from gormley_vision.tasks.transformers import (
 )
 
 FIELDS: dict[str, Field] = {
-    **transformer_fields(),
+    **TRANSFORMER_FIELDS,
     "text_classification.label_smoothing": Field(
         0.0, "share of a target spread over all classes", at_least=0, at_most=1
     ),
@@ -39,13 +39,14 @@ FIELDS: dict[str, Field] = {
     **EVALUATION_FIELDS,
 }
 
-TENSOR_KEYS = ("transformer.heads", "transformer.mlp")
+check = check_transformer
 EVALUATION: dict[str, str] = {}
 
 
 def evaluated(config: dict[str, Any], trained: Mapping[str, Any]) -> None:
     """Complete, in place, the `config` of an evaluation on other texts."""
-    with_tokenizer_of_run(config, trained)
+    del trained
+    with_tokenizer_of_run(config)
 
 
 def needs(config: Mapping[str, Any]) -> dict[str, str]:
@@ -65,12 +66,3 @@ def smoke(config: Mapping[str, Any]) -> dict[str, Value]:
     """Return values that shrink a run to seconds."""
     small = small_transformer(config) | {"data.source": "python_paragraphs"}
     return {key: value for key, value in small.items() if key != "data.held_out"}
-
-
-def check(config: Mapping[str, Any]) -> None:
-    """Refuse a config that contradicts itself.
-
-    Raises:
-        UserError: heads or positions do not fit. Names values that do.
-    """
-    check_transformer(config)
