@@ -11,8 +11,8 @@ Deviations: windows tile the text and are shuffled, rather than drawn at any off
     positions do not decay; the loss is that of all of the held-out text, rather than of 20 random batches.
 Reached here: 1.898 +- 0.011 nats a character (mean and standard deviation of seeds 0, 1, 2), 2.74 bits. The same recipe
     in PyTorch (benchmarks/nano_gpt.py) reached 1.908 (seed 0) and 1.915 (seed 1) on the same text; its README says
-    1.88, of 20 random batches. Under two minutes a run on 2 cores of an AMD EPYC, jax 0.10.2. Rotary positions in place of
-    learned ones alone make it 1.775 +- 0.002: docs/text.md.
+    1.88, of 20 random batches. Under two minutes a run on 2 cores of an AMD EPYC, jax 0.10.2. Rotary positions alone,
+    in place of learned ones, make it 1.775 +- 0.002: docs/text.md.
 """
 
 from gormley_vision.config import check_arg, default_config, shrink
