@@ -13,12 +13,13 @@ import argparse
 import itertools
 import math
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
+
+from gormley_vision.files import user_path
 
 
 class Block(nn.Module):
@@ -109,7 +110,7 @@ def training_step(
 def main() -> None:
     """Train by the CPU recipe, and print the loss over all of the held-out tenth."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--text", required=True, type=Path, help="tinyshakespeare.txt")
+    parser.add_argument("--text", required=True, type=user_path, help="tinyshakespeare.txt")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.manual_seed(options.seed)
