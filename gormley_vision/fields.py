@@ -101,10 +101,16 @@ RUN_FIELDS: dict[str, Field] = {
         0.1, "share of a text without splits that is 'validation' and not 'train'", at_least=0, below=1, when=_DOCUMENTS
     ),
     "data.tokenizer": Field(
-        "bytes", "bytes, characters, bpe (trained on the text), or the path of a tokenizer.json", when=_TEXT
+        "bytes",
+        "bytes, characters, words or bpe (of the text in training), or the path of a tokenizer.json",
+        when=_TEXT,
     ),
     "data.vocabulary": Field(
-        4096, "tokens that bpe is trained to have", at_least=256, at_most=2**24, when={"data.tokenizer": ("bpe",)}
+        4096,
+        "most tokens of words or bpe",
+        at_least=256,
+        at_most=2**24,
+        when={"data.tokenizer": ("words", "bpe")},
     ),
     "data.text_column": Field("text", "the table's column with texts", when=_TABLE),
     "data.label_column": Field("label", "the table's column with classes", when=_TABLE),

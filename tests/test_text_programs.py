@@ -87,7 +87,45 @@ def test_an_encoder_is_trained_fine_tuned_and_asked(program):
     assert "does not classify texts" in refused.stderr
 
 
+def test_sentences_are_collected_without_those_tested_on(program):
+    for name, text in {"a.tsv": "label\ttext\nx\tOne two.\nx\tthree\n", "b.txt": "four\n\nTHREE !\nfive\n"}.items():
+        (program.folder / name).write_text(text)
+    (program.folder / "test.tsv").write_text("text\tlabel\nFive ?\tx\n")
+    files = [str(program.folder / name) for name in ("a.tsv", "b.txt")]
+    out = program.folder / "sentences.txt"
+    words = ["scripts/collect_sentences.py", f"--out={out}", "--without", str(program.folder / "test.tsv"), "--texts"]
+    program(*words, *files)
+    assert out.read_text() == "One two.\nthree\nfour\n"
+    refused = program(*words, str(program.folder / "none.txt"), fails=True)
+    assert "none.txt" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_accuracy_by_labels_is_tabulated_and_drawn(program):
+    tables = "label\ttext\n" + "".join(f"{'ab'[i % 2]}\t{['good', 'bad'][i % 2]} word{i}\n" for i in range(60))
+    for split in ("train", "test"):
+        (program.folder / f"few_{split}.tsv").write_text(tables)
+    config = ["--config=configs/finetune_text.py", f"--config.data.path={program.folder / 'few'}"]
+    figures = program.folder / "tfidf.json"
+    program("scripts/tfidf_baseline.py", *config, "--splits=train[:50%],train", f"--out={figures}")
+    assert [row["examples"] for row in json.loads(figures.read_text())["rows"]] == [30, 60]
+    run = program.folder / "cnn"
+    program("train.py", "--config=configs/cnn_text.py:smoke", f"--workdir={run}")
+    out, picture = program.folder / "labels.json", program.folder / "labels.png"
+    words = ["scripts/draw_labels.py", f"--out={out}", f"--picture={picture}", "--arms"]
+    printed = program(*words, f"TF-IDF={figures}", f"CNN={program.folder}/c*n").stdout
+    assert "| TF-IDF | 100.0 | 100.0 |" in printed
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    rows = json.loads(out.read_text())["rows"]
+    assert (rows[-1]["arm"], rows[-1]["value"]) == ("CNN", last["eval/accuracy"])
+    assert "there is no" in program(*words, "x=nowhere*", fails=True).stderr
+
+
 def test_baselines_are_printed(program):
+    printed = program("scripts/mlm_baselines.py", "--config=configs/mlm_text.py:smoke").stdout
+    loss = {line.split("loss")[0].strip(): float(line.split()[-4]) for line in printed.splitlines()[1:]}
+    assert loss["most frequent"] > loss["trigram"] > 1
     printed = program("scripts/ngram_baselines.py", "--config=configs/lm_docs.py").stdout
     bits = {line.split()[0]: float(line.split("bits")[0].split()[-1]) for line in printed.splitlines()[1:]}
     assert 8 > bits["unigram"] > bits["bigram"] > bits["Kneser-Ney"] > 1

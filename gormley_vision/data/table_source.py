@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import io
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,7 @@ def open_table(data: Mapping[str, Any]) -> TableSource:
     path, columns = user_path(data["path"]), [data["text_column"], data["label_column"]]
 
     def read(split: str) -> list[tuple[str, str]]:
-        return [row for file in _files(path, split) for row in _rows(file, columns)]
+        return [(text, label) for file in _files(path, split) for text, label in rows_of(file, columns)]
 
     tokenizer = tokenizers.chosen(data, lambda split: (text for text, _ in read(split)))
     files = [[file.name, *size_and_time(file)] for file in _files(path, data["split"])]
@@ -128,16 +129,23 @@ def _files(path: Path, split: str) -> list[Path]:
     return [found[split]] if split else list(found.values())
 
 
-def _rows(file: Path, columns: list[str]) -> Iterator[tuple[str, str]]:
-    """Yield (text, label) of each row."""
+def rows_of(file: Path, columns: list[str]) -> Iterator[tuple[str, ...]]:
+    """Yield these columns of each row of a table.
+
+    Raises:
+        UserError: it is missing, not UTF-8, has no such column, or a row is too short.
+    """
     delimiter = DELIMITERS.get(file.suffix.lower())
     if delimiter is None:
         raise UserError(f"{file} is neither .tsv nor .csv: name it after what separates its columns")
     try:
         content = file.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{file}: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{file} is not UTF-8: byte {error.start} ({error.reason}); save it as UTF-8") from None
-    lines, quoted = content.splitlines(keepends=True), delimiter == ","
+    quoted = delimiter == ","
+    lines = io.StringIO(content, newline="")  # not splitlines, to which U+2028 and others end a line, too
     table = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE)
     header = next(table, [])
     if missing := [column for column in columns if column not in header]:
@@ -145,8 +153,8 @@ def _rows(file: Path, columns: list[str]) -> Iterator[tuple[str, str]]:
             f"{file} has no column {listed(missing)}: its header is {listed(header) or 'empty'}; "
             "--config.data.text_column=NAME --config.data.label_column=NAME"
         )
-    text, label = (header.index(column) for column in columns)
+    at = [header.index(column) for column in columns]
     for row in table:
-        if len(row) <= max(text, label):
+        if len(row) <= max(at):
             raise UserError(f"{file}, line {table.line_num}: {len(row)} columns, and the header has {len(header)}")
-        yield row[text], row[label]
+        yield tuple(row[i] for i in at)

@@ -1,8 +1,8 @@
 """Tokenizers: text to integers and back, saved as text, so that a run has all it needs to read a prompt.
 
-Three kinds. Bytes of UTF-8, 0 to 255, which need no vocabulary. Characters (code points), numbered in ascending order.
+Four kinds. Bytes of UTF-8, 0 to 255, which need no vocabulary. Characters (code points), numbered in ascending order.
 And any that Hugging Face's `tokenizers` can load, among them byte-level byte-pair encoding (Sennrich et al. 2016,
-arXiv:1508.07909), trained here on the user's own text, or a released `tokenizer.json`.
+arXiv:1508.07909) and words between spaces, both trained here on the user's own text, or a released `tokenizer.json`.
 """
 
 import json
@@ -16,7 +16,8 @@ import numpy as np
 from gormley_vision.errors import UserError, listed
 from gormley_vision.files import user_path
 
-KINDS = ("bytes", "characters", "bpe")
+UNKNOWN = "[UNK]"
+KINDS = ("bytes", "characters", "words", "bpe")
 
 
 class Tokenizer(Protocol):
@@ -175,7 +176,7 @@ def chosen(data: Mapping[str, Any], texts_of: Callable[[str], Iterable[str]]) ->
     """Return the tokenizer that `data.tokenizer` names; trained ones are the same for every split of a text.
 
     Characters are those of all splits, as a character that only another split has could not be evaluated; byte pairs
-    are those of "train".
+    and words are those of "train".
 
     Args:
         data: a config's data section.
@@ -186,8 +187,8 @@ def chosen(data: Mapping[str, Any], texts_of: Callable[[str], Iterable[str]]) ->
         return Bytes()
     if kind == "characters":
         return Characters("".join({character for text in texts_of("") for character in text}))
-    if kind == "bpe":
-        return train_byte_pairs(texts_of("train"), data["vocabulary"])
+    if kind in TRAINED:
+        return TRAINED[kind](texts_of("train"), data["vocabulary"])
     return from_file(user_path(kind))
 
 
@@ -207,11 +208,27 @@ def train_byte_pairs(texts: Iterable[str], size: int) -> HuggingFace:
     return HuggingFace(tokenizer.to_str())
 
 
+def frequent_words(texts: Iterable[str], size: int) -> HuggingFace:
+    """Number the most frequent words, at most `size` - 1; token 0 is any other word. A word is what spaces separate.
+
+    The same words have the same numbers whatever their order. Raises UserError without the library.
+    """
+    library = _library()
+    tokenizer = library.Tokenizer(library.models.WordLevel(unk_token=UNKNOWN))
+    tokenizer.pre_tokenizer = library.pre_tokenizers.WhitespaceSplit()
+    trainer = library.trainers.WordLevelTrainer(vocab_size=size, special_tokens=[UNKNOWN], show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    return HuggingFace(tokenizer.to_str())
+
+
+TRAINED: dict[str, Callable[[Iterable[str], int], Tokenizer]] = {"bpe": train_byte_pairs, "words": frequent_words}
+
+
 def _library() -> Any:
     try:
         import tokenizers
     except ModuleNotFoundError:
         raise UserError(
-            'byte pairs and released tokenizers need the library tokenizers: pip install -e ".[text]"'
+            'words, byte pairs and released tokenizers need the library tokenizers: pip install -e ".[text]"'
         ) from None
     return tokenizers

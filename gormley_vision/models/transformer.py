@@ -66,6 +66,7 @@ class Transformer(nn.Module):
         segments: jax.Array | None = None,
         valid: jax.Array | None = None,
         cache: Cache | None = None,
+        at: jax.Array | None = None,
         train: bool = False,
     ) -> tuple[jax.Array, Cache | None]:
         """Return logits, and the cache with these tokens' keys and values, if one was given.
@@ -77,6 +78,7 @@ class Transformer(nn.Module):
             segments: int [B, T], the number of each token's document; tokens see their own document only.
             valid: bool [B, T], false for padding, which no token sees.
             cache: of earlier tokens, from `empty_cache`; a decoder's only.
+            at: int [B, K], the tokens whose logits [B, K, V] are wanted; None for all.
             train: turns on dropout, which uses the 'dropout' random stream.
         """
         length = tokens.shape[1]
@@ -93,6 +95,8 @@ class Transformer(nn.Module):
         mask = visible(segments, valid) if cache is None else cached(positions, cache)
         rates = jnp.zeros(self.depth)
         x, cache = encoder(x, rates, self._rotation(positions), mask, cache, positions)
+        if at is not None:
+            x = jnp.take_along_axis(x, at[:, :, None], axis=1)
         x = make_norm(self._norm, self.dtype, "norm")(x)
         return self._head(x, embedding), cache
 

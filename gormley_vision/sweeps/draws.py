@@ -16,7 +16,10 @@ RUN_OF = "run of "
 
 
 def run_of(overrides: Overrides) -> str:
-    """Return a value for `init_from`: the run of the same sweep with these overrides, which is trained first."""
+    """Return a value for `init_from`: the folder of the sweep's run with these overrides, which is trained first.
+
+    With "/NAME" appended, it is a file of that folder, for another key.
+    """
     return RUN_OF + json.dumps(overrides, sort_keys=True)
 
 

@@ -36,12 +36,14 @@ def find_metric(sweep: Sweep, states: Sequence[str]) -> bool:
     Raises:
         UserError: the logged metrics show that none ever will. Names those that exist.
     """
-    logged = [{key for line in metrics_of(run.folder) for key in line} for run in sweep.runs]
+    before = {run.after for run in sweep.runs}  # what others start from may be another task, without the metric
+    ends = [(run, state) for run, state in zip(sweep.runs, states, strict=True) if run.name not in before]
+    logged = [{key for line in metrics_of(run.folder) for key in line} for run, _ in ends]
     figures = set().union(*logged) - {"step", "time"}
     if sweep.metric in figures or not figures:
         return sweep.metric in figures
     awaited = sweep.metric.startswith("eval/")  # evaluation happens from time to time, and at the end
-    ended = any(keys for keys, state in zip(logged, states, strict=True) if state == "done")
+    ended = any(keys for keys, (_, state) in zip(logged, ends, strict=True) if state == "done")
     if awaited and not ended and not any(name.startswith("eval/") for name in figures):
         return False
     raise UserError(f"METRIC = {sweep.metric!r} is not a metric of these runs: one of {', '.join(sorted(figures))}")

@@ -7,7 +7,8 @@ A sweep file is Python:
     METRIC = "eval/accuracy"          # the leaderboard's order; HIGHER_IS_BETTER = False reverses it
     def sweep(): yield from grid({"optimizer.learning_rate": [1e-3, 3e-3], "seed": [0, 1]})
 
-A run that starts from the weights of another run of the sweep has `"init_from": draws.run_of(its overrides)`.
+A run that starts from the weights of another run of the sweep has `"init_from": draws.run_of(its overrides)`. A run of
+another config than BASE has `"BASE": "configs/NAME.py"` among its overrides.
 """
 
 import contextlib
@@ -132,12 +133,19 @@ def _refuse_other_than_overrides(found: Any, what: str) -> None:
 
 def _make_run(base: str, fixed: Mapping[str, Any], overrides: Mapping[str, Any], folder: Path, smoke: bool) -> Run:
     settings, after = {**fixed, **overrides}, ""
-    if str(settings.get("init_from", "")).startswith(RUN_OF):
-        after = run_name({key: _word(v) for key, v in json.loads(settings["init_from"].removeprefix(RUN_OF)).items()})
-        settings["init_from"] = str(folder / after)
+    base = settings.pop("BASE", base)
+    for key, value in settings.items():
+        if str(value).startswith(RUN_OF):
+            named, end = json.JSONDecoder().raw_decode(value, len(RUN_OF))
+            after = run_name({name: _word(v) for name, v in named.items()})
+            settings[key] = f"{folder / after}{value[end:]}"
     config = _configured(base, settings)
     if smoke:  # the sweep's own settings shrink, too, for instance its duration: pass the shrunk values as flags
-        base, shrunk = f"{base}:smoke", flatten(shrink(config)) | ({"init_from": str(folder / after)} if after else {})
+        base, shrunk = (
+            f"{base}:smoke",
+            flatten(shrink(config))
+            | ({"init_from": settings["init_from"]} if after and "init_from" in settings else {}),
+        )
         usual = flatten(load_config_file(base))  # values that need no flag
         settings = {key: value for key, value in shrunk.items() if value != usual[key]}
         config = _configured(base, settings)

@@ -17,6 +17,12 @@ def with_cls(tokens: jax.Array, valid: jax.Array, vocabulary: int) -> tuple[jax.
     return tokens, jnp.pad(valid, first, constant_values=True)
 
 
+def hide_some(key: jax.Array, tokens: jax.Array, valid: jax.Array, vocabulary: int, probability: float) -> jax.Array:
+    """Return tokens int32 [B, T], of which each valid one has become [MASK] with `probability`, independently."""
+    hidden = jax.random.bernoulli(key, probability, tokens.shape) & valid
+    return jnp.where(hidden, vocabulary + MASK, tokens.astype(jnp.int32))
+
+
 def mask_tokens(
     key: jax.Array,
     tokens: jax.Array,
@@ -26,18 +32,33 @@ def mask_tokens(
     probability: float,
     mask: float,
     other: float,
-) -> tuple[jax.Array, jax.Array]:
-    """Choose tokens to be predicted, and hide them: Devlin et al. 2018 (arXiv:1810.04805), section 3.1, task 1.
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Choose tokens of one text to be predicted, and hide them: Devlin et al. 2018 (arXiv:1810.04805), section 3.1.
 
-    Each valid token is chosen with `probability`, independently (BERT's code fixes their number). Of the chosen ones
-    the share `mask` becomes [MASK], the share `other` any token of the vocabulary, and the rest stays as it is.
+    Of n valid tokens round(probability * n) are chosen, at least one, as in BERT's code (google-research/bert,
+    create_pretraining_data.py): their number has a limit, so that logits are computed for them alone. Of the chosen
+    ones the share `mask` becomes [MASK], the share `other` any token of the vocabulary, and the rest stays as it is;
+    each independently.
+
+    Args:
+        key: draws which, and what each becomes.
+        tokens: int [T].
+        valid: bool [T].
+        vocabulary: V.
+        probability: of a token to be chosen.
+        mask: a share of the chosen ones.
+        other: a share of the chosen ones.
 
     Returns:
-        tokens int32 [B, T] to read, and bool [B, T], which were chosen.
+        tokens int32 [T] to read; where the chosen ones are, int32 [K], without repetition; and which of these count,
+        bool [K]: a text with padding has fewer than K.
     """
     chosen_key, way_key, other_key = jax.random.split(key, 3)
-    chosen = jax.random.bernoulli(chosen_key, probability, tokens.shape) & valid
-    way = jax.random.uniform(way_key, tokens.shape)
-    anything = jax.random.randint(other_key, tokens.shape, 0, vocabulary)
-    hidden = jnp.where(way < mask, vocabulary + MASK, jnp.where(way < mask + other, anything, tokens.astype(jnp.int32)))
-    return jnp.where(chosen, hidden, tokens.astype(jnp.int32)), chosen
+    draws = jnp.where(valid, jax.random.uniform(chosen_key, valid.shape), -1.0)
+    _, at = jax.lax.top_k(draws, max(1, round(probability * len(tokens))))
+    number = jnp.where(valid.any(), jnp.maximum(jnp.round(probability * valid.sum()), 1), 0)
+    counts = jnp.arange(len(at)) < number
+    tokens = tokens.astype(jnp.int32)
+    way, anything = jax.random.uniform(way_key, at.shape), jax.random.randint(other_key, at.shape, 0, vocabulary)
+    hidden = jnp.where(way < mask, vocabulary + MASK, jnp.where(way < mask + other, anything, tokens[at]))
+    return tokens.at[at].set(jnp.where(counts, hidden, tokens[at]), unique_indices=True), at, counts

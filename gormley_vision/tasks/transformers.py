@@ -47,7 +47,7 @@ def tokenizer_described(data: Mapping[str, Any]) -> tuple[int, str]:
     """Return size and saved form of the tokenizer of a text that is not available; characters are assumed to be 128."""
     from gormley_vision.data import tokenizers  # imports numpy
 
-    known = {"bytes": 256, "characters": 128, "bpe": data["vocabulary"]}
+    known = {"bytes": 256, "characters": 128, "words": data["vocabulary"], "bpe": data["vocabulary"]}
     if data["tokenizer"] in known:
         return known[data["tokenizer"]], ""
     tokenizer = tokenizers.from_file(user_path(data["tokenizer"]))

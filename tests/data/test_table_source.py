@@ -42,6 +42,12 @@ def test_commas_quotes_other_columns_and_names_that_begin_alike(opened):
     assert source.class_names == ("x", "y")
 
 
+def test_only_line_feeds_end_a_row(opened):
+    texts = ["one\u2028two", "three\x85four\x0b", "five"]
+    source = opened({"train.tsv": "label\ttext\r\n" + "".join(f"a\t{text}\r\n" for text in texts)})
+    assert source.texts == texts
+
+
 def test_a_tokenizer_is_that_of_the_training_split(opened):
     files = {"train.tsv": "label\ttext\na\tbanana banana\n", "test.tsv": "label\ttext\na\tcherry\n"}
     train, test = (opened(files, split=split, tokenizer="bpe", vocabulary=260) for split in ("train", "test"))

@@ -100,6 +100,14 @@ def test_a_metric_that_no_run_will_log_is_refused_as_soon_as_that_shows(sweep):
         find_metric(sweep, ["done", "waiting", "waiting", "waiting"])
 
 
+def test_a_run_that_others_start_from_need_not_have_the_metric(sweep):
+    first, *others = sweep.runs
+    (first.folder / "metrics.jsonl").write_text('{"step": 1, "eval/loss": 2.0}\n')
+    others = [dataclasses.replace(run, after=first.name, folder=run.folder / "not yet") for run in others]
+    staged = dataclasses.replace(sweep, runs=(first, *others))
+    assert not find_metric(staged, ["done", "waiting", "waiting", "waiting"])
+
+
 def test_the_page_is_well_formed_and_asks_for_nothing_outside_itself(sweep):
     write_report(sweep, ["done", "done", "running", "waiting"])
     page = Page((sweep.folder / "sweep.html").read_text())

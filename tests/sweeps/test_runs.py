@@ -53,8 +53,19 @@ def test_a_run_may_start_from_another_of_the_sweep(sweep_of, tmp_path):
     assert (first.after, second.after) == (second.name, "")
     assert first.config["init_from"] == str(tmp_path / "runs" / second.name) == str(second.folder)
     assert f"--config.init_from={second.folder}" in first.flags
+    assert sweep_of(
+        body.replace("run_of(short)", "run_of(short), 'data.cache_dir': run_of(short) + '/cache'") + "    yield short"
+    ).runs[0].config["data"]["cache_dir"] == str(second.folder / "cache")
     with pytest.raises(UserError, match=r"start from these, which it does not yield: \['data.flip=true,seed=1'\]"):
         sweep_of(body)
+
+
+def test_a_run_may_have_another_config_than_the_others(sweep_of):
+    body = f'def sweep():\n    yield {{"seed": 1}}\n    yield {{"BASE": "{ROOT}/configs/dcgan_mnist.py", "seed": 2}}'
+    first, second = sweep_of(body).runs
+    assert (first.config["task"], second.config["task"]) == ("classification", "gan")
+    assert second.flags == (f"--config={ROOT}/configs/dcgan_mnist.py", "--config.seed=2")
+    assert second.name != first.name
 
 
 def test_a_name_depends_on_the_overrides_alone_and_fits_a_file_system():

@@ -1,18 +1,21 @@
 """Masked language models and classifiers at [CLS]: masks by counting, what counts, and what is handed over."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gormley_vision.config import default_config, validate
+from gormley_vision.config import default_config, reset_unread, validate
 from gormley_vision.data import tokenizers
 from gormley_vision.data.features import Description
 from gormley_vision.data.table_source import text_features
 from gormley_vision.data.text_source import window_features
 from gormley_vision.errors import UserError
 from gormley_vision.experiment import make_task
-from gormley_vision.tasks.special_tokens import CLS, MASK, mask_tokens, with_cls
+from gormley_vision.randomness import named_key
+from gormley_vision.tasks.special_tokens import CLS, MASK, hide_some, mask_tokens, with_cls
 from gormley_vision.training.checkpoints import flat
 from gormley_vision.training.start import WEIGHTS
 from gormley_vision.training.task import first_state
@@ -29,13 +32,15 @@ TINY = {
     "optimizer.learning_rate": 1e-2,
     "duration": "20 steps",
 }
+CNN = {"text_classification.network": "cnn", "cnn.width": 12, "cnn.maps": 8, "cnn.dropout": 0.1}
 SAVED = tokenizers.Characters(LETTERS).saved()
 
 
 def task_of(kind, classes=("one", "two", "three"), **overrides):
     config = default_config(kind)
-    of_text = {"data.source": "text" if kind == "masked_language_modeling" else "table"}
+    of_text = {"data.source": "table" if kind == "text_classification" else "text"}
     config.update_from_flattened_dict(TINY | of_text | {k.replace("__", "."): v for k, v in overrides.items()})
+    reset_unread(config)
     validate(config.to_dict())
     context = config.data.context
     windows = window_features(context, False, V, SAVED)
@@ -54,8 +59,6 @@ def random_params(state, seed=0):
 
 
 def with_params(state, params):
-    import dataclasses
-
     ema = {"params": params, "batch_stats": {}}
     return dataclasses.replace(
         state, ema=ema, network=dataclasses.replace(state.network, variables=jax.tree.map(jnp.copy, ema))
@@ -66,30 +69,44 @@ def with_params(state, params):
 # Masks.
 
 
+def masks(key, tokens, valid, **options):
+    """Of each text: what is read, and which tokens are to be predicted, bool [B, T]."""
+    keys = jax.random.split(key, len(tokens))
+    hidden, at, counts = jax.vmap(lambda *row: mask_tokens(*row, V, **options))(keys, tokens, valid)
+    chosen = np.zeros(tokens.shape, bool)
+    for row in range(len(tokens)):
+        chosen[row, np.asarray(at[row])[np.asarray(counts[row])]] = True
+    assert chosen.sum() == counts.sum()  # none twice
+    return np.asarray(hidden), chosen
+
+
 def test_masks_by_counting():
     shape = (200, 500)
     tokens = jnp.asarray(np.random.default_rng(0).integers(0, V, shape), jnp.int32)
     valid = jnp.arange(500)[None] < jnp.arange(200)[:, None] + 300
-    hidden, chosen = (
-        np.asarray(x) for x in mask_tokens(jax.random.key(0), tokens, valid, V, probability=0.15, mask=0.8, other=0.1)
-    )
+    hidden, chosen = masks(jax.random.key(0), tokens, valid, probability=0.15, mask=0.8, other=0.1)
     there = np.asarray(valid)
     assert not chosen[~there].any()
     np.testing.assert_array_equal(hidden[~chosen], np.asarray(tokens)[~chosen])
+    np.testing.assert_array_equal(chosen.sum(axis=1), np.round(np.float32(0.15) * there.sum(axis=1).astype(np.float32)))
 
     def near(share, expected, count):
         assert abs(share - expected) < 4 * np.sqrt(expected * (1 - expected) / count)
 
-    near(chosen[there].mean(), 0.15, there.sum())
     masked, same = hidden == V + MASK, hidden == tokens
     near(masked[chosen].mean(), 0.8, chosen.sum())
     # A random token is the original one in 1 of V cases.
     near(same[chosen].mean(), 0.1 + 0.1 / V, chosen.sum())
     replaced = hidden[chosen & ~masked & ~same]
     assert set(replaced) == set(range(V))
-    # Neighbours are chosen independently: both of a pair as often as 0.15^2.
-    pairs = chosen[:, :-1] & chosen[:, 1:]
-    near(pairs[there[:, 1:]].mean(), 0.15**2, there[:, 1:].sum())
+    # Any two tokens alike: both of neighbours are chosen as often as k (k - 1) of n (n - 1) pairs.
+    number, length = chosen.sum(axis=1), there.sum(axis=1)
+    pairs = (chosen[:, :-1] & chosen[:, 1:]).sum()
+    expected = (number * (number - 1) / length).sum()
+    assert abs(pairs - expected) < 4 * np.sqrt(expected)
+    # What becomes of one says nothing of the next one.
+    both = chosen[:, :-1] & chosen[:, 1:]
+    near(masked[:, 1:][both & masked[:, :-1]].mean(), 0.8, (both & masked[:, :-1]).sum())
     # Every position, and every token, alike.
     first, rest = chosen[:, 0].mean(), chosen[:, 1:300].mean()
     assert abs(first - rest) < 4 * np.sqrt(0.15 * 0.85 / 200)
@@ -98,12 +115,30 @@ def test_masks_by_counting():
         near(chosen[own].mean(), 0.15, own.sum())
 
 
+def test_short_texts_have_a_mask_and_empty_ones_none():
+    tokens, lengths = jnp.zeros((4, 20), jnp.uint8), jnp.array([0, 1, 3, 20])
+    hidden, chosen = masks(
+        jax.random.key(0), tokens, jnp.arange(20)[None] < lengths[:, None], probability=0.15, mask=1.0, other=0.0
+    )
+    assert chosen.sum(axis=1).tolist() == (hidden == V + MASK).sum(axis=1).tolist() == [0, 1, 1, 3]
+
+
 def test_cls_comes_first_and_is_never_masked():
     tokens, valid = jnp.zeros((2, 3), jnp.uint8), jnp.array([[True, True, False], [False] * 3])
-    hidden, _ = mask_tokens(jax.random.key(0), tokens, valid, V, probability=0.999, mask=1.0, other=0.0)
-    inputs, seen = with_cls(hidden, valid, V)
+    hidden, _ = masks(jax.random.key(0), tokens, valid, probability=0.999, mask=1.0, other=0.0)
+    inputs, seen = with_cls(jnp.asarray(hidden), valid, V)
     assert inputs.tolist() == [[V + CLS, V + MASK, V + MASK, 0], [V + CLS, 0, 0, 0]]
     assert seen.tolist() == [[True, True, True, False], [True, False, False, False]]
+
+
+def test_words_are_dropped_by_counting():
+    tokens = jnp.asarray(np.random.default_rng(0).integers(0, V, (100, 400)), jnp.uint8)
+    valid = jnp.arange(400)[None] < jnp.full((100, 1), 300)
+    hidden = np.asarray(hide_some(jax.random.key(0), tokens, valid, V, 0.1))
+    masked = hidden == V + MASK
+    np.testing.assert_array_equal(hidden[~masked], np.asarray(tokens)[~masked])
+    assert not masked[:, 300:].any()
+    assert abs(masked[:, :300].mean() - 0.1) < 4 * np.sqrt(0.1 * 0.9 / 30_000)
 
 
 def test_each_step_draws_its_own_masks_and_the_loss_counts_the_chosen_ones():
@@ -118,48 +153,37 @@ def test_each_step_draws_its_own_masks_and_the_loss_counts_the_chosen_ones():
     found = [jax.jit(t.train_step)(state, batch, key)[1] for t in (task, alone)]
     np.testing.assert_allclose(found[0]["loss/train"], found[1]["loss/train"], rtol=1e-5)
     np.testing.assert_allclose(found[0]["gradient_norm/network"], found[1]["gradient_norm/network"], rtol=1e-4)
-    from gormley_vision.randomness import named_key
-
-    hidden, chosen = mask_tokens(
-        named_key(key, "mask", 0), tokens[0], valid[0], V, probability=0.4, mask=0.8, other=0.1
-    )
-    inputs, seen = with_cls(hidden, valid[0], V)
+    hidden, chosen = masks(named_key(key, "mask", 0), tokens[0], valid[0], probability=0.4, mask=0.8, other=0.1)
+    inputs, seen = with_cls(jnp.asarray(hidden), valid[0], V)
     logits = np.float64(task.model.apply({"params": state.ema["params"]}, inputs, valid=seen)[0])[:, 1:]
     logits -= np.log(np.exp(logits).sum(-1, keepdims=True))
     losses = -np.take_along_axis(logits, np.asarray(tokens[0], int)[..., None], -1)[..., 0]
-    np.testing.assert_allclose(found[1]["loss/train"], losses[np.asarray(chosen)].mean(), rtol=1e-4)
-    import dataclasses
-
+    np.testing.assert_allclose(found[1]["loss/train"], losses[chosen].mean(), rtol=1e-4)
     later = dataclasses.replace(state, step=state.step + 1)
     assert jax.jit(alone.train_step)(later, batch, key)[1]["loss/train"] != found[1]["loss/train"]
 
 
-def test_evaluation_hides_the_same_tokens_in_any_batch_and_shows_none_of_them():
+def test_evaluation_hides_the_same_tokens_in_any_batch_and_shows_none_of_them(monkeypatch):
     task = task_of("masked_language_modeling", masked_language_modeling__probability=0.4)
     state = started(task, 0)
     state = with_params(state, random_params(state))
     tokens = jnp.asarray(np.random.default_rng(3).integers(0, V, (6, 9)), jnp.uint8)
-    evaluate = jax.jit(task.eval_step)
 
     def sums(rows, size):
         rows, mask = jnp.pad(rows, ((0, size - len(rows)), (0, 0))), jnp.arange(size) < len(rows)
-        return evaluate(state, {"tokens": rows, "valid": jnp.ones(rows.shape, bool), "mask": mask})
+        return jax.jit(task.eval_step)(state, {"tokens": rows, "valid": jnp.ones(rows.shape, bool), "mask": mask})
 
     whole, parts = sums(tokens, 6), [sums(tokens[i : i + 1], 4) for i in range(6)]
     for name in whole:
         np.testing.assert_allclose(whole[name], sum(part[name] for part in parts), rtol=1e-5)
     assert 0 < float(whole["count"]) < 6 * 9
-    seen = []
-    real = type(task)._losses
-    type(task)._losses = lambda self, variables, hidden, *rest, **o: (
-        seen.append(hidden) or real(self, variables, hidden, *rest, **o)
+    # A net that is right where it reads [MASK] is right each time.
+    read = lambda self, variables, hidden, tokens, valid, at: (  # noqa: E731
+        2 * [(jnp.take_along_axis(hidden, at, axis=1) == V + MASK).astype(jnp.float32)]
     )
-    try:
-        with jax.disable_jit():
-            task.eval_step(state, {"tokens": tokens, "valid": jnp.ones(tokens.shape, bool), "mask": jnp.ones(6, bool)})
-    finally:
-        type(task)._losses = real
-    assert int((seen[0] == V + MASK).sum()) == int(whole["count"])
+    monkeypatch.setattr(type(task), "_losses", read)
+    masked = sums(tokens, 6)
+    assert float(masked["accuracy"]) == float(masked["count"]) == float(whole["count"])
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -253,6 +277,35 @@ def test_a_classifier_learns():
         name for name, x in flat(before.network.variables).items() if (flat(after.network.variables)[name] != x).any()
     }
     assert changed == {"params/head/kernel", "params/head/bias"}
+
+
+def test_convolutions_learn_what_order_means():
+    """'ab' against 'ba' among other letters: a bag of words cannot tell; and padding is not seen."""
+    task = task_of("text_classification", ("ab", "ba"), **CNN, duration="150 steps")
+    rng = np.random.default_rng(9)
+    state, step = started(task, 0), jax.jit(task.train_step)
+    accuracies = []
+    for _ in range(150):
+        tokens, label = rng.integers(2, V, (16, 8)), rng.integers(0, 2, 16)
+        at = rng.integers(0, 7, 16)
+        tokens[np.arange(16), at], tokens[np.arange(16), at + 1] = label, 1 - label
+        batch = {
+            "tokens": jnp.asarray(tokens[None], jnp.uint8),
+            "valid": jnp.ones((1, 16, 8), bool),
+            "label": jnp.asarray(label[None], jnp.int32),
+        }
+        state, metrics, _ = step(state, batch, jax.random.key(1))
+        accuracies.append(float(metrics["accuracy/train"]))
+    assert np.mean(accuracies[:10]) < 0.7
+    assert np.mean(accuracies[-30:]) > 0.97
+    longer = task_of("text_classification", ("ab", "ba"), **CNN, data__context=13)
+    texts = ["cab", "ba", "dabcdefg"]
+    np.testing.assert_allclose(longer.classify(state, texts), task.classify(state, texts), rtol=1e-5)
+
+
+def test_words_are_refused_where_text_has_a_probability():
+    with pytest.raises(UserError, match="words lose whatever is not among them"):
+        task_of("language_modeling", data__tokenizer="words")
 
 
 def test_classification_needs_two_classes():

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from gormley_vision.errors import UserError
 from gormley_vision.fields import (
     EVALUATION_FIELDS,
     OPTIMIZER_FIELDS,
@@ -27,7 +28,7 @@ FIELDS: dict[str, Field] = {
     **EVALUATION_FIELDS,
 }
 
-check, described, smoke = check_transformer, windows_described, small_transformer
+described, smoke = windows_described, small_transformer
 
 SAMPLING: dict[str, Field] = {
     "prompt": Field("", "what the text begins with; '' is a line's end"),
@@ -46,6 +47,19 @@ SAMPLING: dict[str, Field] = {
 
 # Flags of scripts/evaluate.py: {flag: the key that it sets for the evaluation}.
 EVALUATION = {"rope_scaling": "transformer.rope_scaling"}
+
+
+def check(config: Mapping[str, Any]) -> None:
+    """Refuse heads or positions that do not fit, and words, whose unknown ones would cost nothing.
+
+    Raises:
+        UserError: names values that do.
+    """
+    check_transformer(config)
+    if config["data"]["tokenizer"] == "words":
+        raise UserError(
+            "words lose whatever is not among them, so no text has a probability: --config.data.tokenizer=bpe"
+        )
 
 
 def needs(config: Mapping[str, Any]) -> dict[str, str]:

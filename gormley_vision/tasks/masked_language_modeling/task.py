@@ -39,33 +39,37 @@ class MaskedLanguageModeling:
     def train_step(self, state: State, batch: Arrays, key: jax.Array) -> tuple[State, Arrays, Arrays]:
         """Take one gradient step on 'tokens' [1, m, T] and 'valid' bool [1, m, T]; each step draws its own masks."""
         tokens, valid = batch["tokens"][0], batch["valid"][0]
-        hidden, chosen = mask_tokens(
-            named_key(key, "mask", state.step),
-            tokens,
-            valid,
-            self.vocabulary,
-            probability=self.probability,
-            mask=self.mask_share,
-            other=self.random_share,
-        )
+        keys = jax.random.split(named_key(key, "mask", state.step), len(tokens))
+        hidden, at, counts = self._mask(keys, tokens, valid, self.mask_share, self.random_share)
 
         def loss(params: Any, parts: tuple[jax.Array, ...], key: jax.Array) -> tuple[jax.Array, Arrays]:
-            hidden, tokens, valid, share = parts
-            losses, right = self._losses({"params": params}, hidden, tokens, valid, train=True, rngs={"dropout": key})
+            *inputs, share = parts
+            losses, right = self._losses({"params": params}, *inputs, train=True, rngs={"dropout": key})
             return jnp.sum(losses * share), {"accuracy/train": jnp.sum(right * share)}
 
-        parts = (hidden, tokens, valid, self.training.shares(chosen))
+        parts = (hidden, tokens, valid, at, self.training.shares(counts))
         return self.training.step(state, parts, key, loss)
 
+    def _mask(
+        self, keys: jax.Array, tokens: jax.Array, valid: jax.Array, mask: float, other: float
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Return `mask_tokens` of each text: tokens [B, T] to read, places [B, K], which of them count."""
+
+        return jax.vmap(
+            lambda key, tokens, valid: mask_tokens(
+                key, tokens, valid, self.vocabulary, probability=self.probability, mask=mask, other=other
+            )
+        )(keys, tokens, valid)
+
     def _losses(
-        self, variables: Any, hidden: jax.Array, tokens: jax.Array, valid: jax.Array, **options: Any
+        self, variables: Any, hidden: jax.Array, tokens: jax.Array, valid: jax.Array, at: jax.Array, **options: Any
     ) -> tuple[jax.Array, jax.Array]:
-        """Return nats of each original token [B, T], and whether it is the model's first choice."""
+        """Return nats of the original tokens `at` [B, K], and whether each is the model's first choice."""
         inputs, valid = with_cls(hidden, valid, self.vocabulary)
-        logits, _ = self.model.apply(variables, inputs, valid=valid, **options)
-        targets = tokens.astype(jnp.int32)
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits[:, 1:], targets)
-        return losses, jnp.argmax(logits[:, 1:], axis=-1) == targets
+        logits, _ = self.model.apply(variables, inputs, valid=valid, at=at + 1, **options)
+        targets = jnp.take_along_axis(tokens.astype(jnp.int32), at, axis=1)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+        return losses, jnp.argmax(logits, axis=-1) == targets
 
     def eval_step(self, state: State, batch: Arrays) -> Arrays:
         """Return sums over hidden tokens: nats 'loss', 'accuracy', and their 'count'.
@@ -74,13 +78,9 @@ class MaskedLanguageModeling:
         """
         tokens, valid = batch["tokens"], batch["valid"]
         draw = jax.vmap(lambda row: jax.random.fold_in(jax.random.key(0), _number_of(row)))(tokens)
-        hidden, chosen = jax.vmap(
-            lambda key, tokens, valid: mask_tokens(
-                key, tokens, valid, self.vocabulary, probability=self.probability, mask=1.0, other=0.0
-            )
-        )(draw, tokens, valid)
-        losses, right = self._losses(state.ema, hidden, tokens, valid)
-        there = (chosen & batch["mask"][:, None]).astype(jnp.float32)
+        hidden, at, counts = self._mask(draw, tokens, valid, 1.0, 0.0)
+        losses, right = self._losses(state.ema, hidden, tokens, valid, at)
+        there = (counts & batch["mask"][:, None]).astype(jnp.float32)
         return {"loss": jnp.sum(losses * there), "accuracy": jnp.sum(right * there), "count": jnp.sum(there)}
 
     def transfer(

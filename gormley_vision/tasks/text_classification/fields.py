@@ -6,12 +6,14 @@ from typing import Any
 
 from gormley_vision.fields import (
     EVALUATION_FIELDS,
+    LARGEST_WIDTH,
     ON,
     OPTIMIZER_FIELDS,
     TRANSFORMER_FIELDS,
     Field,
     Value,
     average_fields,
+    count,
 )
 from gormley_vision.tasks.transformers import (
     check_transformer,
@@ -20,8 +22,16 @@ from gormley_vision.tasks.transformers import (
     with_tokenizer_of_run,
 )
 
+_TRANSFORMER, _CNN = ({"text_classification.network": (name,)} for name in ("transformer", "cnn"))
+
 FIELDS: dict[str, Field] = {
-    **TRANSFORMER_FIELDS,
+    "text_classification.network": Field(
+        "transformer", "an encoder that reads [CLS], or convolutions over words", ("transformer", "cnn")
+    ),
+    **{key: dataclasses.replace(x, when={**_TRANSFORMER, **x.when}) for key, x in TRANSFORMER_FIELDS.items()},
+    "cnn.width": dataclasses.replace(count(300, "channels of a word's embedding", LARGEST_WIDTH), when=_CNN),
+    "cnn.maps": dataclasses.replace(count(100, "channels for each of windows of 3, 4 and 5", LARGEST_WIDTH), when=_CNN),
+    "cnn.dropout": Field(0.5, "probability, before the head", at_least=0, below=1, when=_CNN),
     "text_classification.label_smoothing": Field(
         0.0, "share of a target spread over all classes", at_least=0, at_most=1
     ),
@@ -39,8 +49,17 @@ FIELDS: dict[str, Field] = {
     **EVALUATION_FIELDS,
 }
 
-check = check_transformer
 EVALUATION: dict[str, str] = {}
+
+
+def check(config: Mapping[str, Any]) -> None:
+    """Refuse heads or positions that do not fit.
+
+    Raises:
+        UserError: names values that do.
+    """
+    if config["text_classification"]["network"] == "transformer":
+        check_transformer(config)
 
 
 def evaluated(config: dict[str, Any], trained: Mapping[str, Any]) -> None:
@@ -64,5 +83,4 @@ def described(config: Mapping[str, Any], class_names: tuple[str, ...]) -> Mappin
 
 def smoke(config: Mapping[str, Any]) -> dict[str, Value]:
     """Return values that shrink a run to seconds."""
-    small = small_transformer(config) | {"data.source": "python_paragraphs"}
-    return {key: value for key, value in small.items() if key != "data.held_out"}
+    return small_transformer(config) | {"data.source": "python_paragraphs", "cnn.width": 8, "cnn.maps": 4}

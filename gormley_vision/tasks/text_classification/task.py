@@ -12,17 +12,18 @@ from gormley_vision.augmentation.mixing import smoothed_targets
 from gormley_vision.data.tokenizers import Tokenizer
 from gormley_vision.errors import UserError
 from gormley_vision.losses.classification import softmax_cross_entropy
+from gormley_vision.models.sentence_cnn import SentenceCNN
 from gormley_vision.models.transformer import Transformer
 from gormley_vision.randomness import named_key
 from gormley_vision.tasks.single_network import Arrays, State, Training, with_positions
-from gormley_vision.tasks.special_tokens import mask_tokens, with_cls
+from gormley_vision.tasks.special_tokens import hide_some, with_cls
 
 
 @dataclasses.dataclass(frozen=True)
 class TextClassification:
     """The task; the model maps [CLS] and tokens [B, T + 1] to logits [B, Y]."""
 
-    model: Transformer
+    model: Transformer | SentenceCNN
     training: Training
     tokenizer: Tokenizer
     vocabulary: int  # V, without special tokens
@@ -34,16 +35,14 @@ class TextClassification:
 
     def init(self, key: jax.Array) -> State:
         """Return a fresh state, a function of the key only."""
-        tokens = jnp.zeros((1, self.model.context), jnp.int32)
-        return self.training.start(self.model.init(named_key(key, "init/network"), tokens)["params"])
+        return self.training.start(initial(self.model, named_key(key, "init/network")))
 
     def train_step(self, state: State, batch: Arrays, key: jax.Array) -> tuple[State, Arrays, Arrays]:
         """Take one gradient step on 'tokens' [1, m, T], 'valid' bool [1, m, T] and 'label' int32 [1, m]."""
         tokens, valid, labels = (batch[name][0] for name in ("tokens", "valid", "label"))
         if self.word_dropout:
             draw = named_key(key, "word_dropout", state.step)
-            options = {"probability": self.word_dropout, "mask": 1.0, "other": 0.0}
-            tokens, _ = mask_tokens(draw, tokens, valid, self.vocabulary, **options)
+            tokens = hide_some(draw, tokens, valid, self.vocabulary, self.word_dropout)
 
         def loss(params: Any, parts: tuple[jax.Array, ...], key: jax.Array) -> tuple[jax.Array, Arrays]:
             tokens, valid, labels = parts
@@ -56,8 +55,8 @@ class TextClassification:
 
     def _apply(self, variables: Any, tokens: jax.Array, valid: jax.Array, **options: Any) -> jax.Array:
         tokens, valid = with_cls(tokens, valid, self.vocabulary)
-        logits, _ = self.model.apply(variables, tokens, valid=valid, **options)
-        return logits
+        found: Any = self.model.apply(variables, tokens, valid=valid, **options)
+        return found[0]
 
     def eval_step(self, state: State, batch: Arrays) -> Arrays:
         """Return sums 'accuracy', 'loss' and 'count' over the texts whose 'mask' is set."""
@@ -110,3 +109,9 @@ class TextClassification:
             heads = [f"{part}/params/head/{name}" for part in parts for name in ("kernel", "bias")]
             weights |= {name: jnp.take(weights[name], order, axis=-1) for name in heads}
         return with_positions(weights, state)
+
+
+def initial(model: Transformer | SentenceCNN, key: jax.Array) -> Any:
+    """Return fresh parameters."""
+    tokens = jnp.zeros((1, model.context), jnp.int32)
+    return model.init(key, tokens, valid=jnp.ones(tokens.shape, bool))["params"]
