@@ -1,6 +1,6 @@
 """Accuracy by the number of labelled examples, a line for each way to train: a table, a JSON file and a picture.
 
-    python scripts/draw_labels.py --arms "pre-trained=runs/text_labels/*trec*init_from*" "TF-IDF=tfidf_trec.json" \\
+    python scripts/draw_labels.py --arms "fine-tuned=runs/text_labels/trec_fine-tuned*" "TF-IDF=tfidf_trec.json" \\
         --out=results/trec_labels.json --picture=docs/images/trec_labels.png
 
 An arm is a name and the folders of its runs, as a pattern, or the JSON file of scripts/tfidf_baseline.py. Runs with as

@@ -8,7 +8,8 @@ A sweep file is Python:
     def sweep(): yield from grid({"optimizer.learning_rate": [1e-3, 3e-3], "seed": [0, 1]})
 
 A run that starts from the weights of another run of the sweep has `"init_from": draws.run_of(its overrides)`. A run of
-another config than BASE has `"BASE": "configs/NAME.py"` among its overrides.
+another config than BASE has `"BASE": "configs/NAME.py"` among its overrides. `"NAME": "from scratch"` is only what the
+names of a run and its folder begin with.
 """
 
 import contextlib
@@ -134,6 +135,7 @@ def _refuse_other_than_overrides(found: Any, what: str) -> None:
 def _make_run(base: str, fixed: Mapping[str, Any], overrides: Mapping[str, Any], folder: Path, smoke: bool) -> Run:
     settings, after = {**fixed, **overrides}, ""
     base = settings.pop("BASE", base)
+    settings.pop("NAME", None)
     for key, value in settings.items():
         if str(value).startswith(RUN_OF):
             named, end = json.JSONDecoder().raw_decode(value, len(RUN_OF))
@@ -169,8 +171,9 @@ def _configured(base: str, settings: Mapping[str, Any]) -> Any:
 
 
 def run_name(words: Mapping[str, str]) -> str:
-    """Return 'optimizer.name=muon,seed=0': the same for the same overrides, in any order."""
-    exact = ",".join(f"{key}={words[key]}" for key in sorted(words)) or "base"
+    """Return 'optimizer.name=muon,seed=0', the same for the same overrides in any order, after the override NAME."""
+    named = [words["NAME"]] if "NAME" in words else []
+    exact = ",".join(named + [f"{key}={words[key]}" for key in sorted(words) if key != "NAME"]) or "base"
     name = re.sub(r"[^\w.=,+-]", "_", exact)[:_LONGEST_NAME]
     return name if name == exact else f"{name}-{hashlib.sha256(exact.encode()).hexdigest()[:8]}"
 

@@ -66,6 +66,9 @@ def test_a_run_may_have_another_config_than_the_others(sweep_of):
     assert (first.config["task"], second.config["task"]) == ("classification", "gan")
     assert second.flags == (f"--config={ROOT}/configs/dcgan_mnist.py", "--config.seed=2")
     assert second.name != first.name
+    (named,) = sweep_of('def sweep():\n    yield {"seed": 1, "NAME": "from scratch"}').runs
+    assert named.name.startswith("from_scratch,seed=1")
+    assert named.flags == first.flags
 
 
 def test_a_name_depends_on_the_overrides_alone_and_fits_a_file_system():
