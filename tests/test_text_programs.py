@@ -112,13 +112,17 @@ def test_accuracy_by_labels_is_tabulated_and_drawn(program):
     run = program.folder / "cnn"
     program("train.py", "--config=configs/cnn_text.py:smoke", f"--workdir={run}")
     out, picture = program.folder / "labels.json", program.folder / "labels.png"
-    words = ["scripts/draw_labels.py", f"--out={out}", f"--picture={picture}", "--arms"]
+    words = ["scripts/draw_arms.py", "--over=labels", f"--out={out}", f"--picture={picture}", "--arms"]
     printed = program(*words, f"TF-IDF={figures}", f"CNN={program.folder}/c*n").stdout
     assert "| TF-IDF | 100.0 | 100.0 |" in printed
     assert picture.read_bytes().startswith(b"\x89PNG")
     last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
     rows = json.loads(out.read_text())["rows"]
     assert (rows[-1]["arm"], rows[-1]["value"]) == ("CNN", last["eval/accuracy"])
+    words[1] = "--over=steps"
+    printed = program(*words, f"CNN={run}").stdout
+    assert f"| CNN | {100 * last['eval/accuracy']:.1f} |" in printed
+    assert [row["step"] for row in json.loads(out.read_text())["rows"]] == [4, 8]
     assert "there is no" in program(*words, "x=nowhere*", fails=True).stderr
 
 

@@ -40,8 +40,8 @@ class PatchReconstruction:
     shift: int  # pixels
 
     afterwards = (
-        "fine-tune it: python train.py --config=configs/vit_fashion_mnist.py --config.init_from={workdir} "
-        "--config.classification.fresh_head=true"
+        "fine-tune it, by a config of classification with the same vit: python train.py --config=CONFIG "
+        "--config.init_from={workdir} --config.classification.fresh_head=true"
     )
 
     @property
