@@ -6,7 +6,7 @@ import json
 import logging
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -101,21 +101,30 @@ class HfSource:
 
 
 def open_hf(data: Mapping[str, Any]) -> HfSource:
-    """Open the Parquet or Arrow files of a split in the folder `data.path`, or one such file.
+    """Open the images of a split at `data.path`: see `files_of`.
 
-    A file is of the split whose name its path has as a word, as `data/test-00000-of-00001.parquet` and
-    `test/data-00000-of-00001.arrow` have; where no path has any split's name, all are "train". The image is the column
-    of type Image (the one named "image" where there are several), the label likewise the ClassLabel, found by type in
-    the schema's metadata.
+    The image is the column of type Image (the one named "image" where there are several), the label likewise the
+    ClassLabel, found by type in the schema's metadata.
 
     Raises:
-      UserError: pyarrow is not installed; no such files or split; what is no such file; no image among the columns.
+      UserError: as `files_of`; or there is no image among the columns.
     """
     if not data["path"]:
         raise UserError("data.source='hf' needs a folder of .parquet or .arrow files: --config.data.path=FOLDER")
+    return HfSource(*files_of(user_path(data["path"]), data["split"]), Conversion.of(data))
+
+
+def files_of(path: Path, split: str) -> tuple[Path, list[str]]:
+    """Return a folder, and in it the Parquet or Arrow files of a split ("" for all) at `path`, a folder or such a file.
+
+    A file is of the split whose name its path has as a word, as `data/test-00000-of-00001.parquet` and
+    `test/data-00000-of-00001.arrow` have; where no path has any split's name, all are "train".
+
+    Raises:
+      UserError: pyarrow is not installed; there are no such files, or none of this split.
+    """
     if importlib.util.find_spec("pyarrow") is None:
-        raise UserError("data.source='hf' reads Parquet and Arrow with pyarrow: pip install -e \".[hf]\"")
-    path = user_path(data["path"])
+        raise UserError('Parquet and Arrow are read with pyarrow: pip install -e ".[hf]"')
     if path.is_file() and path.suffix in SUFFIXES:
         root, files = path.parent, [path.name]
     elif path.is_dir():
@@ -126,7 +135,31 @@ def open_hf(data: Mapping[str, Any]) -> HfSource:
     files = [file for file in files if not file.rpartition("/")[2].startswith("cache-")]
     if not files:
         raise UserError(f"no .parquet or .arrow files in {path} or below it: set --config.data.path=FOLDER")
-    return HfSource(root, _of_split(path, files, data["split"]), Conversion.of(data))
+    return root, _of_split(path, files, split) if split else files
+
+
+def text_rows(path: Path, columns: list[str]) -> Iterator[tuple[str, ...]]:
+    """Yield these columns of each row of a Parquet or Arrow file as text; a ClassLabel by its class's name.
+
+    Raises:
+      UserError: a column is missing, or a row has no value or no such class.
+    """
+    if path.suffix == ".arrow":
+        table = _read_arrow(path)
+    else:
+        with _parquet(path) as file:
+            table = file.read()
+    if missing := [column for column in columns if column not in table.schema.names]:
+        raise UserError(
+            f"{path} has no column {listed(missing)}: its columns are {listed(table.schema.names)}; "
+            "--config.data.text_column=NAME --config.data.label_column=NAME"
+        )
+    names = [_noted(table.schema).get(column, {}).get("names") for column in columns]
+    for number, row in enumerate(zip(*(table.column(column).to_pylist() for column in columns), strict=True)):
+        for column, value, classes in zip(columns, row, names, strict=True):
+            if value is None or (classes and not 0 <= value < len(classes)):
+                raise UserError(f"{path} (example {number}) has {value} as {column!r}: leave such rows out")
+        yield tuple(classes[value] if classes else str(value) for value, classes in zip(row, names, strict=True))
 
 
 def _of_split(path: Path, files: list[str], split: str) -> list[str]:
@@ -147,8 +180,8 @@ def _find_columns(path: Path) -> tuple[str, str, tuple[str, ...]]:
     else:
         with _parquet(path) as file:
             schema = file.schema_arrow
-    noted = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
-    kinds = {name: noted[name].get("_type") for name in schema.names if isinstance(noted.get(name), dict)}
+    noted = _noted(schema)
+    kinds = {name: feature.get("_type") for name, feature in noted.items()}
     images = [name for name in schema.names if kinds.get(name, _kind_by_type(schema.field(name).type)) == "Image"]
     labels = [name for name in schema.names if kinds.get(name) == "ClassLabel"]
     if not images:
@@ -159,6 +192,12 @@ def _find_columns(path: Path) -> tuple[str, str, tuple[str, ...]]:
             "%s: not read: %s (what is read: %s)", path.parent, listed(others), ", ".join(filter(None, (image, label)))
         )
     return image, label, tuple(noted[label]["names"]) if label else ()
+
+
+def _noted(schema: Any) -> dict[str, dict[str, Any]]:
+    """Return what `datasets` noted of each column: its type, and a ClassLabel's names."""
+    noted = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+    return {name: noted[name] for name in schema.names if isinstance(noted.get(name), dict)}
 
 
 def _kind_by_type(kind: Any) -> str:

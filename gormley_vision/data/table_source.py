@@ -1,4 +1,4 @@
-"""Texts with a class each, from TSV or CSV files with a header, or from Python's own documentation."""
+"""Texts with a class each: TSV or CSV files with a header, Hugging Face's Parquet, or Python's own documentation."""
 
 import csv
 import hashlib
@@ -12,8 +12,9 @@ import numpy as np
 from gormley_vision.data import tokenizers
 from gormley_vision.data.documents import Document, hold_out, python_topics
 from gormley_vision.data.features import Example, Feature, label_feature
-from gormley_vision.data.folder_listing import size_and_time
+from gormley_vision.data.folder_listing import list_files, size_and_time
 from gormley_vision.data.folder_source import SPLIT_NAMES
+from gormley_vision.data.hf_source import SUFFIXES, files_of, text_rows
 from gormley_vision.data.tokenizers import Tokenizer
 from gormley_vision.errors import UserError, listed
 from gormley_vision.files import user_path
@@ -66,7 +67,8 @@ def open_table(data: Mapping[str, Any]) -> TableSource:
     """Open `data.path`: a file, which is the split "train"; a folder with `<split>.tsv`; or a beginning of names.
 
     A beginning such as `texts/trec` finds `texts/trec_train.tsv`. Files are .tsv (a tab separates columns, quotes mean
-    nothing) or .csv, with a header that names the columns `data.text_column` and `data.label_column`.
+    nothing) or .csv, with a header that names the columns `data.text_column` and `data.label_column`; or Hugging Face's
+    .parquet or .arrow, as the source `hf` finds them.
 
     Raises:
         UserError: a file, a split or a column is missing, a row is too short, or the file is not UTF-8.
@@ -108,7 +110,10 @@ def _python_paragraphs() -> list[Document]:
 
 
 def _files(path: Path, split: str) -> list[Path]:
-    """Return the file of a split; all of them for ''."""
+    """Return the files of a split; all of them for ''."""
+    if path.suffix in SUFFIXES or (path.is_dir() and not any(path.glob("*.[tc]sv")) and _parquet_below(path)):
+        root, files = files_of(path, split)
+        return [root / file for file in files]
     if path.is_file():
         if split not in ("", "train"):
             raise UserError(
@@ -129,15 +134,22 @@ def _files(path: Path, split: str) -> list[Path]:
     return [found[split]] if split else list(found.values())
 
 
+def _parquet_below(path: Path) -> bool:
+    return any(file.endswith(SUFFIXES) for file in list_files(path))
+
+
 def rows_of(file: Path, columns: list[str]) -> Iterator[tuple[str, ...]]:
     """Yield these columns of each row of a table.
 
     Raises:
         UserError: it is missing, not UTF-8, has no such column, or a row is too short.
     """
+    if file.suffix in SUFFIXES:
+        yield from text_rows(file, columns)
+        return
     delimiter = DELIMITERS.get(file.suffix.lower())
     if delimiter is None:
-        raise UserError(f"{file} is neither .tsv nor .csv: name it after what separates its columns")
+        raise UserError(f"{file} is neither .tsv nor .csv nor .parquet: name it after what separates its columns")
     try:
         content = file.read_bytes().decode("utf-8-sig")
     except OSError as error:

@@ -54,6 +54,34 @@ def values(source):
     return [(int(example["image"][0, 0, 0]), int(example["label"])) for example in source]
 
 
+def test_texts_with_classes_are_a_table(tmp_path):
+    features = {"sentence": {"_type": "Value"}, "label": {"names": ["no", "yes"], "_type": "ClassLabel"}}
+    rows = {"idx": [7, 8, 9], "sentence": ["one", "two", "three"], "label": [1, 0, -1]}
+    noted = {"huggingface": json.dumps({"info": {"features": features}})}
+    made = pa.table(rows).replace_schema_metadata(noted)
+    write(tmp_path / "set/data/train-00000-of-00001.parquet", made.slice(0, 2))
+    write(tmp_path / "set/data/test-00000-of-00001.parquet", made)
+    write(tmp_path / "arrow/train/data-00000-of-00001.arrow", made.slice(0, 2))
+    write(tmp_path / "plain.parquet", pa.table({"text": ["a", "b"], "label": [3, 4]}))
+    usual = {"source": "table", "split": "train", "context": 5, "tokenizer": "bytes", "vocabulary": 300}
+    usual |= {"text_column": "sentence", "label_column": "label"}
+
+    def opened_table(name, **changes):
+        return open_source(usual | {"path": str(tmp_path / name)} | changes)
+
+    for name in ("set", "arrow"):
+        source = opened_table(name)
+        assert (source.texts, source.class_names, source.labels.tolist()) == (["one", "two"], ("no", "yes"), [1, 0])
+    plain = opened_table("plain.parquet", text_column="text")
+    assert (plain.texts, plain.class_names) == (["a", "b"], ("3", "4"))
+    with pytest.raises(UserError, match=r"test-00000.* \(example 2\) has -1 as 'label': leave such rows out"):
+        opened_table("set", split="test")
+    with pytest.raises(UserError, match=r"no column text: its columns are idx, sentence, label; .*text_column"):
+        opened_table("set", text_column="text")
+    with pytest.raises(UserError, match="no split 'validation'; it has test, train"):
+        opened_table("set", split="validation")
+
+
 def test_the_files_of_a_split_are_read_one_behind_the_other(opened, tmp_path):
     write(tmp_path / "set/data/train-00000-of-00002.parquet", table([10, 11, 12]), row_group_size=2)
     write(tmp_path / "set/data/train-00001-of-00002.parquet", table([13]))
