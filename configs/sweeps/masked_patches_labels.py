@@ -14,7 +14,7 @@ from gormley_vision.sweeps.draws import run_of
 
 BASE = "configs/vit_fashion_mnist.py"
 METRIC = "eval/accuracy"
-STEPS = 3000  # from scratch
+STEPS = 1800  # from scratch
 COST = {"simmim": 1.05, "mae": 0.9}
 MASKED: dict[str, dict[str, Any]] = {
     "simmim": {},

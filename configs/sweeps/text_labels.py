@@ -23,7 +23,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "scratch": {"optimizer.layer_decay": 1.0},
     "cnn": {"BASE": "configs/cnn_text.py"},
 }
-STEPS = {1: 150, 10: 400, 100: 1200}  # by the percentage of labelled sentences
+STEPS = {1: 100, 10: 300, 100: 1000}  # by the percentage of labelled sentences
 
 
 def sweep() -> Iterator[dict[str, Any]]:
