@@ -186,6 +186,25 @@ def test_evaluation_hides_the_same_tokens_in_any_batch_and_shows_none_of_them(mo
     assert float(masked["accuracy"]) == float(masked["count"]) == float(whole["count"])
 
 
+def test_a_preview_marks_hidden_tokens_and_shows_the_first_batch(monkeypatch):
+    task = task_of("masked_language_modeling", masked_language_modeling__probability=0.4)
+    state, key = started(task, 0), jax.random.key(0)
+    step = jax.jit(task.train_step)
+    tokens = jnp.asarray(np.random.default_rng(1).integers(0, V, (1, 2, 9)), jnp.uint8)
+    batch = {"tokens": tokens, "valid": jnp.asarray(np.arange(9) < np.array([[9], [5]]))[None]}
+    state = step(state, batch, key)[0]
+    state = step(state, {**batch, "tokens": tokens[..., ::-1]}, key)[0]
+    right = lambda self, variables, hidden, valid, at: jax.nn.one_hot(  # noqa: E731
+        jnp.take_along_axis(state.tokens, at, axis=1) if valid is state.valid else at, V + 2
+    )
+    monkeypatch.setattr(type(task), "_logits", right)
+    texts = task.show(np.asarray(task.preview(state, key))).texts
+    plain = ["".join(LETTERS[t] for t in row[:length]) for row, length in zip(tokens[0], (9, 5), strict=True)]
+    assert [text.replace("[", "").replace("]", "") for text in texts] == 2 * plain
+    assert [text.count("[") for text in texts] == 2 * [4, 2]  # 0.4 of 9, of 5
+    assert task.show([[[0, 1, 2, 3], [1, 1, 1, 0], [-1, 2, 2, -1]]]).texts == ("a[c|b][c]",)
+
+
 # ---------------------------------------------------------------------------------------------------------
 # Classification.
 

@@ -17,7 +17,8 @@ from gormley_vision.tasks.single_network import Training
 def make_masked_language_modeling(config: Mapping[str, Any], description: Description) -> MaskedLanguageModeling:
     """Make the model and its optimizer."""
     feature, options = description.features["tokens"], config["masked_language_modeling"]
-    vocabulary = feature.vocabulary or tokenizers.from_saved(feature.tokenizer).size
+    tokenizer = tokenizers.from_saved(feature.tokenizer)
+    vocabulary = feature.vocabulary or tokenizer.size
     model = Transformer(
         vocabulary=vocabulary + special_tokens.COUNT,
         context=feature.shape[0] + 1,
@@ -29,6 +30,7 @@ def make_masked_language_modeling(config: Mapping[str, Any], description: Descri
     return MaskedLanguageModeling(
         model=model,
         training=Training.of(config, "masked_language_modeling", description.length, params),
+        tokenizer=tokenizer,
         vocabulary=vocabulary,
         probability=options["probability"],
         mask_share=options["mask_share"],
