@@ -333,4 +333,5 @@ EVALUATION_FIELDS: dict[str, Field] = {
 # Keys of earlier versions that today's tables lack: {key: its name today, or '' if it was removed}.
 RETIRED = {
     "log.samples": "",  # classification had it, without effect
+    "gan.generator_loss": "gan.objective",
 }

@@ -98,12 +98,12 @@ def test_eight_devices_make_the_steps_of_one(folder, sizes):
 def test_ones_own_model_and_objective_take_the_place_of_the_packages(folder):
     from gormley_vision.config import default_config, shrink
 
-    config = shrink(default_config("hinge_gan"))
+    config = shrink(default_config("distance_gan"))
     config.update_from_flattened_dict(SMALL | {"stop_after": "2 steps"})
-    assert run(config.to_dict(), folder / "hinge") == 0
-    assert len(lines_of(folder / "hinge")) == 2
+    assert run(config.to_dict(), folder / "distance") == 0
+    assert len(lines_of(folder / "distance")) == 2
     task = experiment.make_task(config.to_dict(), experiment.described(config, (), 64))
-    assert float(task.generator_loss(np.array([1.0, 3.0]))) == -2  # the hinge's, by hand
+    assert float(task.objective.generator(np.array([1.0, 4.0]), None)) == 1.5
     tree = jax.eval_shape(task.init, jax.random.key(0)).discriminator.variables["params"]
     assert sorted(tree) == ["Conv_0", "Dense_0"]
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from gormley_vision.losses.adversarial import (
+    OBJECTIVES,
     discriminator_loss,
     non_saturating_generator_loss,
     saturating_generator_loss,
@@ -79,3 +80,73 @@ def test_logits_of_unequal_shape_are_refused():
 def test_half_precision_logits_are_promoted():
     assert discriminator_loss(jnp.zeros(2, jnp.bfloat16), jnp.zeros(2, jnp.bfloat16)).dtype == jnp.float32
     np.testing.assert_allclose(non_saturating_generator_loss(jnp.full(3, -300.0, jnp.bfloat16)), 300.0)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# All objectives.
+
+REAL, FAKE = np.array([0.5, -1.0, 2.0]), np.array([1.5, -0.5, -3.0])
+
+
+def log_sigmoid(x):
+    return np.log(1 / (1 + np.exp(-x)))
+
+
+BY_HAND = {
+    "non_saturating": (-np.mean(log_sigmoid(REAL)) - np.mean(log_sigmoid(-FAKE)), -np.mean(log_sigmoid(FAKE))),
+    "saturating": (-np.mean(log_sigmoid(REAL)) - np.mean(log_sigmoid(-FAKE)), np.mean(log_sigmoid(-FAKE))),
+    "hinge": ((0.5 + 2 + 0) / 3 + (2.5 + 0.5 + 0) / 3, 2 / 3),
+    "least_squares": ((0.25 + 4 + 1) / 6 + (2.25 + 0.25 + 9) / 6, (0.25 + 2.25 + 16) / 6),
+    "wasserstein": (-2 / 3 - 0.5, 2 / 3),
+    "relativistic_paired": (-np.mean(log_sigmoid(REAL - FAKE)), -np.mean(log_sigmoid(FAKE - REAL))),
+    "relativistic_average": (
+        -np.mean(log_sigmoid(REAL + 2 / 3)) - np.mean(log_sigmoid(0.5 - FAKE)),
+        -np.mean(log_sigmoid(FAKE - 0.5)) - np.mean(log_sigmoid(-2 / 3 - REAL)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_each_objective_by_hand_and_in_whatever_dtype(name):
+    objective, (discriminator, generator) = OBJECTIVES[name], BY_HAND[name]
+    for dtype, tolerance in ((jnp.float32, 1e-6), (jnp.bfloat16, 1e-6)):  # these logits are exact in bfloat16
+        real, fake = jnp.asarray(REAL, dtype), jnp.asarray(FAKE, dtype)
+        values = objective.discriminator(real, fake), objective.generator(fake, real)
+        assert [value.dtype for value in values] == [jnp.float32] * 2
+        np.testing.assert_allclose(values, (discriminator, generator), rtol=tolerance)
+    with pytest.raises(ValueError, match="differ in shape"):
+        objective.discriminator(real[:, None], fake)
+    if objective.relativistic:
+        with pytest.raises(ValueError, match="differ in shape"):
+            objective.generator(fake, None)
+    else:
+        assert objective.generator(fake, None) == objective.generator(fake, real)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_the_generator_wants_larger_logits_and_the_discriminator_tells_apart(name):
+    """Also which objectives see more than a difference of logits: the relativistic ones and Wasserstein's do not."""
+    objective = OBJECTIVES[name]
+    real, fake = jnp.asarray(REAL, jnp.float32) * 0.1, jnp.asarray(FAKE, jnp.float32) * 0.1
+    assert (jax.grad(objective.generator)(fake, real) < 0).all()
+    of_real, of_fake = jax.grad(objective.discriminator, (0, 1))(real, fake)
+    assert (of_real < 0).all()
+    assert (of_fake > 0).all() or name == "least_squares"
+    moved = objective.discriminator(real + 5, fake + 5)
+    same = bool(abs(moved - objective.discriminator(real, fake)) < 1e-5)
+    assert same == (objective.relativistic or name == "wasserstein")
+
+
+def test_one_sided_smoothing_moves_the_best_logit_of_real_images_alone():
+    """The least loss is at D = 1 - s for an image that is always real, and at 0 for one that is always fake."""
+    slope = jax.grad(discriminator_loss, (0, 1))
+    at = jnp.log(jnp.array([0.9 / 0.1]))
+    of_real, of_fake = slope(at, at, 0.1)
+    np.testing.assert_allclose(of_real, 0, atol=1e-7)
+    np.testing.assert_allclose(of_fake, 0.9, rtol=1e-6)
+
+
+def test_wasserstein_reaches_the_distance_over_discriminators_of_slope_one():
+    """Two points at distance 3: the best is l(x) = x, and the loss is minus the distance (Kantorovich-Rubinstein)."""
+    real, fake = jnp.array([3.0, 4.0]), jnp.array([0.0, 1.0])
+    assert float(OBJECTIVES["wasserstein"].discriminator(real, fake)) == -3

@@ -100,22 +100,26 @@ def test_learning_rate_zero_freezes_a_player(player, rule):
 # A slow reference of Algorithm 1: two functions, written from the paper, sharing only the networks.
 
 
-def naive_discriminator_loss(gan, d, *, g, images, noise, labels):
-    """-1/m sum[log D(x) + log(1 - D(G(z)))] with sigmoid and log as written on the slide."""
+def naive_discriminator_loss(gan, d, *, g, images, noise, labels, paired):
+    """-1/m sum[log D(x) + log(1 - D(G(z)))] with sigmoid and log as written on the slide; or RpGAN's."""
     fakes = gan.generator.apply(g, noise, labels, train=True, mutable=["batch_stats"])[0]
     real, moved = gan.discriminator.apply(d, images, labels, train=True, mutable=["batch_stats"])
     fake, moved = gan.discriminator.apply({**d, **moved}, fakes, labels, train=True, mutable=["batch_stats"])
-    return -jnp.mean(jnp.log(nn.sigmoid(real)) + jnp.log(1 - nn.sigmoid(fake))), moved["batch_stats"]
+    value = -jnp.mean(jnp.log(nn.sigmoid(real)) + jnp.log(1 - nn.sigmoid(fake)))
+    return -jnp.mean(jnp.log(nn.sigmoid(real - fake))) if paired else value, moved["batch_stats"]
 
 
-def naive_generator_loss(gan, g, d, noise, labels, saturating):
+def naive_generator_loss(gan, g, d, noise, labels, saturating, images):
     fakes, moved = gan.generator.apply(g, noise, labels, train=True, mutable=["batch_stats"])
-    probability = nn.sigmoid(gan.discriminator.apply(d, fakes, labels, train=True, mutable=["batch_stats"])[0])
+    logits = gan.discriminator.apply(d, fakes, labels, train=True, mutable=["batch_stats"])[0]
+    if images is not None:  # RpGAN's
+        logits -= gan.discriminator.apply(d, images, labels, train=True, mutable=["batch_stats"])[0]
+    probability = nn.sigmoid(logits)
     value = jnp.mean(jnp.log(1 - probability)) if saturating else -jnp.mean(jnp.log(probability))
     return value, moved["batch_stats"]
 
 
-def reference_step(gan, state, batch, *, k, shared, simultaneous, saturating, conditional):
+def reference_step(gan, state, batch, *, k, shared, simultaneous, saturating, conditional, paired):
     """One iteration, update by update; momentum SGD written out: v <- 0.5 v + g, w <- w - lr v."""
 
     def descend(player, loss, rate):
@@ -136,13 +140,19 @@ def reference_step(gan, state, batch, *, k, shared, simultaneous, saturating, co
         before, d = (
             d,
             descend(
-                d, partial(naive_discriminator_loss, gan, g=g[0], images=images[i], noise=noise, labels=labels), 0.2
+                d,
+                partial(
+                    naive_discriminator_loss, gan, g=g[0], images=images[i], noise=noise, labels=labels, paired=paired
+                ),
+                0.2,
             ),
         )
     if not shared:
-        noise = jax.random.normal(named_key(KEY, "noise/generator", state.step, k - 1), (M, 3))
-    opponent = (before if simultaneous else d)[0]
-    g = descend(g, lambda v: naive_generator_loss(gan, v, opponent, noise, labels, saturating), 0.1)
+        noise = jax.random.normal(named_key(KEY, "noise/generator", state.step, k if paired else k - 1), (M, 3))
+    opponent, met = (before if simultaneous else d)[0], images[k] if paired else None
+    if paired and conditional:
+        labels = batch["label"][k]
+    g = descend(g, lambda v: naive_generator_loss(gan, v, opponent, noise, labels, saturating, met), 0.1)
     return d, g
 
 
@@ -150,6 +160,7 @@ OPTIONS = [
     {"k": 2},
     {"k": 2, "simultaneous": True, "shared": True, "saturating": True},
     {"k": 1, "conditional": True},
+    {"k": 1, "conditional": True, "paired": True},
 ]
 FEWER_AT_A_TIME = [{"k": 1}, {"k": 3}, {"k": 2, "shared": True}, {"k": 1, "simultaneous": True}]
 
@@ -160,20 +171,25 @@ FEWER_AT_A_TIME = [{"k": 1}, {"k": 3}, {"k": 2, "shared": True}, {"k": 1, "simul
     ids=lambda o: ",".join(f"{k}={v}" for k, v in o.items()),
 )
 def test_a_step_equals_the_slow_reference(options):
-    chosen = {"shared": False, "simultaneous": False, "saturating": False, "conditional": False} | options
+    names = "shared", "simultaneous", "saturating", "conditional", "paired"
+    chosen = dict.fromkeys(names, False) | options
     gan = make_gan(
         chosen["k"],
         **{
             "gan.shared_fakes": chosen["shared"],
             "gan.simultaneous": chosen["simultaneous"],
-            "gan.generator_loss": "saturating" if chosen["saturating"] else "non_saturating",
+            "gan.objective": "relativistic_paired"
+            if chosen["paired"]
+            else "saturating"
+            if chosen["saturating"]
+            else "non_saturating",
             "gan.conditional": chosen["conditional"],
         },
     )
     state, step = jax.jit(partial(first_state, gan))(KEY), jax.jit(gan.train_step)
     slow = jax.jit(partial(reference_step, gan, **chosen))
     for seed in range(2):  # the second step has momentum and moved statistics
-        batch = make_batch(chosen["k"], seed)
+        batch = make_batch(chosen["k"] + chosen["paired"], seed)
         d, g = slow(state, batch)
         state, _, _ = step(state, batch, KEY)
         close((state.discriminator.variables, state.discriminator.opt_state[0].trace), d)
@@ -189,7 +205,7 @@ def test_the_options_differ_from_each_other(game):
     for changes in (
         {"gan.shared_fakes": True},
         {"gan.simultaneous": True},
-        {"gan.generator_loss": "saturating"},
+        {"gan.objective": "saturating"},
     ):
         after, _, _ = jax.jit(make_gan(**changes).train_step)(state, make_batch(1), KEY)
         results.append(after.generator.variables["params"])

@@ -1,6 +1,7 @@
 """Makes the task from a config."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 from gormley_vision import durations
 from gormley_vision.data.features import Description
 from gormley_vision.errors import UserError
-from gormley_vision.losses.adversarial import GENERATOR_LOSSES
+from gormley_vision.losses.adversarial import OBJECTIVES, discriminator_loss
 from gormley_vision.models.dcgan import Discriminator, Generator
 from gormley_vision.models.patchgan import PatchDiscriminator
 from gormley_vision.tasks.gan.fields import minibatches
@@ -34,23 +35,30 @@ def make_gan(config: Mapping[str, Any], description: Description) -> GAN:
     else:
         del discriminator["kernel_size"]
         make_discriminator = PatchDiscriminator
+    objective = OBJECTIVES[gan["objective"]]
+    if gan["label_smoothing"]:
+        smoothed = partial(discriminator_loss, smoothing=gan["label_smoothing"])
+        objective = objective._replace(discriminator=smoothed)
     size, channels = data["image_size"], data["channels"]
     return GAN(
         generator=Generator(
             image_size=size, channels=channels, classes=len(conditions), dtype=dtype, **config["generator"]
         ),
         discriminator=make_discriminator(classes=len(conditions), dtype=dtype, **discriminator),
-        generator_loss=GENERATOR_LOSSES[gan["generator_loss"]],
+        objective=objective,
         generator_optimizer=make_optimizer(**config["generator_optimizer"]),
         discriminator_optimizer=make_optimizer(**config["discriminator_optimizer"]),
         latent_size=config["generator"]["latent_size"],
         image_shape=(size, size, channels),
         class_names=conditions,
         batch_size=data["batch_size"],
-        minibatches=gan["discriminator_steps"],
+        minibatches=minibatches(config),
         accumulate=config["accumulate"],
         phases=step_phases(
-            gan["discriminator_steps"], shared_fakes=gan["shared_fakes"], simultaneous=gan["simultaneous"]
+            gan["discriminator_steps"],
+            shared_fakes=gan["shared_fakes"],
+            simultaneous=gan["simultaneous"],
+            relativistic=objective.relativistic,
         ),
         ema_half_life=durations.to_images(
             gan["ema_half_life"],

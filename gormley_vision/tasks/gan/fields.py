@@ -7,6 +7,9 @@ from gormley_vision.errors import UserError
 from gormley_vision.fields import IMAGE_FIELDS, LARGE, LARGEST_WIDTH, Field, Value, average_fields, count
 from gormley_vision.models.sizes import halvings
 
+RELATIVISTIC = ("relativistic_paired", "relativistic_average")
+OBJECTIVES = ("non_saturating", "saturating", "hinge", "least_squares", "wasserstein", *RELATIVISTIC)
+
 
 def _player_fields(player: str, learning_rate: float) -> dict[str, Field]:
     return {
@@ -23,8 +26,13 @@ FIELDS: dict[str, Field] = {
     "log.samples": count(64, "images in a sample grid", 10**4, may_change=True),
     **IMAGE_FIELDS,
     "gan.conditional": Field(False, "the class label is an input of both players"),
-    "gan.generator_loss": Field(
-        "non_saturating", "ascend log D(G(z)), or descend log(1 - D(G(z)))", ("non_saturating", "saturating")
+    "gan.objective": Field("non_saturating", "what the players descend (losses/adversarial.py)", OBJECTIVES),
+    "gan.label_smoothing": Field(
+        0.0,
+        "real images' target is less than 1 by so much",
+        at_least=0,
+        below=1,
+        when={"gan.objective": ("non_saturating", "saturating")},
     ),
     "gan.discriminator_steps": count(1, "k: discriminator updates, each on a fresh minibatch, per step", 1000),
     "gan.shared_fakes": Field(False, "the generator update reuses the last discriminator update's noise"),
@@ -57,8 +65,8 @@ SAMPLING = {
 
 
 def minibatches(config: Mapping[str, Any]) -> int:
-    """Return k, minibatches in a step: one for each discriminator update."""
-    return config["gan"]["discriminator_steps"]
+    """Return how many minibatches a step has: one for each update that reads real images."""
+    return config["gan"]["discriminator_steps"] + (config["gan"]["objective"] in RELATIVISTIC)
 
 
 def needs(config: Mapping[str, Any]) -> dict[str, str]:
@@ -81,8 +89,14 @@ def check(config: Mapping[str, Any]) -> None:
     """Refuse a config that contradicts itself.
 
     Raises:
-        UserError: DCGAN cannot generate the image size, or a PatchGAN lacks its receptive field.
+        UserError: DCGAN cannot generate the image size, a PatchGAN lacks its receptive field, or a relativistic
+            generator, which has real images of its own, shares the discriminator's fakes.
     """
+    if config["gan"]["shared_fakes"] and config["gan"]["objective"] in RELATIVISTIC:
+        raise UserError(
+            f"gan.objective={config['gan']['objective']} pairs the generator's fakes with other real images: "
+            "--config.gan.shared_fakes=false"
+        )
     halvings(config["data"]["image_size"])
     discriminator = config["discriminator"]
     if discriminator["architecture"] == "patchgan" and not discriminator["receptive_field"]:

@@ -2,7 +2,8 @@
 
 A step is a tuple of phases, run in order by a plain loop: k times the discriminator, each on a fresh
 minibatch of m images and m fresh noise vectors, then the generator once, on fresh noise, against the new
-discriminator. That is Algorithm 1 of Goodfellow et al. 2014 (arXiv:1406.2661) to the letter. Two options:
+discriminator. That is Algorithm 1 of Goodfellow et al. 2014 (arXiv:1406.2661) to the letter. A relativistic generator
+reads real images, too: a minibatch of its own, which makes k + 1 in a step. Two options:
 
 - `shared_fakes`: the generator reuses the noise of the last discriminator phase, as PyTorch's example does.
 - `simultaneous`: the generator plays against the discriminator from before its last update, as in the code that
@@ -15,7 +16,6 @@ statistics (Radford et al. 2015). A player's running statistics are updated only
 """
 
 import dataclasses
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -27,7 +27,7 @@ import optax
 
 from gormley_vision.augmentation.geometry import flip_half
 from gormley_vision.errors import UserError
-from gormley_vision.losses.adversarial import discriminator_loss
+from gormley_vision.losses.adversarial import Objective
 from gormley_vision.randomness import keyed_normal, named_key
 from gormley_vision.samples import Pictures
 from gormley_vision.tasks.accumulation import run_in_microbatches
@@ -67,11 +67,11 @@ class Phase:
     meets_previous: bool = False  # use the opponent from before its last update
 
 
-def step_phases(k: int, *, shared_fakes: bool, simultaneous: bool) -> tuple[Phase, ...]:
+def step_phases(k: int, *, shared_fakes: bool, simultaneous: bool, relativistic: bool = False) -> tuple[Phase, ...]:
     """Return a training step as data: k discriminator updates, then one generator update."""
     updates = tuple(Phase("discriminator", i, "noise/discriminator") for i in range(k))
     noise = "noise/discriminator" if shared_fakes else "noise/generator"
-    return (*updates, Phase("generator", k - 1, noise, meets_previous=simultaneous))
+    return (*updates, Phase("generator", k if relativistic else k - 1, noise, meets_previous=simultaneous))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +80,7 @@ class GAN:
 
     generator: nn.Module
     discriminator: nn.Module
-    generator_loss: Callable[[jax.Array], jax.Array]
+    objective: Objective
     generator_optimizer: optax.GradientTransformation
     discriminator_optimizer: optax.GradientTransformation
     latent_size: int
@@ -136,17 +136,17 @@ class GAN:
             draw = partial(named_key, key, step=state.step, index=phase.minibatch)
             labels = batch["label"][phase.minibatch] if self.classes else None
             noise = jax.random.normal(draw(phase.noise), (self.batch_size, self.latent_size))
+            images = batch["image"][phase.minibatch]
             if phase.player == "discriminator":
-                real_images = to_unit_range(batch["image"][phase.minibatch])
-                if self.flip:
-                    real_images = flip_half(draw("flip"), real_images)
+                real = self._augmented(draw("flip"), images)
                 player, gradients, logged = self.update_discriminator(
-                    discriminators[-1], generator, real_images, noise, labels
+                    discriminators[-1], generator, real, noise, labels
                 )
                 discriminators.append(player)
             else:
                 opponent = discriminators[-2 if phase.meets_previous else -1]
-                generator, gradients, logged = self.update_generator(generator, opponent, noise, labels)
+                met = self._augmented(draw("flip"), images) if self.objective.relativistic else None
+                generator, gradients, logged = self.update_generator(generator, opponent, noise, labels, met)
             metrics |= logged
             prefix = f"{phase.player}[{phase.minibatch}]"
             checks |= finite(f"{prefix}/loss", logged[f"loss/{phase.player}"])
@@ -157,6 +157,11 @@ class GAN:
         ema = moving_average(state.ema, generator.variables, decay)
         return GANState(state.step + 1, generator, discriminators[-1], ema), metrics, checks
 
+    def _augmented(self, key: jax.Array, images: jax.Array) -> jax.Array:
+        """Convert uint8 images to float32 in [-1, 1], half of them mirrored if `flip`."""
+        real = to_unit_range(images)
+        return flip_half(key, real) if self.flip else real
+
     def update_discriminator(
         self,
         player: Network,
@@ -165,7 +170,7 @@ class GAN:
         noise: jax.Array,
         labels: jax.Array | None,
     ) -> tuple[Network, Any, Metrics]:
-        """Ascend log D(x) + log(1 - D(G(z))) once; the generator is fixed, running statistics included."""
+        """Descend the discriminator's loss once; the generator is fixed, running statistics included."""
         fake_images, _ = self._run(self.generator, generator.variables, noise, labels)
 
         def loss(params):
@@ -173,14 +178,15 @@ class GAN:
             real_logits, batch_stats = self._run(self.discriminator, variables, real_images, labels)
             variables = {**variables, "batch_stats": batch_stats}
             fake_logits, batch_stats = self._run(self.discriminator, variables, fake_images, labels)
-            return discriminator_loss(real_logits, fake_logits), (real_logits, fake_logits, batch_stats)
+            return self.objective.discriminator(real_logits, fake_logits), (real_logits, fake_logits, batch_stats)
 
         (value, aux), gradients = jax.value_and_grad(loss, has_aux=True)(player.variables["params"])
         real_logits, fake_logits, batch_stats = aux
+        shown = jax.nn.sigmoid if self.objective.probabilities else jnp.asarray
         logged = {
             "loss/discriminator": value,
-            "discriminator/real": jnp.mean(jax.nn.sigmoid(real_logits)),
-            "discriminator/fake": jnp.mean(jax.nn.sigmoid(fake_logits)),
+            "discriminator/real": jnp.mean(shown(real_logits)),
+            "discriminator/fake": jnp.mean(shown(fake_logits)),
             "gradient_norm/discriminator": optax.tree.norm(gradients),
         }
         return (
@@ -190,15 +196,23 @@ class GAN:
         )
 
     def update_generator(
-        self, player: Network, discriminator: Network, noise: jax.Array, labels: jax.Array | None
+        self,
+        player: Network,
+        discriminator: Network,
+        noise: jax.Array,
+        labels: jax.Array | None,
+        real_images: jax.Array | None = None,
     ) -> tuple[Network, Any, Metrics]:
         """Descend the generator's loss once; the discriminator is fixed, running statistics included."""
 
         def loss(params):
             fake_images, batch_stats = self._run(self.generator, {**player.variables, "params": params}, noise, labels)
             fake_logits, _ = self._run(self.discriminator, discriminator.variables, fake_images, labels)
-            return self.generator_loss(fake_logits), batch_stats
+            return self.objective.generator(fake_logits, real_logits), batch_stats
 
+        real_logits = None
+        if real_images is not None:
+            real_logits, _ = self._run(self.discriminator, discriminator.variables, real_images, labels)
         (value, batch_stats), gradients = jax.value_and_grad(loss, has_aux=True)(player.variables["params"])
         logged = {"loss/generator": value, "gradient_norm/generator": optax.tree.norm(gradients)}
         return apply_gradients(player, gradients, batch_stats, self.generator_optimizer), gradients, logged
