@@ -51,6 +51,36 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def read_lines(path: Path) -> list[str]:
+    """Return the lines of a text file without their ends and a byte-order mark; only a line feed ends a line.
+
+    Raises:
+        UserError: it cannot be read, or is not UTF-8.
+    """
+    try:
+        lines = path.read_bytes().decode("utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8: byte {error.start} ({error.reason}); save it as UTF-8") from None
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; pass a text file") from None
+    if lines[-1] == "":  # after the last line's end
+        lines.pop()
+    return [line.removesuffix("\r") for line in lines]
+
+
+def typed_text(text: str, flag: str) -> str:
+    """Return a text typed by the user.
+
+    Raises:
+        UserError: its bytes were not UTF-8, which Python turns into what no tokenizer reads.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{flag} is not UTF-8 at character {error.start}: type it in a UTF-8 terminal") from None
+    return text
+
+
 def refuse_unwritable(path: Path) -> None:
     """Raise the error that writing `path` would: before the work, rather than after it."""
     if path.is_dir():

@@ -10,7 +10,7 @@ import argparse
 import json
 
 from gormley_vision.errors import UserError, reported
-from gormley_vision.files import user_path
+from gormley_vision.files import read_lines, typed_text, user_path
 
 
 def main() -> None:
@@ -23,12 +23,9 @@ def main() -> None:
     parser.add_argument("--file", type=user_path, help="a file with one text in each line")
     parser.add_argument("--step", type=int, help="step of the checkpoint (default: the newest one)")
     options = parser.parse_args()
-    texts = list(options.text)
+    texts = [typed_text(text, "--text") for text in options.text]
     if options.file:
-        try:
-            texts += options.file.read_text(encoding="utf-8").splitlines()
-        except UnicodeDecodeError as error:
-            raise UserError(f"{options.file} is not UTF-8: byte {error.start}; save it as UTF-8") from None
+        texts += read_lines(options.file)
     if not texts:
         raise UserError("nothing to classify: --text='...' or --file=FILE with a text in each line")
     from gormley_vision.run import start_jax

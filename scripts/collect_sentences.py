@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gormley_vision.errors import UserError, reported
-from gormley_vision.files import user_path, write_atomically
+from gormley_vision.files import read_lines, refuse_unwritable, user_path, write_atomically
 
 
 def main() -> None:
@@ -23,14 +23,18 @@ def main() -> None:
     parser.add_argument("--column", default="text", help="the tables' column (default: text)")
     parser.add_argument("--out", required=True, type=user_path, help="the file to write")
     options = parser.parse_args()
-    tested = {letters_of(sentence) for path in options.without for sentence in sentences(path, options.column)}
+    refuse_unwritable(options.out)
+    tested = {key_of(sentence) for path in options.without for sentence in sentences(path, options.column)}
     kept: dict[str, str] = {}
     for path in options.texts:
-        found = [(letters_of(sentence), sentence) for sentence in sentences(path, options.column)]
-        new = {letters: sentence for letters, sentence in found if letters not in tested and letters not in kept}
-        kept |= new
-        left_out = sum(letters in tested for letters, _ in found)
-        print(f"{path.name}: {len(new):,} of {len(found):,} sentences; {left_out:,} are tested on")
+        found, before = [(key_of(sentence), sentence) for sentence in sentences(path, options.column)], len(kept)
+        for key, sentence in found:
+            if key not in tested:
+                kept.setdefault(key, sentence)
+        left_out = sum(key in tested for key, _ in found)
+        print(f"{path.name}: {len(kept) - before:,} of {len(found):,} sentences; {left_out:,} are tested on")
+    if not kept:
+        raise UserError("no sentences are left: pass others with --texts")
     write_atomically(options.out, "".join(f"{sentence}\n" for sentence in kept.values()).encode())
     print(f"wrote {len(kept):,} to {options.out}")
 
@@ -44,18 +48,16 @@ def sentences(path: Path, column: str) -> Iterator[str]:
     if path.suffix.lower() in (".tsv", ".csv"):
         from gormley_vision.data.table_source import rows_of
 
-        yield from (text for (text,) in rows_of(path, [column]))
-        return
-    try:
-        lines = path.read_bytes().decode("utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: {error}; it should be a text file in UTF-8") from None
-    yield from (line.strip() for line in lines if line.strip())
+        found = [text for (text,) in rows_of(path, [column])]
+    else:
+        found = read_lines(path)
+    lines = (" ".join(text.split()) for text in found)  # each becomes a line
+    yield from (line for line in lines if line)
 
 
-def letters_of(sentence: str) -> str:
-    """Return letters and digits alone, in lower case."""
-    return "".join(character for character in sentence.lower() if character.isalnum())
+def key_of(sentence: str) -> str:
+    """Return letters and digits alone, in lower case; of a sentence without any, all of it."""
+    return "".join(character for character in sentence.lower() if character.isalnum()) or sentence
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ from typing import Any
 from gormley_vision.errors import UserError, reported
 
 with reported():  # importing takes a moment
-    from gormley_vision.config import run_config
+    from gormley_vision import durations
+    from gormley_vision.config import run_config, step_images
     from gormley_vision.files import read_json, refuse_unwritable, user_path, write_json
     from gormley_vision.sweeps.arms import mean_and_deviation
     from gormley_vision.sweeps.runs import metrics_of
@@ -38,9 +39,11 @@ def main() -> None:
     options = parser.parse_args()
     for path in filter(None, (options.out, options.picture)):
         refuse_unwritable(path)
+    if options.picture and options.picture.suffix not in (".png", ".pdf", ".svg"):
+        raise UserError(f"--picture={options.picture}: name it FILE.png, FILE.pdf or FILE.svg")
     rows = [row for arm in options.arms for row in rows_of(arm, options.metric, options.over)]
-    write_json(options.out, {"metric": options.metric, "over": options.over, "rows": rows})
     found = points(rows, COLUMNS[options.over])
+    write_json(options.out, {"metric": options.metric, "over": options.over, "rows": rows})
     print(table(found, options.over, options.metric))
     if options.picture:
         draw(found, options.over, options.metric, options.title, options.picture)
@@ -59,9 +62,26 @@ def rows_of(arm: str, metric: str, over: str) -> list[Row]:
     paths = sorted(Path(found.anchor).glob(str(found.relative_to(found.anchor))))
     if not paths:
         raise UserError(f"--arms {arm}: there is no {pattern}")
-    if paths[0].suffix == ".json":
-        return [{"arm": name, **row} for path in paths for row in read_json(path)["rows"]]
-    return [{"arm": name, **row} for path in paths for row in run_rows(path, metric, over)]
+    runs = [path for path in paths if (path / "config.json").is_file()]  # a sweep's folder also has its report
+    files = [] if runs else [path for path in paths if path.suffix == ".json"]
+    rows = [row for path in runs for row in run_rows(path, metric, over)]
+    rows += [row for path in files for row in file_rows(path, COLUMNS[over])]
+    if not rows:
+        raise UserError(f"--arms {arm}: {pattern} has no run's folder and no .json file")
+    return [{"arm": name, **row} for row in rows]
+
+
+def file_rows(path: Path, column: str) -> list[Row]:
+    """Return the figures of a JSON file.
+
+    Raises:
+        UserError: it has none, or not over what is drawn.
+    """
+    content = read_json(path)
+    rows = content.get("rows") if isinstance(content, dict) else None
+    if not rows or not all(column in row and "value" in row for row in rows):
+        raise UserError(f"{path} has no figures by {column}: pass what scripts/tfidf_baseline.py --out wrote")
+    return rows
 
 
 def run_rows(folder: Path, metric: str, over: str) -> list[Row]:
@@ -70,8 +90,14 @@ def run_rows(folder: Path, metric: str, over: str) -> list[Row]:
     having = [line for line in metrics_of(folder) if metric in line]
     if not having:
         raise UserError(f"{folder} has no {metric}: train it to its end, or leave it out")
-    newest = max((folder / "checkpoints").glob("*/meta.json"), key=lambda path: int(path.parent.name))
-    same = {"split": config["data"]["split"], "seed": config["seed"], "examples": read_json(newest)["data"]["length"]}
+    checkpoints = sorted((folder / "checkpoints").glob("*/meta.json"), key=lambda path: int(path.parent.name))
+    if not checkpoints:
+        raise UserError(f"{folder} has no checkpoint, which says how many examples it had: train it again")
+    length = read_json(checkpoints[-1])["data"]["length"]
+    end = durations.to_steps(config["duration"], epoch_images=length, step_images=step_images(config))
+    if having[-1]["step"] < end:
+        raise UserError(f"{folder} is at step {having[-1]['step']} of {end}: train it to its end, or leave it out")
+    same = {"split": config["data"]["split"], "seed": config["seed"], "examples": length}
     chosen = having if over == "steps" else having[-1:]
     return [same | {"step": line["step"], "value": line[metric]} for line in chosen]
 

@@ -39,10 +39,16 @@ def main(chosen: command_line.Experiment) -> int:
     texts = []
     for split in (config["data"]["split"], config["eval"]["split"]):
         source = open_source(config["data"] | {"split": split})
+        if "[" in split:
+            raise UserError(
+                f"{split} is a part of windows, and this counts texts: --config.data.held_out=SHARE instead"
+            )
         if not isinstance(source, TextSource):
             raise UserError(f"data.source={config['data']['source']!r} is not text: pass a language model's config")
         texts.append(np.concatenate([document.content(0, document.size) for document in source.documents]))
     train, evaluated = texts
+    if min(map(len, texts)) < max(ORDERS.values()):
+        raise UserError(f"{len(train)} bytes to count and {len(evaluated)} to predict are too few: pass more text")
     print(f"{len(train):,} bytes counted, {len(evaluated) - 1:,} predicted")
     figures = {}
     for name, order in ORDERS.items():

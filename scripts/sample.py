@@ -15,7 +15,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from gormley_vision.errors import UserError, reported
+from gormley_vision.errors import UserError, listed, reported
 
 with reported():  # what loads now takes a moment
     from gormley_vision import task_modules
@@ -50,6 +50,10 @@ def parse() -> tuple[argparse.Namespace, dict[str, Field]]:
                 help=field.meaning,
             )
     parser.add_argument("-h", "--help", action="help", help="show this and exit")
+    known, unknown = parser.parse_known_args()
+    if unknown and known.workdir and (known.workdir / "config.json").is_file() and not options:
+        task = run_config(known.workdir)["task"]
+        raise UserError(f"a {task} run has no option {listed(unknown)}: leave it out, or pass another run")
     return parser.parse_args(), options
 
 

@@ -146,7 +146,7 @@ def progress(jobs: list[Job]) -> str:
     text = ", ".join(
         f"{counts[state]} {state}" for state in ("done", "failed", "running", "elsewhere") if counts[state]
     )
-    text += f", {counts['waiting']} waiting" if counts["waiting"] else ""
+    text += f"{', ' if text else ''}{counts['waiting']} waiting" if counts["waiting"] else ""
     ended = [job.seconds for job in jobs if job.state == "done" and job.seconds]
     running = [time.monotonic() - job.began for job in jobs if job.process]
     if ended and running:
@@ -164,7 +164,8 @@ def summary(sweep: Sweep, jobs: list[Job]) -> int:
             print(f"{sweep.metric} {row.final[sweep.metric]:.4f}  {row.name}")
     for job in jobs:
         if job.state == "failed":
-            print(f"failed: {job.run.name}: {job.last_line()} ({job.output})", file=sys.stderr)
+            where = "" if job.reason else f" ({job.output})"
+            print(f"failed: {job.run.name}: {job.last_line()}{where}", file=sys.stderr)
     print(f"{sweep.folder / 'sweep.html'}, {sweep.folder / 'leaderboard.csv'}")
     states = {job.state for job in jobs}
     if "stopped" in states or "waiting" in states:

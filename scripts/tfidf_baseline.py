@@ -4,7 +4,8 @@
         [--splits="train[:10%],train[10%:20%]"] [--out=FILE]
 
 Trains on each of --splits, by default the config's data.split, and prints the accuracy on its eval.split. The strength
-of the regularisation is chosen by five-fold cross-validation on the training texts. `pip install -e
+of the regularisation is chosen by cross-validation on the training texts: five folds, or as many as the most frequent
+class has texts. `pip install -e
 ".[quickstart]"` brings scikit-learn.
 """
 
@@ -28,6 +29,8 @@ def main(chosen: command_line.Experiment) -> int:
         refuse_unwritable(user_path(_OUT.value))
     if not config.get("eval", {}).get("split"):
         raise UserError("this needs texts to evaluate on: --config.eval.split=test")
+    import warnings
+
     import numpy as np
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
@@ -48,12 +51,16 @@ def main(chosen: command_line.Experiment) -> int:
     rows = []
     for split in _SPLITS.value or [config["data"]["split"]]:
         texts, labels = read(split)
-        folds = min(5, min(labels.count(label) for label in set(labels)))
+        if len(set(labels)) < 2:
+            raise UserError(f"data.split={split} has texts of one class, {labels[0]!r}: take more, or other texts")
+        folds = min(5, max(labels.count(label) for label in set(labels)))
         words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\S+")
         model = make_pipeline(words, LogisticRegression(max_iter=2000))
         if folds > 1:
             model = GridSearchCV(model, {"logisticregression__C": [1.0, 10.0, 100.0, 1000.0]}, cv=folds)
-        model.fit(texts, labels)
+        with warnings.catch_warnings():  # a class with fewer texts than folds is in some of them
+            warnings.filterwarnings("ignore", "The least populated class")
+            model.fit(texts, labels)
         accuracy = float(np.mean(model.predict(evaluated) == np.array(expected)))
         print(f"{split}: {len(texts):,} texts, {len(evaluated):,} evaluated: accuracy {accuracy:.4f}")
         rows.append({"split": split, "examples": len(texts), "value": accuracy})

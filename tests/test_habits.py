@@ -9,7 +9,7 @@ import jax
 import pytest
 
 from gormley_vision.errors import UserError
-from gormley_vision.files import user_path
+from gormley_vision.files import read_lines, typed_text, user_path
 from gormley_vision.randomness import run_key
 
 ROOT = Path(__file__).parents[1]
@@ -33,6 +33,27 @@ def test_paths_are_expanded_in_one_place():
         assert [path.name for path in files if word in path.read_text()] == (
             ["files.py"] if word == "expanduser" else []
         )
+
+
+def test_lines_end_at_line_feeds_alone_without_marks(tmp_path):
+    file = tmp_path / "lines.txt"
+    file.write_bytes("\ufeffone\x0btwo\u2028three\r\n\nfour".encode())
+    assert read_lines(file) == ["one\x0btwo\u2028three", "", "four"]
+    file.write_bytes(b"one\n")
+    assert read_lines(file) == ["one"]
+    file.write_bytes(b"")
+    assert read_lines(file) == []
+    file.write_bytes(b"one\n\xff")
+    with pytest.raises(UserError, match=r"lines.txt is not UTF-8: byte 4"):
+        read_lines(file)
+    with pytest.raises(UserError, match=r"none.txt: No such file .*; pass a text file"):
+        read_lines(tmp_path / "none.txt")
+
+
+def test_what_a_terminal_garbles_is_refused():
+    assert typed_text("čo?", "--text") == "čo?"
+    with pytest.raises(UserError, match="--prompt is not UTF-8 at character 1"):
+        typed_text("a" + os.fsdecode(b"\xff"), "--prompt")
 
 
 def test_every_bit_of_a_seed_counts():

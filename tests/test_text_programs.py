@@ -83,6 +83,11 @@ def test_an_encoder_is_trained_fine_tuned_and_asked(program):
     other = [*words, "--config.data.tokenizer=characters", f"--workdir={program.folder / 'other'}"]
     refused = program(*other, fails=True)
     assert f"has another tokenizer: --config.data.tokenizer={encoder}/tokenizer.json" in refused.stderr
+    (program.folder / "lines.txt").write_bytes("\ufeffone\x0btwo\nthree\n".encode())
+    answers = program("scripts/classify.py", f"--workdir={classifier}", f"--file={program.folder / 'lines.txt'}").stdout
+    assert [json.loads(line)["text"] for line in answers.splitlines()] == ["one\x0btwo", "three"]
+    refused = program("scripts/sample.py", f"--workdir={encoder}", "--prompt=hi", fails=True)
+    assert "a masked_language_modeling run has no option --prompt=hi" in refused.stderr
     refused = program("scripts/classify.py", f"--workdir={encoder}", *text, fails=True)
     assert "does not classify texts" in refused.stderr
 
@@ -96,6 +101,9 @@ def test_sentences_are_collected_without_those_tested_on(program):
     words = ["scripts/collect_sentences.py", f"--out={out}", "--without", str(program.folder / "test.tsv"), "--texts"]
     program(*words, *files)
     assert out.read_text() == "One two.\nthree\nfour\n"
+    (program.folder / "odd.txt").write_text("???\n!!!\nfour  and\tmore\nfour\n")
+    program(*words, str(program.folder / "odd.txt"))
+    assert out.read_text() == "???\n!!!\nfour and more\nfour\n"
     refused = program(*words, str(program.folder / "none.txt"), fails=True)
     assert "none.txt" in refused.stderr
     assert "Traceback" not in refused.stderr
@@ -119,7 +127,10 @@ def test_accuracy_by_labels_is_tabulated_and_drawn(program):
     last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
     rows = json.loads(out.read_text())["rows"]
     assert (rows[-1]["arm"], rows[-1]["value"]) == ("CNN", last["eval/accuracy"])
+    refused = program(*words[:3], "--picture=x.foo", "--arms", f"CNN={run}", fails=True)
+    assert "--picture=x.foo: name it FILE.png" in refused.stderr
     words[1] = "--over=steps"
+    assert "has no figures by step" in program(*words, f"TF-IDF={figures}", fails=True).stderr
     printed = program(*words, f"CNN={run}").stdout
     assert f"| CNN | {100 * last['eval/accuracy']:.1f} |" in printed
     assert [row["step"] for row in json.loads(out.read_text())["rows"]] == [4, 8]

@@ -19,7 +19,7 @@ METRIC = "eval/accuracy"
 PRETRAINED = {"NAME": "pre-trained", "BASE": "configs/mlm_text.py", "data.path": "sentences.txt"}
 START = {"init_from": run_of(PRETRAINED), "data.tokenizer": run_of(PRETRAINED) + "/tokenizer.json"}
 ARMS: dict[str, dict[str, Any]] = {
-    "fine-tuned": START,
+    "fine-tuned": START | {"optimizer.layer_decay": 1.0},
     "scratch": {"optimizer.layer_decay": 1.0},
     "cnn": {"BASE": "configs/cnn_text.py"},
 }

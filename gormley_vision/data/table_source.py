@@ -75,14 +75,28 @@ def open_table(data: Mapping[str, Any]) -> TableSource:
     """
     if not data["path"]:
         raise UserError("data.source='table' needs a table: --config.data.path=FILE.tsv")
+    if data["text_column"] == data["label_column"]:
+        raise UserError(f"text and label are both the column {data['text_column']!r}: --config.data.label_column=NAME")
     path, columns = user_path(data["path"]), [data["text_column"], data["label_column"]]
 
     def read(split: str) -> list[tuple[str, str]]:
-        return [(text, label) for file in _files(path, split) for text, label in rows_of(file, columns)]
+        return [row for file in _files(path, split) for row in _labelled(file, columns)]
 
     tokenizer = tokenizers.chosen(data, lambda split: (text for text, _ in read(split)))
     files = [[file.name, *size_and_time(file)] for file in _files(path, data["split"])]
     return TableSource({"files": files, "columns": columns}, read(data["split"]), tokenizer, data["context"])
+
+
+def _labelled(file: Path, columns: list[str]) -> list[tuple[str, str]]:
+    rows = [(text, label) for text, label in rows_of(file, columns)]
+    if not rows:
+        raise UserError(f"{file} has a header and no rows: --config.data.path=FILE.tsv with a text and a label in each")
+    blank = [number for number, (_, label) in enumerate(rows, start=1) if not label.strip()]
+    if blank:
+        raise UserError(
+            f"{file}: {len(blank):,} rows have no label, first row {blank[0]}: give each a class, or leave it out"
+        )
+    return rows
 
 
 def open_python_paragraphs(data: Mapping[str, Any]) -> TableSource:
@@ -124,7 +138,8 @@ def _files(path: Path, split: str) -> list[Path]:
     found = {}
     for name in SPLIT_NAMES:
         for suffix in DELIMITERS:
-            for file in (path / f"{name}{suffix}", path.with_name(f"{path.name}_{name}{suffix}")):
+            beside = [path.with_name(f"{path.name}_{name}{suffix}")] if path.name else []
+            for file in (path / f"{name}{suffix}", *beside):
                 if file.is_file():
                     found[name] = file
     if not found:
@@ -139,10 +154,10 @@ def _parquet_below(path: Path) -> bool:
 
 
 def rows_of(file: Path, columns: list[str]) -> Iterator[tuple[str, ...]]:
-    """Yield these columns of each row of a table.
+    """Yield these columns of each row of a table; blank lines are no rows.
 
     Raises:
-        UserError: it is missing, not UTF-8, has no such column, or a row is too short.
+        UserError: it is missing, not UTF-8, has no such column or several, or a row does not fit the header.
     """
     if file.suffix in SUFFIXES:
         yield from text_rows(file, columns)
@@ -158,15 +173,28 @@ def rows_of(file: Path, columns: list[str]) -> Iterator[tuple[str, ...]]:
         raise UserError(f"{file} is not UTF-8: byte {error.start} ({error.reason}); save it as UTF-8") from None
     quoted = delimiter == ","
     lines = io.StringIO(content, newline="")  # not splitlines, to which U+2028 and others end a line, too
-    table = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE)
+    csv.field_size_limit(len(content) + 1)  # of this process; the module's own is 131,072
+    table = csv.reader(
+        lines, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE, strict=quoted
+    )
     header = next(table, [])
     if missing := [column for column in columns if column not in header]:
         raise UserError(
             f"{file} has no column {listed(missing)}: its header is {listed(header) or 'empty'}; "
             "--config.data.text_column=NAME --config.data.label_column=NAME"
         )
+    if twice := [column for column in columns if header.count(column) > 1]:
+        raise UserError(f"{file} has several columns {listed(twice)}: rename all but one in its header")
     at = [header.index(column) for column in columns]
-    for row in table:
-        if len(row) <= max(at):
-            raise UserError(f"{file}, line {table.line_num}: {len(row)} columns, and the header has {len(header)}")
-        yield tuple(row[i] for i in at)
+    try:
+        for row in table:
+            if row and len(row) != len(header):
+                raise UserError(
+                    f"{file}, line {table.line_num}: {len(row)} columns, and the header has {len(header)}: "
+                    + ("quote a text with commas" if quoted else "put no tab into a text")
+                )
+            if row:
+                yield tuple(row[i] for i in at)
+    except csv.Error as error:
+        where = f"{file}, before line {table.line_num + 1}"
+        raise UserError(f"{where}: {error}; close each quote, and double it in a text") from None

@@ -19,7 +19,12 @@ def run_of(overrides: Overrides) -> str:
     """Return a value for `init_from`: the folder of the sweep's run with these overrides, which is trained first.
 
     With "/NAME" appended, it is a file of that folder, for another key.
+
+    Raises:
+        UserError: not what `sweep()` yields.
     """
+    if not isinstance(overrides, Mapping):
+        raise UserError(f"run_of({overrides!r}): pass the overrides that sweep() yields for that run")
     return RUN_OF + json.dumps(overrides, sort_keys=True)
 
 

@@ -63,6 +63,7 @@ class Job:
     share: Share | None = None
     began: float = 0.0  # seconds of time.monotonic
     seconds: float = 0.0
+    reason: str = ""  # why it was not started
 
     @property
     def output(self) -> Path:
@@ -70,7 +71,9 @@ class Job:
         return self.run.folder / "output.log"
 
     def last_line(self) -> str:
-        """Return the last line of its output."""
+        """Return the last line of its output, or why it has none."""
+        if self.reason:
+            return self.reason
         lines = self.output.read_text(errors="replace").splitlines() if self.output.exists() else []
         return lines[-1] if lines else ""
 
@@ -139,9 +142,12 @@ def _fill(jobs: list[Job], parts: Sequence[Share]) -> None:
     free = free[: max(0, len(free) - sum(job.state == "elsewhere" for job in jobs))]
     states = {job.run.name: job.state for job in jobs}
     for job in jobs:
-        if job.state == "waiting" and states.get(job.run.after) in ("failed", "stopped"):
-            job.state = states[job.run.after]  # what it would start from is not there
-        if job.state != "waiting" or not free or states.get(job.run.after, "done") != "done":
+        before = {name: states[name] for name in job.run.after}
+        missing = [name for name, state in before.items() if state in ("failed", "stopped")]
+        if job.state == "waiting" and missing:
+            job.state = before[missing[0]]
+            job.reason = f"not started, as what it starts from is not there: {', '.join(missing)}"
+        if job.state != "waiting" or not free or any(state != "done" for state in before.values()):
             continue
         if _locked(job.run.folder):
             job.state, free = "elsewhere", free[:-1]

@@ -36,8 +36,8 @@ def find_metric(sweep: Sweep, states: Sequence[str]) -> bool:
     Raises:
         UserError: the logged metrics show that none ever will. Names those that exist.
     """
-    before = {run.after for run in sweep.runs}  # what others start from may be another task, without the metric
-    ends = [(run, state) for run, state in zip(sweep.runs, states, strict=True) if run.name not in before]
+    tasks = _ranked_tasks(sweep)
+    ends = [(run, state) for run, state in zip(sweep.runs, states, strict=True) if run.config["task"] in tasks]
     logged = [{key for line in metrics_of(run.folder) for key in line} for run, _ in ends]
     figures = set().union(*logged) - {"step", "time"}
     if sweep.metric in figures or not figures:
@@ -49,10 +49,20 @@ def find_metric(sweep: Sweep, states: Sequence[str]) -> bool:
     raise UserError(f"METRIC = {sweep.metric!r} is not a metric of these runs: one of {', '.join(sorted(figures))}")
 
 
+def _ranked_tasks(sweep: Sweep) -> set[str]:
+    """Return the tasks of runs that no other run starts from.
+
+    What comes before may be another task, as pre-training is, whose figure of the same name means something else.
+    """
+    before = {name for run in sweep.runs for name in run.after}
+    return {run.config["task"] for run in sweep.runs if run.name not in before}
+
+
 def _row(sweep: Sweep, index: int, state: str) -> Row:
     run = sweep.runs[index]
     lines = metrics_of(run.folder)
-    last: Mapping[str, Any] = next((line for line in reversed(lines) if sweep.metric in line), {})
+    ranked = lines if run.config["task"] in _ranked_tasks(sweep) else []
+    last: Mapping[str, Any] = next((line for line in reversed(ranked) if sweep.metric in line), {})
     final = {key: value for key, value in last.items() if key != "time"}
     return Row(run.name, state, run.overrides, run.config, run.folder, lines, final)
 

@@ -52,7 +52,7 @@ class Run:
     overrides: Mapping[str, Any]
     flags: tuple[str, ...]  # for train.py, all but --workdir
     config: Mapping[str, Any]
-    after: str = ""  # the run of the sweep that must have ended before, since this one starts from its weights
+    after: tuple[str, ...] = ()  # runs of the sweep that must have ended before, since this one reads their files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,19 +109,26 @@ def load_sweep(path: Path, folder: Path, arg: str = "") -> Sweep:
         swept = list(yielded)
     for overrides in swept:
         _refuse_other_than_overrides(overrides, f"{path}: sweep() yields {overrides!r}")
-    runs = tuple(_make_run(module.BASE, fixed, overrides, folder, check_arg(arg)) for overrides in swept)
+    runs = []
+    for overrides in swept:
+        try:
+            runs.append(_make_run(module.BASE, fixed, overrides, folder, check_arg(arg)))
+        except UserError as error:
+            raise UserError(f"{path}: sweep() yields {overrides!r}: {error}") from error
     names = [run.name for run in runs]
     if not names:
         raise UserError(f"{path}: sweep() yields nothing")
-    if absent := sorted({run.after for run in runs if run.after} - set(names)):
+    if absent := sorted({name for run in runs for name in run.after} - set(names)):
         raise UserError(f"{path}: sweep() yields runs that start from these, which it does not yield: {absent}")
+    if never := _never_started(runs):
+        raise UserError(f"{path}: these start from themselves or from each other: {', '.join(never)}")
     if twice := {name for name in names if names.count(name) > 1}:
         raise UserError(f"{path}: sweep() yields these twice: {', '.join(sorted(twice))}")
     for run in runs:
         _refuse_another_config(run)
     if module.METRIC.startswith("eval/") and not any(run.config["eval"]["split"] for run in runs):
         raise UserError(f"{path}: METRIC = {module.METRIC!r}, and the runs evaluate nothing: set eval.split")
-    return Sweep(path.stem, folder, module.METRIC, better, runs)
+    return Sweep(path.stem, folder, module.METRIC, better, tuple(runs))
 
 
 def _refuse_other_than_overrides(found: Any, what: str) -> None:
@@ -133,14 +140,17 @@ def _refuse_other_than_overrides(found: Any, what: str) -> None:
 
 
 def _make_run(base: str, fixed: Mapping[str, Any], overrides: Mapping[str, Any], folder: Path, smoke: bool) -> Run:
-    settings, after = {**fixed, **overrides}, ""
+    settings, after = {**fixed, **overrides}, []
     base = settings.pop("BASE", base)
     settings.pop("NAME", None)
     for key, value in settings.items():
         if str(value).startswith(RUN_OF):
-            named, end = json.JSONDecoder().raw_decode(value, len(RUN_OF))
-            after = run_name({name: _word(v) for name, v in named.items()})
-            settings[key] = f"{folder / after}{value[end:]}"
+            try:
+                named, end = json.JSONDecoder().raw_decode(value, len(RUN_OF))
+            except ValueError:
+                raise UserError(f"{key}={value!r}: write run_of(OVERRIDES), of gormley_vision.sweeps.draws") from None
+            after.append(run_name({name: _word(v) for name, v in named.items()}))
+            settings[key] = f"{folder / after[-1]}{value[end:]}"
     config = _configured(base, settings)
     if smoke:  # the sweep's own settings shrink, too, for instance its duration: pass the shrunk values as flags
         base, shrunk = (
@@ -152,7 +162,16 @@ def _make_run(base: str, fixed: Mapping[str, Any], overrides: Mapping[str, Any],
         settings = {key: value for key, value in shrunk.items() if value != usual[key]}
         config = _configured(base, settings)
     name = run_name({key: _word(value) for key, value in overrides.items()})
-    return Run(name, folder / name, dict(overrides), _flags(base, settings), config.to_dict(), after)
+    return Run(name, folder / name, dict(overrides), _flags(base, settings), config.to_dict(), tuple(after))
+
+
+def _never_started(runs: Sequence[Run]) -> list[str]:
+    """Return the runs that wait for themselves, directly or by way of others."""
+    waiting = {run.name: set(run.after) for run in runs}
+    while ready := [name for name, after in waiting.items() if not after & waiting.keys()]:
+        for name in ready:
+            del waiting[name]
+    return sorted(waiting)
 
 
 def _flags(base: str, settings: Mapping[str, Any]) -> tuple[str, ...]:

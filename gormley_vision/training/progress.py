@@ -37,7 +37,7 @@ def console_handler() -> logging.Handler:
 
 
 class TrainingProgress:
-    """Shows steps done of `total`, images/s, time left, and the latest metrics."""
+    """Shows steps done of `total`, examples/s, time left, and the latest metrics."""
 
     def __init__(self, start: int, total: int, images_per_step: int) -> None:
         self.total, self.images_per_step = total, images_per_step
@@ -66,11 +66,11 @@ class TrainingProgress:
             self._last, self._last_time = step, now
         text = "  ".join(f"{name} {value:.3f}" for name, value in values.items() if "gradient" not in name)
         if self._live is not None:
-            self._text.plain = f"{self.images_per_second:.0f} images/s  {text}"
+            self._text.plain = f"{self.images_per_second:.0f} examples/s  {text}"
             return
         seconds = (self.total - step) * self.images_per_step / self.images_per_second if self.images_per_second else 0
         left = f"{int(seconds) // 60}:{int(seconds) % 60:02d} left" if seconds else ""
-        log.info("step %d/%d  %.0f images/s  %s  %s", step, self.total, self.images_per_second, left, text)
+        log.info("step %d/%d  %.0f examples/s  %s  %s", step, self.total, self.images_per_second, left, text)
 
     def close(self) -> None:
         """Stop updating the bar, and leave it on the screen."""

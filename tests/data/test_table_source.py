@@ -42,6 +42,12 @@ def test_commas_quotes_other_columns_and_names_that_begin_alike(opened):
     assert source.class_names == ("x", "y")
 
 
+def test_blank_lines_are_no_rows_and_texts_may_be_long(opened):
+    long = "word " * 60_000
+    assert opened({"train.tsv": f"label\ttext\n\na\t{long}\n\n"}).texts == [long]
+    assert opened({"a.csv": f'label,text\n\na,"{long}"\n\n'}, "a.csv").texts == [long]
+
+
 def test_only_line_feeds_end_a_row(opened):
     texts = ["one\u2028two", "three\x85four\x0b", "five"]
     source = opened({"train.tsv": "label\ttext\r\n" + "".join(f"a\t{text}\r\n" for text in texts)})
@@ -73,6 +79,13 @@ def test_the_identity_changes_with_what_is_read(opened):
         ({"a.tsv": ""}, "a.tsv", {}, r"its header is empty"),
         ({"a.tsv": "label\ttext\ngood\n"}, "a.tsv", {}, r"a.tsv, line 2: 1 columns, and the header has 2"),
         ({"a.tsv": b"label\ttext\nx\t\xff\n"}, "a.tsv", {}, r"a.tsv is not UTF-8: byte 13"),
+        ({"a.tsv": "label\ttext\nx\ta\tb\n"}, "a.tsv", {}, r"line 2: 3 columns, and the header has 2: put no tab"),
+        ({"a.tsv": "label\ttext\ttext\nx\ta\tb\n"}, "a.tsv", {}, r"several columns text: rename all but one"),
+        ({"a.tsv": "label\ttext\nx\ta\n \tb\n\tc\n"}, "a.tsv", {}, r"2 rows have no label, first row 2"),
+        ({"a.tsv": "label\ttext\n"}, "a.tsv", {}, r"has a header and no rows"),
+        ({"a.tsv": TRAIN}, "a.tsv", {"text_column": "label"}, r"both the column 'label': --config.data.label_column"),
+        ({"a.csv": 'label,text\nx,a\ny,"b\nz,c\n'}, "a.csv", {}, r"a.csv, before line \d: .*close each quote"),
+        ({}, ".", {}, r"no table at"),
     ],
 )
 def test_what_cannot_be_read_is_named(opened, files, path, changes, message):

@@ -108,7 +108,7 @@ def test_runs_under_way_are_ended_when_the_sweep_is_refused(tmp_path, monkeypatc
 
     monkeypatch.setattr(local, "_start", start)
     monkeypatch.setattr(local, "is_done", lambda run: False)
-    run = SimpleNamespace(name="run", folder=tmp_path, after="")
+    run = SimpleNamespace(name="run", folder=tmp_path, after=())
     with pytest.raises(UserError, match="no such metric"):
         local.launch([run], local.shares("cpu", 1), refuse)
     (process,) = started
@@ -117,7 +117,7 @@ def test_runs_under_way_are_ended_when_the_sweep_is_refused(tmp_path, monkeypatc
 
 
 def test_a_run_waits_for_the_one_that_it_starts_from(monkeypatch, tmp_path):
-    names = {"short": "", "long": "short", "broken": "", "after": "broken", "last": "after"}
+    names = {"short": (), "long": ("short",), "broken": (), "after": ("short", "broken"), "last": ("after",)}
     started = []
 
     def start(job, share):
@@ -138,6 +138,8 @@ def test_a_run_waits_for_the_one_that_it_starts_from(monkeypatch, tmp_path):
         "after": "failed",
         "last": "failed",
     }
+    last = {job.run.name: job.last_line() for job in jobs}
+    assert last["last"] == "not started, as what it starts from is not there: after"
 
 
 def test_a_machine_is_divided_and_no_part_has_anothers_share(monkeypatch):

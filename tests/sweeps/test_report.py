@@ -103,9 +103,20 @@ def test_a_metric_that_no_run_will_log_is_refused_as_soon_as_that_shows(sweep):
 def test_a_run_that_others_start_from_need_not_have_the_metric(sweep):
     first, *others = sweep.runs
     (first.folder / "metrics.jsonl").write_text('{"step": 1, "eval/loss": 2.0}\n')
-    others = [dataclasses.replace(run, after=first.name, folder=run.folder / "not yet") for run in others]
+    first = dataclasses.replace(first, config=first.config | {"task": "masked_patches"})
+    others = [dataclasses.replace(run, after=(first.name,), folder=run.folder / "not yet") for run in others]
     staged = dataclasses.replace(sweep, runs=(first, *others))
     assert not find_metric(staged, ["done", "waiting", "waiting", "waiting"])
+
+
+def test_a_figure_of_another_task_has_no_rank(sweep):
+    first, *others = sweep.runs
+    (first.folder / "metrics.jsonl").write_text('{"step": 1, "eval/accuracy": 2.0}\n')
+    first = dataclasses.replace(first, config=first.config | {"task": "masked_language_modeling"})
+    others = [dataclasses.replace(run, after=(first.name,)) for run in others]
+    rows = write_report(dataclasses.replace(sweep, runs=(first, *others)), ["done"] * 4)
+    assert rows[-1].name == first.name or not rows[-1].final
+    assert [row.name for row in rows if row.final] == [row.name for row in rows if row.name != first.name and row.final]
 
 
 def test_the_page_is_well_formed_and_asks_for_nothing_outside_itself(sweep):

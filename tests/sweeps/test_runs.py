@@ -6,6 +6,7 @@ import pytest
 from gormley_vision.command_line import read
 from gormley_vision.config import validate
 from gormley_vision.errors import UserError
+from gormley_vision.sweeps.draws import run_of
 from gormley_vision.sweeps.runs import is_done, load_sweep, metrics_of, run_name, steps_of
 
 ROOT = Path(__file__).parents[2]
@@ -50,7 +51,7 @@ def test_a_run_may_start_from_another_of_the_sweep(sweep_of, tmp_path):
         'def sweep():\n    yield {"seed": 2, "init_from": run_of(short)}\n'
     )
     first, second = sweep_of(body + "    yield short").runs
-    assert (first.after, second.after) == (second.name, "")
+    assert (first.after, second.after) == ((second.name,), ())
     assert first.config["init_from"] == str(tmp_path / "runs" / second.name) == str(second.folder)
     assert f"--config.init_from={second.folder}" in first.flags
     assert sweep_of(
@@ -58,6 +59,23 @@ def test_a_run_may_start_from_another_of_the_sweep(sweep_of, tmp_path):
     ).runs[0].config["data"]["cache_dir"] == str(second.folder / "cache")
     with pytest.raises(UserError, match=r"start from these, which it does not yield: \['data.flip=true,seed=1'\]"):
         sweep_of(body)
+
+
+def test_all_runs_that_a_run_reads_come_before_it(sweep_of):
+    names = "from gormley_vision.sweeps.draws import run_of\none, two = {'seed': 1}, {'seed': 2}\n"
+    both = "yield {'init_from': run_of(one), 'data.cache_dir': run_of(two) + '/x'}"
+    last = sweep_of(f"{names}def sweep():\n    yield one\n    yield two\n    {both}").runs[-1]
+    assert sorted(last.after) == ["seed=1", "seed=2"]
+    with pytest.raises(UserError, match=r"does not yield: \['seed=1'\]"):
+        sweep_of(f"{names}def sweep():\n    yield two\n    {both}")
+    with pytest.raises(UserError, match="start from themselves or from each other: seed=1, seed=2"):
+        sweep_of(f"{names}FIXED = {{'init_from': run_of(one)}}\ndef sweep():\n    yield one\n    yield two")
+    with pytest.raises(UserError, match=r"init_from='run of x': write run_of\(OVERRIDES\)"):
+        sweep_of("def sweep():\n    yield {'init_from': 'run of x'}")
+    with pytest.raises(UserError, match=r"run_of\('seed=1'\): pass the overrides"):
+        run_of("seed=1")
+    with pytest.raises(UserError, match=r"file.py: sweep\(\) yields \{'Base': 'x'\}: (.|\n)*no such key"):
+        sweep_of("def sweep():\n    yield {'Base': 'x'}")
 
 
 def test_a_run_may_have_another_config_than_the_others(sweep_of):

@@ -299,6 +299,14 @@ def test_what_cannot_be_is_refused_before_anything_compiles(overrides, advice):
         task_of(**overrides)
 
 
+def test_the_coldest_temperature_takes_the_most_probable_token(speaker):
+    task, state = speaker
+    cold, zero = (
+        task.sample(state, num=1, seed=0, **options(prompt="abc", length=9, temperature=t)).texts for t in (1e-42, 0.0)
+    )
+    assert cold == zero
+
+
 def test_previews_are_texts_that_begin_with_the_prompt(speaker):
     task, state = speaker
     task = dataclasses.replace(task, prompt="abc")

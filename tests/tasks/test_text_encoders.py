@@ -229,8 +229,11 @@ def test_a_classifier_takes_over_an_encoder_but_for_its_head():
         np.testing.assert_array_equal(
             moved[f"{part}/params/position_embedding"][:7], trained.ema["params"]["position_embedding"]
         )
-    with pytest.raises(UserError, match="needs a model of text"):
+    with pytest.raises(UserError, match="needs a masked language model's or a text classifier's"):
         task.transfer({}, fresh, config={"task": "gan"}, class_names=())
+    embedding = {"ema/params/token_embedding": jnp.zeros((V, 16))}
+    with pytest.raises(UserError, match="init_from is a language_modeling run, and this needs a masked"):
+        task.transfer(embedding, fresh, config={"task": "language_modeling"}, class_names=())
 
 
 def test_a_classifiers_head_is_matched_by_name():

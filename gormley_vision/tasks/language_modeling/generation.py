@@ -15,7 +15,7 @@ import numpy as np
 
 from gormley_vision.data.tokenizers import Tokenizer
 from gormley_vision.errors import UserError
-from gormley_vision.files import user_path
+from gormley_vision.files import read_lines, typed_text, user_path
 from gormley_vision.layers.blocks import Cache
 from gormley_vision.models.transformer import Transformer
 from gormley_vision.randomness import named_key, run_key
@@ -36,12 +36,15 @@ class Choice(NamedTuple):
     min_p: float = 0.0  # Nguyen et al. 2024 (arXiv:2407.01082)
 
 
+COLDEST = 1e-6  # a lower temperature chooses no differently, and its quotients overflow
+
+
 def filtered(logits: jax.Array, choice: Choice) -> jax.Array:
     """Return logits [..., V] of the distribution to draw from: -infinity where a filter removes a token.
 
     The most probable token is always kept. All filters are over the same ranking, so ties are kept or removed together.
     """
-    logits = logits / choice.temperature
+    logits = logits / max(choice.temperature, COLDEST)
     ranked = -jnp.sort(-logits, axis=-1)
     probabilities = jax.nn.softmax(ranked, axis=-1)
     least = ranked[..., -1:]
@@ -177,7 +180,7 @@ def generate(
     **choice: Any,
 ) -> list[str]:
     """Return `num` texts of the prompts in turn, each with `length` more tokens, or up to `stop`."""
-    given = [prompt] if not prompts else _lines_of(prompts, prompt)
+    given = _given(prompt, prompts)
     encoded = [prompt_tokens(task.tokenizer, text) for text in given]
     generator, texts = Generator(task.model, variables, Choice(**choice)), []
     for first in range(0, num, BATCH):
@@ -207,7 +210,7 @@ def stream(
     **choice: Any,
 ) -> Iterator[str]:
     """Yield the pieces of what `generate` returns as its first text."""
-    given = prompt if not prompts else _lines_of(prompts, prompt)[0]
+    given = _given(prompt, prompts)[0]
     yield given
     prompted, shown = prompt_tokens(task.tokenizer, given), 0
     new = np.zeros(0, np.int32)
@@ -235,14 +238,14 @@ def _keys(seed: int, ids: np.ndarray) -> jax.Array:
     return jax.vmap(lambda i: named_key(run_key(seed), "sample", i))(jnp.asarray(ids))
 
 
-def _lines_of(file: str, prompt: str) -> list[str]:
+def _given(prompt: str, file: str) -> list[str]:
+    """Return the one prompt, or those of a file."""
+    if not file:
+        return [typed_text(prompt, "--prompt")]
     if prompt:
         raise UserError("--prompt and --prompts are both given: leave one out")
     path = user_path(file)
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise UserError(f"--prompts={path} is not UTF-8: byte {error.start}; save it as UTF-8") from None
+    lines = read_lines(path)
     if not lines:
         raise UserError(f"--prompts={path} is empty: write a prompt in each line")
     return lines

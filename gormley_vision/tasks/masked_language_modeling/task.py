@@ -146,8 +146,10 @@ class MaskedLanguageModeling:
             UserError: the other run has no such network.
         """
         del class_names
-        if "ema/params/token_embedding" not in weights:
-            raise UserError(f"init_from is a {config['task']} run, and this needs a model of text: pass its folder")
+        embedding = weights.get("ema/params/token_embedding")
+        if embedding is None or len(embedding) != self.model.vocabulary:  # with [CLS] and [MASK]
+            needed = "a masked language model's"
+            raise UserError(f"init_from is a {config['task']} run, and this needs {needed}: pass its folder")
         return with_positions(weights, state)
 
 

@@ -92,8 +92,10 @@ class TextClassification:
         Raises:
             UserError: the other run has no such network, or other classes.
         """
-        if "ema/params/token_embedding" not in weights:
-            raise UserError(f"init_from is a {config['task']} run, and this needs a model of text: pass its folder")
+        embedding = weights.get("ema/params/token_embedding")
+        if embedding is None or len(embedding) != self.model.vocabulary:  # with [CLS] and [MASK]
+            needed = "a masked language model's or a text classifier's"
+            raise UserError(f"init_from is a {config['task']} run, and this needs {needed}: pass its folder")
         parts = ("ema", "network/variables")
         if "ema/params/head/kernel" not in weights:
             averaged = {name.removeprefix("ema/"): x for name, x in weights.items() if name.startswith("ema/")}
