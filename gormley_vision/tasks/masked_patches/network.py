@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from gormley_vision.layers.blocks import Norm, Projection, make_norm, stack_blocks, xavier
 from gormley_vision.layers.naming import named
+from gormley_vision.layers.partition import split_by_image
 from gormley_vision.layers.positions import sincos_2d
 from gormley_vision.models.vit import ViT, to_patches
 
@@ -55,7 +56,7 @@ class MaskedPatches(nn.Module):
         tokens = jax.vmap(jnp.take, (0, 0, None))(tokens, jnp.argsort(order, axis=1), 0)  # back in their own places
         grid = images.shape[1] // self.vit.patch_size, images.shape[2] // self.vit.patch_size
         tokens = tokens + sincos_2d(*grid, width).astype(self.dtype)[None]
-        tokens = jnp.concatenate([prefix, tokens], axis=1)
+        tokens = split_by_image(jnp.concatenate([prefix, tokens], axis=1), unsplit=2)
         options = {"heads": self.decoder_heads, "mlp": 4 * width, "dtype": self.dtype, "train": train}
         decoder = stack_blocks(self.decoder_depth, scan=self.vit.scan, remat=self.vit.remat, name="decoder", **options)
         tokens, _ = decoder(tokens, jnp.zeros(self.decoder_depth), None, None, None, None)
