@@ -11,7 +11,9 @@ Source: SimMIM (Xie et al. 2021, arXiv:2111.09886): 60 % of patches replaced by 
     hidden pixels. With --config.masked_patches.method=mae and ratio=0.75, normalised=true: MAE (He et al. 2021,
     arXiv:2111.06377).
 Deviations: the network of configs/vit_fashion_mnist.py, whose patches have 4 pixels and are hidden one by one; Muon.
-Reached here: not run to its end here. The smoke version alone, in tests.
+Reached here: 1,143 steps (1,333 of MAE), then 600 of fine-tuning: 77.6 +- 0.2 % (MAE 79.1 +- 0.4 %) of the test split
+    with 600 labels, where training from scratch for as long reaches 76.6 +- 0.4 %. With 6,000 labels or all it is worse
+    than from scratch: docs/vit.md. 15 epochs have not been run.
 """
 
 from gormley_vision.config import check_arg, default_config, shrink

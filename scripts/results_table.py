@@ -107,6 +107,25 @@ def lm_recipe(content: Any) -> Finding:
     )
 
 
+def labels(what: str) -> Callable[[Any], Finding]:
+    """A function of what scripts/draw_arms.py wrote: each arm at its fewest and its most labelled examples."""
+
+    def finding(content: Any) -> Finding:
+        rows, parts = content["rows"], []
+        for arm in dict.fromkeys(row["arm"] for row in rows):
+            own = [row for row in rows if row["arm"] == arm]
+            few, most = min(row["examples"] for row in own), max(row["examples"] for row in own)
+            means = [
+                100 * statistics.mean(row["value"] for row in own if abs(row["examples"] - size) <= 1)
+                for size in (few, most)
+            ]
+            parts.append(f"{means[0]:.1f} and {means[1]:.1f} {arm}")
+        seeds = seeds_of(row["seed"] for row in rows if "seed" in row)
+        return Finding(f"{what} with {few:,} and {most:,} labels, %: {'; '.join(parts)}", seeds)
+
+    return finding
+
+
 def ratio(content: Any, peer: str) -> str:
     """Both conditions of a benchmark, medians of pairs."""
     alone, busy = (
@@ -145,6 +164,9 @@ FINDINGS: dict[str, Callable[[Any], Finding]] = {
     "train_step": train_step,
     "vit_step": vit_step,
     "lm_recipe": lm_recipe,
+    "masked_patches_labels": labels("Fashion-MNIST at equal total time"),
+    "trec_labels": labels("TREC's test questions"),
+    "sst2_labels": labels("SST-2's test sentences"),
     "faults": faults,
     "scaling": scaling,
 }
