@@ -7,8 +7,8 @@ Source: BERT (Devlin et al. 2018, arXiv:1810.04805): 15 % of tokens, of which 80
     next-sentence task.
 Deviations: tiny, with rotary positions and Muon; byte pairs of one's own text; windows of 64 tokens at any sentence.
 Reached here: on the held-out tenth of 19,418 sentences of TREC, SST-2 and Subj (docs/text.md), of hidden tokens 33.7 %
-    at 3.660 nats, where counting the two neighbours gives 31.0 % at 3.926; one seed, 15 minutes on 2 cores of an AMD EPYC
-    (longer beside other programs).
+    at 3.660 nats, where counting the two neighbours gives 31.0 % at 3.926; one seed, beside other programs, in an hour
+    on 2 cores of an AMD EPYC.
 """
 
 from gormley_vision.config import check_arg, default_config, shrink

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gormley_vision.config import default_config
+from gormley_vision.config import default_config, validate
+from gormley_vision.errors import UserError
 from gormley_vision.experiment import described, make_task
 from gormley_vision.randomness import named_key
 from gormley_vision.tasks.networks import ema_decay, moving_average
@@ -213,6 +214,73 @@ def test_the_options_differ_from_each_other(game):
 
 
 # ---------------------------------------------------------------------------------------------------------
+# Penalties.
+
+
+@pytest.mark.parametrize("architecture", ["dcgan", pytest.param("patchgan", marks=pytest.mark.slow)])
+def test_a_penalty_adds_its_gradient_and_nothing_else(architecture):
+    """One step with momentum SGD: weights differ by the rate times the gradient of R1 + R2, written anew."""
+    changes = {"discriminator.architecture": architecture}
+    changes |= {"discriminator.receptive_field": 16} if architecture == "patchgan" else {}
+    plain, punished = make_gan(1, **changes), make_gan(1, **changes, **{"gan.r1": 0.7, "gan.r2": 0.3})
+    state, batch = jax.jit(partial(first_state, plain))(KEY), make_batch(1)
+    after, (more, metrics, _) = (jax.jit(gan.train_step)(state, batch, KEY) for gan in (plain, punished))
+    after = after[0]
+    real = batch["image"][0].astype(jnp.float32) / 127.5 - 1
+    noise = jax.random.normal(named_key(KEY, "noise/discriminator", 0, 0), (M, 3))
+    g, d = state.generator.variables, state.discriminator.variables
+    fake = plain.generator.apply(g, noise, None, train=True, mutable=["batch_stats"])[0]
+
+    def penalty(params):
+        def half_square(images):
+            apply = lambda x: plain.discriminator.apply(  # noqa: E731
+                {**d, "params": params}, x, None, train=True, mutable=["batch_stats"]
+            )[0]
+            logits, back = jax.vjp(apply, images)
+            (slope,) = back(jnp.full(logits.shape, M / logits.size))
+            return jnp.sum(slope**2) / M / 2
+
+        return 0.7 * half_square(real) + 0.3 * half_square(fake)
+
+    value, gradient = jax.jit(jax.value_and_grad(penalty))(d["params"])
+    np.testing.assert_allclose(metrics["penalty/r1"] + metrics["penalty/r2"], value, rtol=1e-4)
+    expected = jax.tree.map(lambda w, x: w - 0.2 * x, after.discriminator.variables["params"], gradient)
+    close(more.discriminator.variables["params"], expected)
+    assert identical(more.discriminator.variables["batch_stats"], after.discriminator.variables["batch_stats"])
+
+
+def test_a_lazy_penalty_takes_turns_with_all_its_weight():
+    often, lazy = make_gan(1, **{"gan.r1": 1.0}), make_gan(1, **{"gan.r1": 1.0, "gan.penalty_every": 3})
+    state, batch = jax.jit(partial(first_state, often))(KEY), make_batch(1)
+    step, values = jax.jit(lazy.train_step), []
+    first = float(jax.jit(often.train_step)(state, batch, KEY)[1]["penalty/r1"])
+    for _ in range(4):
+        state, metrics, _ = step(state, batch, KEY)
+        values.append(float(metrics["penalty/r1"]))
+    assert values[0] == pytest.approx(3 * first, rel=1e-5)
+    assert values[1:3] == [0, 0]
+    assert values[3] > 0
+
+
+def test_penalties_in_microbatches_are_those_of_the_batch():
+    options = {"gan.r1": 1.0, "gan.gradient_penalty": 1.0, "discriminator.architecture": "patchgan"}
+    options["discriminator.receptive_field"] = 16
+    one, two = make_gan(1, **options), make_gan(1, **options, accumulate=2)
+    state, batch = jax.jit(partial(first_state, one))(KEY), make_batch(1)
+    results = [jax.jit(gan.train_step)(state, batch, KEY) for gan in (one, two)]
+    for name in ("penalty/r1", "penalty/gradient_penalty"):
+        np.testing.assert_allclose(results[0][1][name], results[1][1][name], rtol=1e-4)
+    close(results[0][0].discriminator.variables["params"], results[1][0].discriminator.variables["params"])
+
+
+def test_an_interval_needs_a_penalty():
+    config = default_config("gan")
+    config.gan.penalty_every = 4
+    with pytest.raises(UserError, match=r"penalty_every needs a penalty, as in --config\.gan\.r1"):
+        validate(config.to_dict())
+
+
+# ---------------------------------------------------------------------------------------------------------
 # The average, the randomness, the flips.
 
 
@@ -248,7 +316,7 @@ def test_real_and_fake_images_are_normalised_apart(game):
     images = jax.random.uniform(KEY, (M, 16, 16, 1), minval=-1, maxval=1)
     update = jax.jit(gan.update_discriminator)
     logged = [
-        update(state.discriminator, state.generator, images, noise, None)[2]["discriminator/real"]
+        update(state.discriminator, state.generator, images, noise, None, key=KEY, step=0)[2]["discriminator/real"]
         for noise in (jnp.zeros((M, 3)), 3 * jax.random.normal(KEY, (M, 3)))
     ]
     assert logged[0] == logged[1]

@@ -10,9 +10,10 @@ from gormley_vision import durations
 from gormley_vision.data.features import Description
 from gormley_vision.errors import UserError
 from gormley_vision.losses.adversarial import OBJECTIVES, discriminator_loss
+from gormley_vision.losses.penalties import Penalty
 from gormley_vision.models.dcgan import Discriminator, Generator
 from gormley_vision.models.patchgan import PatchDiscriminator
-from gormley_vision.tasks.gan.fields import minibatches
+from gormley_vision.tasks.gan.fields import PENALTIES, minibatches
 from gormley_vision.tasks.gan.task import GAN, step_phases
 from gormley_vision.tasks.optimizers import make_optimizer
 
@@ -46,6 +47,7 @@ def make_gan(config: Mapping[str, Any], description: Description) -> GAN:
         ),
         discriminator=make_discriminator(classes=len(conditions), dtype=dtype, **discriminator),
         objective=objective,
+        penalties=tuple(Penalty(kind, gan[kind], gan["penalty_every"]) for kind in PENALTIES if gan[kind]),
         generator_optimizer=make_optimizer(**config["generator_optimizer"]),
         discriminator_optimizer=make_optimizer(**config["discriminator_optimizer"]),
         latent_size=config["generator"]["latent_size"],

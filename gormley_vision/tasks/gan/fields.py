@@ -7,6 +7,7 @@ from gormley_vision.errors import UserError
 from gormley_vision.fields import IMAGE_FIELDS, LARGE, LARGEST_WIDTH, Field, Value, average_fields, count
 from gormley_vision.models.sizes import halvings
 
+PENALTIES = ("r1", "r2", "gradient_penalty", "dragan")
 RELATIVISTIC = ("relativistic_paired", "relativistic_average")
 OBJECTIVES = ("non_saturating", "saturating", "hinge", "least_squares", "wasserstein", *RELATIVISTIC)
 
@@ -22,6 +23,10 @@ def _player_fields(player: str, learning_rate: float) -> dict[str, Field]:
     }
 
 
+def _weight(of: str) -> Field:
+    return Field(0.0, f"weight of {of}; 0 for none", at_least=0, at_most=LARGE)
+
+
 FIELDS: dict[str, Field] = {
     "log.samples": count(64, "images in a sample grid", 10**4, may_change=True),
     **IMAGE_FIELDS,
@@ -33,6 +38,16 @@ FIELDS: dict[str, Field] = {
         at_least=0,
         below=1,
         when={"gan.objective": ("non_saturating", "saturating")},
+    ),
+    "gan.r1": _weight("half the squared gradient norm of D at real images"),
+    "gan.r2": _weight("the same at fake images"),
+    "gan.gradient_penalty": _weight("WGAN-GP's, between real and fake images (10 in the paper)"),
+    "gan.dragan": _weight("DRAGAN's, around real images (10 in the paper)"),
+    "gan.penalty_every": Field(
+        1,
+        "steps from one turn of the penalties to the next, with that much more weight",
+        at_least=1,
+        at_most=10_000,
     ),
     "gan.discriminator_steps": count(1, "k: discriminator updates, each on a fresh minibatch, per step", 1000),
     "gan.shared_fakes": Field(False, "the generator update reuses the last discriminator update's noise"),
@@ -89,9 +104,11 @@ def check(config: Mapping[str, Any]) -> None:
     """Refuse a config that contradicts itself.
 
     Raises:
-        UserError: DCGAN cannot generate the image size, a PatchGAN lacks its receptive field, or a relativistic
-            generator, which has real images of its own, shares the discriminator's fakes.
+        UserError: DCGAN cannot generate the image size, a PatchGAN lacks its receptive field, an interval has no
+            penalty, or a relativistic generator, which has real images of its own, shares the discriminator's fakes.
     """
+    if config["gan"]["penalty_every"] > 1 and not any(config["gan"][kind] for kind in PENALTIES):
+        raise UserError("gan.penalty_every needs a penalty, as in --config.gan.r1=1.0; or leave it at 1")
     if config["gan"]["shared_fakes"] and config["gan"]["objective"] in RELATIVISTIC:
         raise UserError(
             f"gan.objective={config['gan']['objective']} pairs the generator's fakes with other real images: "

@@ -12,10 +12,12 @@ reads real images, too: a minibatch of its own, which makes k + 1 in a step. Two
 k is unrolled: on the CPU, XLA runs convolutions inside a `lax.scan` on one thread without its fast path.
 
 BatchNorm: real and fake images go through the discriminator in separate passes, each normalised by its own
-statistics (Radford et al. 2015). A player's running statistics are updated only in its own phases.
+statistics (Radford et al. 2015). A player's running statistics are updated only in its own phases, and by its
+objective: penalties leave them as they are.
 """
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -28,6 +30,7 @@ import optax
 from gormley_vision.augmentation.geometry import flip_half
 from gormley_vision.errors import UserError
 from gormley_vision.losses.adversarial import Objective
+from gormley_vision.losses.penalties import PENALTIES, Penalty
 from gormley_vision.randomness import keyed_normal, named_key
 from gormley_vision.samples import Pictures
 from gormley_vision.tasks.accumulation import run_in_microbatches
@@ -81,6 +84,7 @@ class GAN:
     generator: nn.Module
     discriminator: nn.Module
     objective: Objective
+    penalties: tuple[Penalty, ...]  # of the discriminator
     generator_optimizer: optax.GradientTransformation
     discriminator_optimizer: optax.GradientTransformation
     latent_size: int
@@ -140,7 +144,7 @@ class GAN:
             if phase.player == "discriminator":
                 real = self._augmented(draw("flip"), images)
                 player, gradients, logged = self.update_discriminator(
-                    discriminators[-1], generator, real, noise, labels
+                    discriminators[-1], generator, real, noise, labels, key=draw("penalty"), step=state.step
                 )
                 discriminators.append(player)
             else:
@@ -169,8 +173,11 @@ class GAN:
         real_images: jax.Array,
         noise: jax.Array,
         labels: jax.Array | None,
+        *,
+        key: jax.Array,
+        step: jax.Array,
     ) -> tuple[Network, Any, Metrics]:
-        """Descend the discriminator's loss once; the generator is fixed, running statistics included."""
+        """Descend the discriminator's loss and penalties once; the generator is fixed, running statistics included."""
         fake_images, _ = self._run(self.generator, generator.variables, noise, labels)
 
         def loss(params):
@@ -178,22 +185,41 @@ class GAN:
             real_logits, batch_stats = self._run(self.discriminator, variables, real_images, labels)
             variables = {**variables, "batch_stats": batch_stats}
             fake_logits, batch_stats = self._run(self.discriminator, variables, fake_images, labels)
-            return self.objective.discriminator(real_logits, fake_logits), (real_logits, fake_logits, batch_stats)
+            critic = lambda images: self._run(self.discriminator, variables, images, labels)[0]  # noqa: E731
+            penalties = self._penalties(critic, key, step, real_images, fake_images)
+            value = self.objective.discriminator(real_logits, fake_logits)
+            return value + sum(penalties.values()), (real_logits, fake_logits, batch_stats, penalties)
 
         (value, aux), gradients = jax.value_and_grad(loss, has_aux=True)(player.variables["params"])
-        real_logits, fake_logits, batch_stats = aux
+        real_logits, fake_logits, batch_stats, penalties = aux
         shown = jax.nn.sigmoid if self.objective.probabilities else jnp.asarray
         logged = {
             "loss/discriminator": value,
             "discriminator/real": jnp.mean(shown(real_logits)),
             "discriminator/fake": jnp.mean(shown(fake_logits)),
             "gradient_norm/discriminator": optax.tree.norm(gradients),
+            **penalties,
         }
         return (
             apply_gradients(player, gradients, batch_stats, self.discriminator_optimizer),
             gradients,
             logged,
         )
+
+    def _penalties(
+        self, critic: Callable, key: jax.Array, step: jax.Array, real: jax.Array, fake: jax.Array
+    ) -> Metrics:
+        """Return each penalty with its weight, 0 in steps that are not its turn."""
+        found = {}
+        for number, (kind, weight, interval) in enumerate(self.penalties):
+            draw, strength = jax.random.fold_in(key, number), weight * interval
+
+            def penalty(kind: str = kind, draw: jax.Array = draw, strength: float = strength) -> jax.Array:
+                return strength * PENALTIES[kind](critic, draw, real, fake)
+
+            turn = step % interval == 0
+            found[f"penalty/{kind}"] = jax.lax.cond(turn, penalty, lambda: jnp.zeros(())) if interval > 1 else penalty()
+        return found
 
     def update_generator(
         self,
