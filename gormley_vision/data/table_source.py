@@ -165,19 +165,37 @@ def rows_of(file: Path, columns: list[str]) -> Iterator[tuple[str, ...]]:
     delimiter = DELIMITERS.get(file.suffix.lower())
     if delimiter is None:
         raise UserError(f"{file} is neither .tsv nor .csv nor .parquet: name it after what separates its columns")
+    content, quoted = _content(file), delimiter == ","
+    csv.field_size_limit(max(csv.field_size_limit(), len(content) + 1))  # the module's own is 131,072
+    lines = io.StringIO(content, newline="")  # not splitlines, to which U+2028 and others end a line, too
+    quoting: Any = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+    table = csv.reader(lines, delimiter=delimiter, quoting=quoting, strict=quoted)
     try:
-        content = file.read_bytes().decode("utf-8-sig")
+        header = next(table, [])
+        at = _columns(file, header, columns)
+        for row in filter(None, table):
+            if len(row) != len(header):
+                raise UserError(
+                    f"{file}, line {table.line_num}: {len(row)} columns, and the header has {len(header)}: "
+                    + ("quote a text with commas" if quoted else "put no tab into a text")
+                )
+            yield tuple(row[i] for i in at)
+    except csv.Error as error:
+        where = f"{file}, before line {table.line_num + 1}"
+        raise UserError(f"{where}: {error}; close each quote, and double it in a text") from None
+
+
+def _content(file: Path) -> str:
+    try:
+        return file.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise UserError(f"{file}: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{file} is not UTF-8: byte {error.start} ({error.reason}); save it as UTF-8") from None
-    quoted = delimiter == ","
-    lines = io.StringIO(content, newline="")  # not splitlines, to which U+2028 and others end a line, too
-    csv.field_size_limit(len(content) + 1)  # of this process; the module's own is 131,072
-    table = csv.reader(
-        lines, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE, strict=quoted
-    )
-    header = next(table, [])
+
+
+def _columns(file: Path, header: list[str], columns: list[str]) -> list[int]:
+    """Return where the columns are."""
     if missing := [column for column in columns if column not in header]:
         raise UserError(
             f"{file} has no column {listed(missing)}: its header is {listed(header) or 'empty'}; "
@@ -185,16 +203,4 @@ def rows_of(file: Path, columns: list[str]) -> Iterator[tuple[str, ...]]:
         )
     if twice := [column for column in columns if header.count(column) > 1]:
         raise UserError(f"{file} has several columns {listed(twice)}: rename all but one in its header")
-    at = [header.index(column) for column in columns]
-    try:
-        for row in table:
-            if row and len(row) != len(header):
-                raise UserError(
-                    f"{file}, line {table.line_num}: {len(row)} columns, and the header has {len(header)}: "
-                    + ("quote a text with commas" if quoted else "put no tab into a text")
-                )
-            if row:
-                yield tuple(row[i] for i in at)
-    except csv.Error as error:
-        where = f"{file}, before line {table.line_num + 1}"
-        raise UserError(f"{where}: {error}; close each quote, and double it in a text") from None
+    return [header.index(column) for column in columns]
