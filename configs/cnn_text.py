@@ -7,7 +7,7 @@ with the tables of configs/finetune_text.py.
 Source: Kim 2014 (arXiv:1408.5882), CNN-rand: embeddings of 300 channels, 100 maps for windows of 3, 4 and 5 words,
     dropout 0.5, batches of 50; harvardnlp/sent-conv-torch reached 88.2 % of TREC's test questions with it.
 Deviations: Adam with a rate that falls to 0 in place of Adadelta and early stopping; the head has no largest norm.
-Reached here: not yet run to its end.
+Reached here: 91.3 +- 0.2 % of TREC's test questions after 1,000 steps (seeds 0, 1, 2): docs/text.md.
 """
 
 from gormley_vision.config import check_arg, default_config, shrink

@@ -2,7 +2,7 @@
 
     python scripts/collect_sentences.py --texts trec_train.tsv sst2_train.tsv subj_sentences.txt \\
         --without trec_test.tsv sst2_dev.tsv sst2_test.tsv --out=sentences.txt
-    python scripts/sweep.py --config=configs/sweeps/text_labels.py
+    python scripts/sweep.py --config=configs/sweeps/text_labels.py --jobs=2
 
 with the tables in the current folder. One masked language model of these sentences; then it fine-tuned, the same
 network from scratch, and a convolutional one, each with 1, 10 and 100 % of the labels and three seeds, which at 1 and
