@@ -8,7 +8,7 @@ model add --config.init_from=runs/mlm_text --config.data.tokenizer=runs/mlm_text
 Source: BERT (Devlin et al. 2018, arXiv:1810.04805), section 4; TREC's questions (Li & Roth 2002): 5,452 and 500.
 Deviations: the network of configs/mlm_text.py; a tenth of the words is read as [MASK] in training.
 Reached here: 87.4 +- 0.2 % of TREC's test questions from a run of configs/mlm_text.py, without layer-wise decay, after
-    1,000 steps (three seeds); 79.5 +- 0.9 % from scratch. TF-IDF reaches 90.4 %, configs/cnn_text.py 91.3: docs/text.md.
+    1,000 steps (three seeds); 79.5 +- 0.9 % from scratch. TF-IDF reaches 90.4 %, cnn_text.py 91.3: docs/text.md.
 """
 
 from gormley_vision.config import check_arg, default_config, shrink
