@@ -14,6 +14,7 @@ from gormley_vision.fields import MESH_RULES
 from gormley_vision.mesh_rules import are_rules, parse_rules
 from gormley_vision.models.dcgan import Discriminator, Generator
 from gormley_vision.models.patchgan import STRIDED_LAYERS, PatchDiscriminator
+from gormley_vision.models.sentence_cnn import SentenceCNN
 from gormley_vision.models.transformer import Transformer
 from gormley_vision.models.vit import AttentionPooling, ViT
 
@@ -39,6 +40,7 @@ MODELS |= {
         TOKENS,
     ),
     "transformer as a classifier": (Transformer(**TEXT, classes=3), TOKENS),
+    "sentence cnn": (SentenceCNN(11, 8, 3, width=8, maps=4), TOKENS),
 }
 MODELS |= {f"patchgan of {field} pixels": (PatchDiscriminator(field, 4), IMAGES) for field in STRIDED_LAYERS}
 

@@ -31,14 +31,18 @@ class SentenceCNN(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, tokens: jax.Array, *, valid: jax.Array, train: bool = False) -> tuple[jax.Array, None]:
+    def __call__(
+        self, tokens: jax.Array, *, valid: jax.Array | None = None, train: bool = False
+    ) -> tuple[jax.Array, None]:
         """Return logits, and no cache.
 
         Args:
             tokens: int [B, T].
-            valid: bool [B, T], false for padding.
+            valid: bool [B, T], false for padding; None if there is none.
             train: turns on dropout, which uses the 'dropout' random stream.
         """
+        if valid is None:
+            valid = jnp.ones(tokens.shape, bool)
         initial = named(_from_minus_a_quarter, "vocab", "embed")
         embedding = self.param("token_embedding", initial, (self.vocabulary, self.width))
         x = jnp.where(valid[..., None], jnp.take(embedding, tokens, axis=0), 0).astype(self.dtype)

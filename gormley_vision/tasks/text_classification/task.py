@@ -115,5 +115,4 @@ class TextClassification:
 
 def initial(model: Transformer | SentenceCNN, key: jax.Array) -> Any:
     """Return fresh parameters."""
-    tokens = jnp.zeros((1, model.context), jnp.int32)
-    return model.init(key, tokens, valid=jnp.ones(tokens.shape, bool))["params"]
+    return model.init(key, jnp.zeros((1, model.context), jnp.int32))["params"]
