@@ -110,7 +110,7 @@ RUN_FIELDS: dict[str, Field] = {
         "most tokens of words or bpe",
         at_least=256,
         at_most=2**24,
-        when={"data.tokenizer": ("words", "bpe")},
+        when={"data.tokenizer": ("bpe", "words")},
     ),
     "data.text_column": Field("text", "the table's column with texts", when=_TABLE),
     "data.label_column": Field("label", "the table's column with classes", when=_TABLE),

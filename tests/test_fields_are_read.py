@@ -147,7 +147,9 @@ def base(task: str, key: str) -> dict[str, Any]:
                 flat[other] = another(other, TABLES[task][other], flat[other])
 
     need(key)
-    return flat
+    config.update_from_flattened_dict(flat)
+    cfg.reset_unread(config)  # of another network, for instance
+    return flatten(config)
 
 
 def nested(task: str, flat: dict[str, Any]) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def make_gan(config: Mapping[str, Any], description: Description) -> GAN:
         del discriminator["kernel_size"]
         make_discriminator = PatchDiscriminator
     objective = OBJECTIVES[gan["objective"]]
-    if gan["label_smoothing"]:
+    if gan["label_smoothing"] and objective.probabilities:
         smoothed = partial(discriminator_loss, smoothing=gan["label_smoothing"])
         objective = objective._replace(discriminator=smoothed)
     size, channels = data["image_size"], data["channels"]
