@@ -64,7 +64,8 @@ class TrainingProgress:
         if step > self._last:
             self.images_per_second = (step - self._last) * self.images_per_step / (now - self._last_time)
             self._last, self._last_time = step, now
-        text = "  ".join(f"{name} {value:.3f}" for name, value in values.items() if not name.startswith("gradient_norm"))
+        shown = {name: value for name, value in values.items() if not name.startswith("gradient_norm")}
+        text = "  ".join(f"{name} {value:.3f}" for name, value in shown.items())
         if self._live is not None:
             self._text.plain = f"{self.images_per_second:.0f} examples/s  {text}"
             return
