@@ -112,14 +112,13 @@ def labels(what: str) -> Callable[[Any], Finding]:
 
     def finding(content: Any) -> Finding:
         rows, parts = content["rows"], []
+        few, most = (f(row["examples"] for row in rows) for f in (min, max))
         for arm in dict.fromkeys(row["arm"] for row in rows):
             own = [row for row in rows if row["arm"] == arm]
-            few, most = min(row["examples"] for row in own), max(row["examples"] for row in own)
-            means = [
-                100 * statistics.mean(row["value"] for row in own if abs(row["examples"] - size) <= 1)
-                for size in (few, most)
-            ]
-            parts.append(f"{means[0]:.1f} and {means[1]:.1f} {arm}")
+            values = [[row["value"] for row in own if abs(row["examples"] - size) <= 1] for size in (few, most)]
+            parts.append(
+                " and ".join(f"{100 * statistics.mean(v):.1f}" if v else "(not run)" for v in values) + f" {arm}"
+            )
         seeds = seeds_of(row["seed"] for row in rows if "seed" in row)
         return Finding(f"{what} with {few:,} and {most:,} labels, %: {'; '.join(parts)}", seeds)
 

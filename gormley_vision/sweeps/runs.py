@@ -153,11 +153,9 @@ def _make_run(base: str, fixed: Mapping[str, Any], overrides: Mapping[str, Any],
             settings[key] = f"{folder / after[-1]}{value[end:]}"
     config = _configured(base, settings)
     if smoke:  # the sweep's own settings shrink, too, for instance its duration: pass the shrunk values as flags
-        base, shrunk = (
-            f"{base}:smoke",
-            flatten(shrink(config))
-            | ({"init_from": settings["init_from"]} if after and "init_from" in settings else {}),
-        )
+        base, shrunk = f"{base}:smoke", flatten(shrink(config))
+        if after and "init_from" in settings:
+            shrunk["init_from"] = settings["init_from"]
         usual = flatten(load_config_file(base))  # values that need no flag
         settings = {key: value for key, value in shrunk.items() if value != usual[key]}
         config = _configured(base, settings)
