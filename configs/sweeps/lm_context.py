@@ -38,8 +38,8 @@ def sweep():
     rope: dict[str, Any] = {"transformer.position": "none", "transformer.rope": "roformer"}
     grouped = {"transformer.kv_heads": 2}
     nets = {"learned": {}, "rope": rope, "learned grouped": grouped, "rope grouped": rope | grouped}
-    for name, net in nets.items():
-        for seed in (0, 1, 2):
+    for seed in (0, 1, 2):  # all nets once, before any of them twice
+        for name, net in nets.items():
             short = {**net, "NAME": f"{name} at 16", "seed": seed, "data.context": 16}
             yield short
             yield {**net, "NAME": f"{name} at 256", "seed": seed, "data.context": 256, "init_from": run_of(short)}
