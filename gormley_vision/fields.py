@@ -57,7 +57,7 @@ _FILES = {"data.source": ("tfds", "folder", "npz", "hf", "text", "table")}
 _DOCUMENTS = {"data.source": ("text", "python_topics")}
 _TABLE = {"data.source": ("table",)}
 _TEXT = {"data.source": ("text", "python_topics", "table", "python_paragraphs")}
-_PICTURES = {"data.source": ("tfds", "folder", "npz", "hf", "mnist_5k")}
+_PICTURES = {"data.source": ("tfds", "folder", "npz", "hf", "mnist_5k", "stacked_mnist")}
 
 RUN_FIELDS: dict[str, Field] = {
     "task": Field("", "what is learned: a folder of gormley_vision/tasks, or a module as in my_package.my_task"),
@@ -70,7 +70,20 @@ RUN_FIELDS: dict[str, Field] = {
     "data.source": Field(
         "mnist_5k",
         "where examples come from, one of these or your MODULE.PATH (docs/data.md)",
-        ("tfds", "folder", "npz", "hf", "text", "python_topics", "table", "python_paragraphs", "mnist_5k", "fake"),
+        (
+            "tfds",
+            "folder",
+            "npz",
+            "hf",
+            "text",
+            "python_topics",
+            "table",
+            "python_paragraphs",
+            "mnist_5k",
+            "stacked_mnist",
+            "ring",
+            "fake",
+        ),
         or_module=True,
     ),
     "data.name": Field("", "TFDS name, such as cifar10", when={"data.source": ("tfds",)}),

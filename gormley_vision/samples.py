@@ -1,4 +1,4 @@
-"""Pictures and texts that a model made, and how they are written to files."""
+"""Pictures, points and texts that a model made, and how they are written to files."""
 
 import dataclasses
 import json
@@ -86,6 +86,63 @@ class Pictures:
             raise UserError(f"--out={out}: write FILE.png, FILE.npz or a folder's name")
 
 
+FIELD = 64  # points along a side of a discriminator's field
+_PLOT = 256  # pixels along a side of a plot
+
+
+def field_points(extent: float) -> np.ndarray:
+    """Return the centres of FIELD x FIELD cells from -extent to extent, float32 [FIELD^2, 2], x before y, y upwards."""
+    centres = ((np.arange(FIELD) + 0.5) / FIELD * 2 - 1) * extent
+    x, y = np.meshgrid(centres, centres[::-1])
+    return np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Points:
+    """Vectors [n, d]: a plot shows the first two numbers, from -extent to extent, over a field of logits if given.
+
+    `field` [FIELD, FIELD] is at `field_points`: blue where the discriminator takes a point for fake, red for real, and
+    white at its median.
+    """
+
+    values: np.ndarray
+    extent: float
+    field: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def grid(self) -> np.ndarray:
+        """Return the plot, uint8 [256, 256, 3]; points outside are left out."""
+        plot = np.full((_PLOT, _PLOT, 3), 255.0)
+        if self.field is not None:
+            above = self.field - np.median(self.field)
+            shade = np.clip(above / max(np.quantile(np.abs(above), 0.95), 1e-12), -1, 1)
+            shade = np.kron(shade, np.ones((_PLOT // FIELD, _PLOT // FIELD)))[..., None]
+            plot -= 150 * np.abs(shade) * np.where(shade > 0, np.array([0.0, 1, 1]), np.array([1.0, 1, 0]))
+        spots = np.asarray(self.values, np.float64)[:, :2] * np.array([1, -1]) / self.extent
+        at = np.floor((spots + 1) / 2 * _PLOT)
+        at = at[np.isfinite(at).all(1) & (at >= 0).all(1) & (at < _PLOT - 1).all(1)].astype(int)
+        for down in (0, 1):
+            for right in (0, 1):
+                plot[at[:, 1] + down, at[:, 0] + right] = 0
+        return plot.astype(np.uint8)
+
+    def write(self, out: Path) -> None:
+        """Write FILE.png with the plot, FILE.npz with float32 `vectors`, or FILE.csv with a line for each."""
+        form = _form(out)
+        if form == ".png":
+            write_png(out, self.grid())
+        elif form == ".npz":
+            buffer = BytesIO()
+            np.savez(buffer, vectors=np.asarray(self.values, np.float32))
+            write_atomically(out, buffer.getvalue())
+        elif form == ".csv":
+            write_atomically(out, "".join(",".join(map(repr, row)) + "\n" for row in self.values.tolist()).encode())
+        else:
+            raise UserError(f"--out={out}: write FILE.png, FILE.npz or FILE.csv")
+
+
 @dataclasses.dataclass(frozen=True)
 class Texts:
     """Texts, in order."""
@@ -114,7 +171,7 @@ class Texts:
             raise UserError(f"--out={out}: write FILE.txt, FILE.jsonl or a folder's name")
 
 
-Samples = Pictures | Texts
+Samples = Pictures | Points | Texts
 
 
 def _form(out: Path) -> str:

@@ -12,6 +12,7 @@ from gormley_vision import models
 from gormley_vision.axes import NAMES, is_embedding, is_end, map_parameters, sides
 from gormley_vision.fields import MESH_RULES
 from gormley_vision.mesh_rules import are_rules, parse_rules
+from gormley_vision.models import dense_gan, r3gan, resnet_gan, vit_gan
 from gormley_vision.models.dcgan import Discriminator, Generator
 from gormley_vision.models.patchgan import STRIDED_LAYERS, PatchDiscriminator
 from gormley_vision.models.sentence_cnn import SentenceCNN
@@ -19,14 +20,24 @@ from gormley_vision.models.transformer import Transformer
 from gormley_vision.models.vit import AttentionPooling, ViT
 
 SMALL = {"width": 8, "depth": 2, "mlp": 12, "heads": 2, "patch_size": 4, "classes": 3}
-IMAGES, LABELS = jnp.zeros((2, 32, 32, 3)), jnp.zeros(2, jnp.int32)
+IMAGES, LABELS, NOISE = jnp.zeros((2, 32, 32, 3)), jnp.zeros(2, jnp.int32), jnp.zeros((2, 8))
 EVERYTHING = {"registers": 2, "representation": 6, "layer_scale": 0.1, "qk_norm": True, "rope": "naver_mixed"}
 MODELS = {
-    "dcgan's generator": (Generator(32, 3, width=4), jnp.zeros((2, 8)), None),
-    "dcgan's conditional generator": (Generator(32, 3, width=4, classes=3), jnp.zeros((2, 8)), LABELS),
+    "dcgan's generator": (Generator((32, 32, 3), width=4), jnp.zeros((2, 8)), None),
+    "dcgan's conditional generator": (Generator((32, 32, 3), width=4, classes=3), jnp.zeros((2, 8)), LABELS),
     "dcgan's discriminator": (Discriminator(width=4), IMAGES, None),
     "dcgan's conditional discriminator": (Discriminator(width=4, classes=3), IMAGES, LABELS),
     "dcgan's body as a classifier": (Discriminator(width=4, outputs=3), IMAGES, None),
+    "dcgan's discriminator without norms": (Discriminator(width=4, norm="none"), IMAGES, None),
+    "dcgan's auxiliary classifier": (Discriminator(width=4, classes=3, conditioning="classifier"), IMAGES, LABELS),
+    "dense generator": (dense_gan.Generator((32, 32, 3), width=4), NOISE, None),
+    "dense discriminator": (dense_gan.Discriminator(width=4, classes=3), IMAGES, LABELS),
+    "resnet generator": (resnet_gan.Generator((32, 32, 3), 4, classes=3, conditioning="batch_norm"), NOISE, LABELS),
+    "resnet discriminator": (resnet_gan.Discriminator(4, classes=3, conditioning="projection"), IMAGES, LABELS),
+    "r3gan's generator": (r3gan.Generator((32, 32, 3), 16, classes=3), NOISE, LABELS),
+    "r3gan's discriminator": (r3gan.Discriminator(16, classes=3), IMAGES, LABELS),
+    "vit generator": (vit_gan.Generator((32, 32, 3), 16, 2, 2, classes=3), NOISE, LABELS),
+    "vit discriminator": (vit_gan.Discriminator(16, 2, 2, classes=3), IMAGES, LABELS),
     "vit": (ViT(**SMALL), IMAGES),
     "vit with everything": (ViT(**SMALL, **EVERYTHING, pooling="map", scan=True, remat=True), IMAGES),
     "vit of rms norms": (ViT(**SMALL, norm="rms", parallel=True, qk_norm=True, pooling="gap", scan=True), IMAGES),
@@ -60,8 +71,9 @@ def test_every_parameter_names_each_of_its_axes(name):
         assert names is not None, f"{path} has an axis without a name, or one that NAMES lack"
         assert len(names) == len(shape), path
         is_kernel = path.endswith(("kernel", "patch_embedding", "token_embedding")) or path == "head"
+        is_kernel |= names[0] == "classes" and len(names) > 1  # a vector for each class
         assert len(sides(names)) == (2 if is_kernel else 1), f"{path}: {names}"
-        assert ("layers" in names) == path.startswith("encoder/"), path
+        assert ("layers" in names) == ("encoder/" in path), path
 
 
 def test_every_model_is_among_them():
@@ -74,7 +86,7 @@ def test_every_model_is_among_them():
         for thing in vars(room).values()
         if isinstance(thing, type) and issubclass(thing, nn.Module) and thing.__module__ == room.__name__
     }
-    assert there - {AttentionPooling} == {type(module) for module, *_ in MODELS.values()}
+    assert there - {AttentionPooling, r3gan.Block} == {type(module) for module, *_ in MODELS.values()}
 
 
 def test_every_name_is_somebodys():

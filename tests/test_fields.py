@@ -21,7 +21,8 @@ def another(field):
         return not field.default
     if isinstance(field.default, str):
         return "x"
-    return field.at_least if field.default != field.at_least else type(field.default)(field.at_least + 0.5) or 1
+    more = 1 if isinstance(field.default, int) else 0.5
+    return field.at_least if field.default != field.at_least else field.at_least + more
 
 
 @pytest.mark.parametrize(("task", "key"), KEYS)

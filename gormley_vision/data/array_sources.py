@@ -44,7 +44,9 @@ class ArraySource:
         self._lock = threading.Lock()
         self._arrays: Arrays | None = None
 
-    def _loaded(self) -> Arrays:
+    @property
+    def arrays(self) -> Arrays:
+        """All examples, as they were before their conversion."""
         with self._lock:
             if self._arrays is None:
                 self._arrays = self._load()
@@ -53,7 +55,7 @@ class ArraySource:
     @property
     def features(self) -> dict[str, Feature]:
         """The features: an image, and its label if the set has labels."""
-        return {"image": self._conversion.feature, **label_feature(self._loaded().class_names)}
+        return {"image": self._conversion.feature, **label_feature(self.arrays.class_names)}
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -63,13 +65,13 @@ class ArraySource:
     @property
     def labels(self) -> np.ndarray | None:
         """All labels; None if unlabelled."""
-        return self._loaded().labels
+        return self.arrays.labels
 
     def __len__(self) -> int:
-        return len(self._loaded().images)
+        return len(self.arrays.images)
 
     def __getitem__(self, index: int) -> Example:
-        arrays = self._loaded()
+        arrays = self.arrays
         example = {"image": self._conversion(from_array(arrays.images[index]))}
         return example if arrays.labels is None else example | {"label": np.array(arrays.labels[index], np.int32)}
 

@@ -6,7 +6,16 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from gormley_vision.data import array_sources, folder_source, hf_source, slices, table_source, text_source, tfds_source
+from gormley_vision.data import (
+    array_sources,
+    folder_source,
+    gan_sources,
+    hf_source,
+    slices,
+    table_source,
+    text_source,
+    tfds_source,
+)
 from gormley_vision.data.choices import check_choice
 from gormley_vision.data.features import Example, Feature, Features
 from gormley_vision.errors import UserError
@@ -49,6 +58,8 @@ _OPENERS: dict[str, Opener] = {
     "npz": array_sources.open_npz,
     "python_paragraphs": table_source.open_python_paragraphs,
     "python_topics": text_source.open_python_topics,
+    "ring": gan_sources.open_ring,
+    "stacked_mnist": gan_sources.open_stacked_mnist,
     "table": table_source.open_table,
     "text": text_source.open_text,
 }

@@ -1,8 +1,10 @@
-"""Layers of DCGAN and PatchGAN: N(0, 0.02) convolutions, BatchNorm, LeakyReLU, label maps.
+"""Layers of GANs: N(0, 0.02) convolutions, BatchNorm, LeakyReLU, resampling, and how a class label enters.
 
 Initialisation and slopes: Radford et al. 2015 (arXiv:1511.06434), section 4. The authors' code also draws
 BatchNorm scales from N(1, 0.02). Deviation: running variances are the biased ones (flax).
 """
+
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -11,8 +13,10 @@ import jax.numpy as jnp
 from gormley_vision.layers.convolution import convolve, convolve_transposed
 from gormley_vision.layers.naming import named
 
+Initializer = nn.initializers.Initializer
 normal_weights = nn.initializers.normal(0.02)
 BATCH_NORM_MOMENTUM = 0.9  # of the running statistics
+Logits = jax.Array | tuple[jax.Array, jax.Array]  # real or fake; and, of an auxiliary classifier, those of classes
 
 
 def _one_plus_normal(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
@@ -32,13 +36,14 @@ class Convolution(nn.Module):
     use_bias: bool = False
     inputs: str = "conv_in"
     outputs: str = "conv_out"
+    initial: Initializer = normal_weights
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Convolve."""
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
         names = ("conv_height", "conv_width", self.inputs, self.outputs)
-        kernel = self.param("kernel", named(normal_weights, *names), shape).astype(x.dtype)
+        kernel = self.param("kernel", named(self.initial, *names), shape).astype(x.dtype)
         y = convolve(x, kernel, stride=self.stride, padding=self.padding)
         if not self.use_bias:
             return y
@@ -67,16 +72,99 @@ class TransposedConvolution(nn.Module):
         return convolve_transposed(x, kernel, stride=self.stride, padding=self.padding)
 
 
-def batch_norm(train: bool, dtype: jnp.dtype) -> nn.BatchNorm:
+def batch_norm(train: bool, dtype: jnp.dtype, scale: Initializer = _one_plus_normal) -> nn.BatchNorm:
     """Return BatchNorm over all axes but channels; `train` uses the batch's statistics and updates running ones."""
     return nn.BatchNorm(
         use_running_average=not train,
         momentum=BATCH_NORM_MOMENTUM,
         epsilon=1e-5,
-        scale_init=named(_one_plus_normal, "features"),
+        scale_init=named(scale, "features"),
         bias_init=named(nn.initializers.zeros, "features"),
         dtype=dtype,
     )
+
+
+def dense(
+    features: int,
+    inputs: str,
+    outputs: str,
+    *,
+    dtype: Any,
+    initial: Initializer = normal_weights,
+    use_bias: bool = True,
+    name: str | None = None,
+) -> nn.Dense:
+    """Return a dense layer whose kernel's axes are `inputs` and `outputs`; its bias starts at 0."""
+    kernel, bias = named(initial, inputs, outputs), named(nn.initializers.zeros, outputs)
+    return nn.Dense(features, use_bias, kernel_init=kernel, bias_init=bias, dtype=dtype, name=name)
+
+
+class ConditionalBatchNorm(nn.Module):
+    """BatchNorm with a scale and a bias for each class: [B, ..., C] and labels [B] (de Vries et al. 2017, 1707.00683).
+
+    The generator's way in SNGAN's conditional form (Miyato & Koyama 2018, arXiv:1802.05637). Scales are 1 at first.
+    """
+
+    classes: int
+    train: bool
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array, labels: jax.Array) -> jax.Array:
+        """Normalise, then scale and shift by class."""
+        normalise = nn.BatchNorm(
+            use_running_average=not self.train,
+            momentum=BATCH_NORM_MOMENTUM,
+            epsilon=1e-5,
+            use_scale=False,
+            use_bias=False,
+            dtype=self.dtype,
+        )
+        shape, names = (self.classes, x.shape[-1]), ("classes", "features")
+        scale = self.param("scale", named(nn.initializers.ones, *names), shape)
+        bias = self.param("bias", named(nn.initializers.zeros, *names), shape)
+        by_image = (x.shape[0], *(1,) * (x.ndim - 2), x.shape[-1])
+        scale, bias = (table.astype(self.dtype)[labels].reshape(by_image) for table in (scale, bias))
+        return normalise(x) * scale + bias
+
+
+def logit_head(
+    features: jax.Array,
+    labels: jax.Array | None,
+    *,
+    classes: int,
+    conditioning: str,
+    dtype: Any,
+    use_bias: bool = False,
+    initial: Initializer = normal_weights,
+    label_initial: Initializer = normal_weights,
+) -> Logits:
+    """Return a discriminator's logits [B] of features [B, F]; its layers belong to the module that calls it.
+
+    'projection' adds the inner product of the features with a vector for the class (Miyato & Koyama 2018,
+    arXiv:1802.05637, equation 3). 'classifier' also returns logits of the classes, [B, Y] (AC-GAN: Odena et al. 2016,
+    arXiv:1610.09585). For 'concatenation' the label was beside the image, and the head does not read it.
+    """
+    logits = dense(1, "map", "logits", dtype=dtype, initial=initial, use_bias=use_bias)(features)[:, 0]
+    if classes and conditioning == "projection":
+        table = named(label_initial, "classes", "map")
+        vectors = nn.Embed(classes, features.shape[1], embedding_init=table, dtype=dtype)(labels)
+        logits += jnp.sum(vectors * features, axis=1)
+    if classes and conditioning == "classifier":
+        by_class = dense(classes, "map", "classes", dtype=dtype, initial=label_initial)(features)
+        return at_least_float32(logits), at_least_float32(by_class)
+    return at_least_float32(logits)
+
+
+def doubled(x: jax.Array) -> jax.Array:
+    """Repeat each pixel of [B, H, W, C] in 2x2."""
+    return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+
+
+def halved(x: jax.Array) -> jax.Array:
+    """Average 2x2 pixels of [B, H, W, C]."""
+    batch, height, width, channels = x.shape
+    return x.reshape(batch, height // 2, 2, width // 2, 2, channels).mean(axis=(2, 4))
 
 
 def leaky_relu(x: jax.Array) -> jax.Array:
@@ -91,6 +179,13 @@ def with_label_maps(images: jax.Array, labels: jax.Array | None, classes: int) -
     batch, height, width, _ = images.shape
     one_hot = jax.nn.one_hot(labels, classes, dtype=images.dtype)[:, None, None, :]
     return jnp.concatenate([images, jnp.broadcast_to(one_hot, (batch, height, width, classes))], axis=-1)
+
+
+def with_one_hot(noise: jax.Array, labels: jax.Array | None, classes: int) -> jax.Array:
+    """Append `classes` one-hot numbers to vectors [B, Z]; return them unchanged if it is 0."""
+    if not classes:
+        return noise
+    return jnp.concatenate([noise, jax.nn.one_hot(labels, classes, dtype=noise.dtype)], axis=-1)
 
 
 def at_least_float32(x: jax.Array) -> jax.Array:

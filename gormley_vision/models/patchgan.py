@@ -2,7 +2,8 @@
 
 A stack of 4x4 convolutions, n of stride 2 and then two of stride 1, ends in a map of logits; each sees
 16, 34 or 70 pixels for n = 1, 2, 3. The pixel version (receptive field 1) has 1x1 kernels throughout.
-As in the authors' code: no BatchNorm after the first layer, bias only where no BatchNorm follows.
+As in the authors' code: no BatchNorm after the first layer, bias only where no BatchNorm follows. `norm` 'none' leaves
+BatchNorm out.
 """
 
 import flax.linen as nn
@@ -19,6 +20,7 @@ class PatchDiscriminator(nn.Module):
 
     receptive_field: int = 70
     width: int = 64
+    norm: str = "batch"
     classes: int = 0
     dtype: jnp.dtype = jnp.float32
 
@@ -32,7 +34,8 @@ class PatchDiscriminator(nn.Module):
         for layer, stride in enumerate(strides):
             first = layer == 0
             inputs = "channels" if first else "conv_in"
-            x = Convolution(self.width * 2**layer, kernel_size, stride, padding, use_bias=first, inputs=inputs)(x)
-            x = leaky_relu(x if first else batch_norm(train, self.dtype)(x))
+            bare = first or self.norm == "none"
+            x = Convolution(self.width * 2**layer, kernel_size, stride, padding, use_bias=bare, inputs=inputs)(x)
+            x = leaky_relu(x if bare else batch_norm(train, self.dtype)(x))
         logits = Convolution(1, kernel_size, 1, padding, use_bias=True, outputs="logits")(x)[..., 0]
         return at_least_float32(logits)

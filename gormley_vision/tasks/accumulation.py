@@ -47,8 +47,8 @@ def accumulated(function: Callable, params: Any, batch: Any, microbatches: int) 
 
 def run_in_microbatches(
     module: nn.Module, variables: Any, inputs: jax.Array, labels: jax.Array | None, microbatches: int
-) -> tuple[jax.Array, Any]:
-    """Run `module` in training mode on [m, ...]. Returns outputs [m, ...] and the updated running statistics.
+) -> tuple[Any, Any]:
+    """Run `module` in training mode on [m, ...]. Returns outputs [m, ...] and updated running statistics.
 
     Differentiable: a gradient keeps the activations of one microbatch at a time, and recomputes them.
     """
@@ -71,7 +71,7 @@ def run_in_microbatches(
             outputs = module.apply(with_statistics, *part, train=False)
         return outputs, moments
 
-    def each(statistics: Any, chosen: Callable) -> jax.Array:
+    def each(statistics: Any, chosen: Callable) -> Any:
         """Return `chosen` of each microbatch's run, stacked; a gradient runs the microbatch again."""
         return jax.lax.map(jax.checkpoint(lambda part: chosen(*run(statistics, part))), parts)
 
@@ -83,4 +83,4 @@ def run_in_microbatches(
     outputs = each(statistics, lambda outputs, _: outputs)
     momentum = BATCH_NORM_MOMENTUM
     updated = {name: momentum * old + (1 - momentum) * statistics[name] for name, old in running.items()}
-    return joined(outputs), unflatten_dict(updated)
+    return jax.tree.map(joined, outputs), unflatten_dict(updated)

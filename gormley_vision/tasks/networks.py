@@ -28,10 +28,10 @@ def new_network(variables: Variables, optimizer: optax.GradientTransformation) -
 def apply_gradients(
     network: Network, gradients: Any, batch_stats: Any, optimizer: optax.GradientTransformation
 ) -> Network:
-    """Apply one update: parameters by the optimizer, running statistics as given."""
+    """Apply one update: parameters by the optimizer, running statistics as given, all else as it was."""
     params = network.variables["params"]
     updates, opt_state = optimizer.update(gradients, network.opt_state, params)
-    variables = {"params": optax.apply_updates(params, updates), "batch_stats": batch_stats}
+    variables = {**network.variables, "params": optax.apply_updates(params, updates), "batch_stats": batch_stats}
     return Network(variables, opt_state, network.updates + 1)
 
 
@@ -53,12 +53,12 @@ def moving_average(average: Any, current: Any, decay: jax.Array) -> Any:
     return jax.tree.map(lambda a, c: a + (1 - decay).astype(c.dtype) * (c - a), average, current)
 
 
-def ema_decay(images_seen: jax.Array, images_per_update: int, half_life: float, ramp: float) -> jax.Array:
+def ema_decay(images_seen: jax.Array, images_per_update: int, half_life: float | jax.Array, ramp: float) -> jax.Array:
     """Return the decay of one update for a half-life in images of at most `ramp` times the images seen so far.
 
     0.5 ** (images_per_update / h), h = min(half_life, ramp * images_seen): the form of Karras et al. 2020
     (arXiv:2006.06676, appendix), whose ramp keeps the start of a run out of its average. A half-life of 0
     gives decay 0: the average is the network itself.
     """
-    reach = jnp.minimum(jnp.float32(half_life), jnp.float32(ramp) * images_seen)
+    reach = jnp.minimum(jnp.asarray(half_life, jnp.float32), jnp.float32(ramp) * images_seen)
     return jnp.float32(0.5) ** (jnp.float32(images_per_update) / jnp.maximum(reach, 1e-8))

@@ -14,12 +14,20 @@ import optax.contrib
 
 from gormley_vision.axes import Parameter, is_embedding, is_end, map_parameters, sides
 from gormley_vision.errors import UserError
+from gormley_vision.tasks.scalars import Number
 
 
-def make_optimizer(*, name: str, learning_rate: float, momentum: float, beta2: float) -> optax.GradientTransformation:
-    """Return Adam (Kingma & Ba 2014, eps 1e-8 as in DCGAN's code), or SGD with heavy-ball momentum."""
+def make_optimizer(
+    *, name: str, learning_rate: Number, momentum: Number, beta2: Number
+) -> optax.GradientTransformation:
+    """Return Adam (Kingma & Ba 2014, eps 1e-8 as in DCGAN's code), RMSProp, or SGD with heavy-ball momentum.
+
+    RMSProp's decay is `beta2`, and its eps 1e-8 as in WGAN's code. Numbers may be traced, of a schedule in a step.
+    """
     if name == "adam":
         return optax.adam(learning_rate, b1=momentum, b2=beta2)
+    if name == "rmsprop":
+        return optax.chain(optax.scale_by_rms(decay=beta2, eps=1e-8), optax.scale_by_learning_rate(learning_rate))
     return optax.sgd(learning_rate, momentum=momentum)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from gormley_vision.config import flatten
 from gormley_vision.files import write_atomically, write_json
-from gormley_vision.samples import Pictures, Samples, read_png, write_png
+from gormley_vision.samples import Samples, Texts, read_png, write_png
 from gormley_vision.training.board import Board
 from gormley_vision.training.tracking import Tracked
 
@@ -65,12 +65,12 @@ class Records:
             writer.scalars(step, values, times)
 
     def samples(self, step: int, samples: Samples) -> None:
-        """Write pictures as one grid, or texts as one text."""
+        """Write pictures as one grid, points as a plot, or texts as one text."""
         for writer in self._writers:
-            if isinstance(samples, Pictures):
-                writer.picture(step, samples.grid())
-            else:
+            if isinstance(samples, Texts):
                 writer.text(step, samples.joined())
+            else:
+                writer.picture(step, samples.grid())
 
     def flush(self) -> None:
         """Flush all writers."""

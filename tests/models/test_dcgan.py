@@ -31,12 +31,12 @@ def shapes(module, *inputs):
 def test_parameter_counts_of_the_two_published_variants():
     images = jnp.zeros((2, 64, 64, 3))
     # pytorch/examples dcgan at its defaults (ngf = ndf = 64, nz = 100) prints these.
-    assert count(shapes(Generator(64, 3), jnp.zeros((2, 100)))) == 3_576_704
+    assert count(shapes(Generator((64, 64, 3)), jnp.zeros((2, 100)))) == 3_576_704
     assert count(shapes(Discriminator(), images)) == 2_765_568
     # Newmu/dcgan_code, faces: ngf = ndf = 128, 5x5 kernels, no biases, gain and shift per normalised channel.
     weights = 100 * 1024 * 16 + 25 * (1024 * 512 + 512 * 256 + 256 * 128 + 128 * 3)
     norms = 2 * (1024 + 512 + 256 + 128)
-    assert count(shapes(Generator(64, 3, width=128, kernel_size=5), jnp.zeros((2, 100)))) == weights + norms
+    assert count(shapes(Generator((64, 64, 3), width=128, kernel_size=5), jnp.zeros((2, 100)))) == weights + norms
     weights = 25 * (3 * 128 + 128 * 256 + 256 * 512 + 512 * 1024) + 1024 * 16
     assert count(shapes(Discriminator(128, 5), images)) == weights + 2 * (256 + 512 + 1024)
 
@@ -45,7 +45,7 @@ def test_parameter_counts_of_the_two_published_variants():
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_size_generates_and_is_judged(size, channels):
     def game(key):
-        generator, discriminator = Generator(size, channels, latent_size=5, width=2), Discriminator(width=2)
+        generator, discriminator = Generator((size, size, channels), width=2), Discriminator(width=2)
         images, _ = generator.init_with_output(key, jnp.zeros((3, 5)), train=True)
         logits, _ = discriminator.init_with_output(key, images, train=True)
         return images, logits
@@ -66,7 +66,7 @@ def test_other_sizes_are_refused_with_the_nearest(size, near):
 
 
 def test_initial_weights():
-    variables = init(Generator(32, 3), 3, jnp.zeros((2, 100)))
+    variables = init(Generator((32, 32, 3)), 3, jnp.zeros((2, 100)))
     kernel = variables["params"]["TransposedConvolution_0"]["kernel"]
     np.testing.assert_allclose([kernel.mean(), kernel.std()], [0, 0.02], atol=3e-4)
     scale = variables["params"]["BatchNorm_0"]["scale"]
@@ -76,7 +76,7 @@ def test_initial_weights():
 
 def test_labels_reach_both_players():
     key = jax.random.key(0)
-    generator, discriminator = Generator(16, 1, 4, 2, classes=3), Discriminator(2, classes=3)
+    generator, discriminator = Generator((16, 16, 1), width=2, classes=3), Discriminator(2, classes=3)
     noise = jax.random.normal(key, (2, 4))
     first, second = jnp.array([0, 1]), jnp.array([2, 1])
     g = init(generator, 0, noise, first)
@@ -90,7 +90,7 @@ def test_labels_reach_both_players():
 
 
 def test_bfloat16_computes_in_bfloat16_and_keeps_parameters_and_outputs_in_float32():
-    generator = Generator(16, 1, 4, 2, dtype=jnp.dtype("bfloat16"))
+    generator = Generator((16, 16, 1), width=2, dtype=jnp.dtype("bfloat16"))
     noise = jax.random.normal(jax.random.key(0), (8, 4))
     variables = init(generator, 1, noise)
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}

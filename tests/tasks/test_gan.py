@@ -14,7 +14,9 @@ from gormley_vision.config import default_config, validate
 from gormley_vision.errors import UserError
 from gormley_vision.experiment import described, make_task
 from gormley_vision.randomness import named_key
+from gormley_vision.tasks.gan.updates import Turn, update_discriminator
 from gormley_vision.tasks.networks import ema_decay, moving_average
+from gormley_vision.tasks.scalars import at
 from gormley_vision.training.task import first_state
 
 KEY = jax.random.key(7)
@@ -83,7 +85,7 @@ def test_each_phase_moves_its_own_player_alone(game):
         assert not identical(moved.opt_state, before.opt_state)
         assert int(moved.updates) == int(before.updates) + 1
         if phase.player == "discriminator":  # the average of an unmoved generator moves towards it only
-            decay = ema_decay(jnp.float32(3 * M), M, gan.ema_half_life, gan.ema_ramp)
+            decay = ema_decay(jnp.float32(3 * M), M, gan.scalars["gan.ema_half_life"], gan.ema_ramp)
             close(after.ema, moving_average(state.ema, state.generator.variables, decay))
 
 
@@ -294,7 +296,7 @@ def test_decay_of_the_average_by_hand():
 def test_the_average_follows_parameters_and_running_statistics(game):
     gan, state, step = game
     after, _, _ = step(state, make_batch(1, 5), KEY)
-    decay = 0.5 ** (M / min(gan.ema_half_life, 0.05 * 3 * M))
+    decay = 0.5 ** (M / min(gan.scalars["gan.ema_half_life"], 0.05 * 3 * M))
     expected = jax.tree.map(
         lambda a, c: decay * np.asarray(a) + (1 - decay) * np.asarray(c), state.ema, after.generator.variables
     )
@@ -314,9 +316,11 @@ def test_real_and_fake_images_are_normalised_apart(game):
     """Were they normalised together, the real images' logits would depend on the fakes."""
     gan, state, _ = game
     images = jax.random.uniform(KEY, (M, 16, 16, 1), minval=-1, maxval=1)
-    update = jax.jit(gan.update_discriminator)
-    logged = [
-        update(state.discriminator, state.generator, images, noise, None, key=KEY, step=0)[2]["discriminator/real"]
-        for noise in (jnp.zeros((M, 3)), 3 * jax.random.normal(KEY, (M, 3)))
-    ]
+
+    @jax.jit
+    def real_logit(noise):
+        turn = Turn(images, None, noise, partial(named_key, KEY), at(gan.scalars, jnp.float32(0)), 1.0, jnp.int32(0))
+        return update_discriminator(gan, state.discriminator, state.generator.variables, turn)[2]["discriminator/real"]
+
+    logged = [real_logit(noise) for noise in (jnp.zeros((M, 3)), 3 * jax.random.normal(KEY, (M, 3)))]
     assert logged[0] == logged[1]

@@ -179,7 +179,7 @@ def test_muon_takes_convolutions_but_those_that_see_or_make_the_image():
     images = jnp.zeros((2, 32, 32, 3))  # three layers in each: 4, 8, 16, 32
     found = muon_axes(Discriminator(width=4), images, train=True)
     assert found == {f"Convolution_{i}/kernel": ((0, 1, 2), (3,)) for i in (1, 2)}
-    found = muon_axes(Generator(32, 3, width=4), jnp.zeros((2, 8)), train=True)
+    found = muon_axes(Generator((32, 32, 3), width=4), jnp.zeros((2, 8)), train=True)
     assert found == {f"TransposedConvolution_{i}/kernel": ((0, 1, 2), (3,)) for i in (0, 1)}  # [k*k*out, in]
 
 

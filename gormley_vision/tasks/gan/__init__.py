@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from gormley_vision.tasks.gan.fields import FIELDS, SAMPLING, TENSOR_KEYS, check, minibatches, needs, smoke
+from gormley_vision.tasks.gan.fields import FIELDS, SAMPLING, TENSOR_KEYS, check, described, minibatches, needs, smoke
 
-__all__ = ["FIELDS", "SAMPLING", "TENSOR_KEYS", "check", "make", "minibatches", "needs", "smoke"]
+__all__ = ["FIELDS", "SAMPLING", "TENSOR_KEYS", "check", "described", "make", "minibatches", "needs", "smoke"]
 
 
 def make(config: Any, data: Any) -> Any:

@@ -6,16 +6,33 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from gormley_vision import durations
+from gormley_vision import durations, schedules
+from gormley_vision.augmentation import policies
 from gormley_vision.data.features import Description
 from gormley_vision.errors import UserError
-from gormley_vision.losses.adversarial import OBJECTIVES, discriminator_loss
-from gormley_vision.losses.penalties import Penalty
-from gormley_vision.models.dcgan import Discriminator, Generator
-from gormley_vision.models.patchgan import PatchDiscriminator
-from gormley_vision.tasks.gan.fields import PENALTIES, minibatches
+from gormley_vision.losses import penalties
+from gormley_vision.losses.adversarial import OBJECTIVES, Objective, discriminator_loss
+from gormley_vision.models import dcgan, dense_gan, patchgan, r3gan, resnet_gan, vit_gan
+from gormley_vision.tasks.gan.fields import FIELDS, PENALTIES, SCHEDULED, is_on, minibatches
 from gormley_vision.tasks.gan.task import GAN, step_phases
-from gormley_vision.tasks.optimizers import make_optimizer
+from gormley_vision.tasks.scalars import Schedule
+
+GENERATORS: dict[str, Any] = {
+    "dcgan": dcgan.Generator,
+    "dense": dense_gan.Generator,
+    "resnet": resnet_gan.Generator,
+    "r3gan": r3gan.Generator,
+    "vit": vit_gan.Generator,
+}
+DISCRIMINATORS: dict[str, Any] = {
+    "dcgan": dcgan.Discriminator,
+    "patchgan": patchgan.PatchDiscriminator,
+    "dense": dense_gan.Discriminator,
+    "resnet": resnet_gan.Discriminator,
+    "r3gan": r3gan.Discriminator,
+    "vit": vit_gan.Discriminator,
+}
+OF_THE_TASK = ("architecture", "latent_size", "latent", "spectral_norm")  # the other keys of a player are its net's
 
 
 def make_gan(config: Mapping[str, Any], description: Description) -> GAN:
@@ -25,36 +42,34 @@ def make_gan(config: Mapping[str, Any], description: Description) -> GAN:
         UserError: the config is conditional, and the data set has no labels.
     """
     class_names = description.class_names
-    data, gan, dtype = config["data"], config["gan"], jnp.dtype(config["compute_dtype"])
+    data, gan = config["data"], config["gan"]
     if gan["conditional"] and not class_names:
         raise UserError("gan.conditional needs labels, and the data set has none: pass --config.gan.conditional=false")
     conditions = class_names if gan["conditional"] else ()
-    discriminator: Any = dict(config["discriminator"])
-    if discriminator.pop("architecture") == "dcgan":
-        del discriminator["receptive_field"]
-        make_discriminator: Any = Discriminator
-    else:
-        del discriminator["kernel_size"]
-        make_discriminator = PatchDiscriminator
-    objective = OBJECTIVES[gan["objective"]]
-    if gan["label_smoothing"] and objective.probabilities:
-        smoothed = partial(discriminator_loss, smoothing=gan["label_smoothing"])
-        objective = objective._replace(discriminator=smoothed)
-    size, channels = data["image_size"], data["channels"]
+    shape = description.features[gan["example"]].shape
+    if gan["example"] == "vector" and len(shape) != 1:
+        raise UserError(f"gan.example=vector: the data set's vectors have shape {list(shape)}: make them [n]")
+    objective = _objective(gan)
+    images = {"epoch_images": description.length, "step_images": data["batch_size"] * minibatches(config)}
     return GAN(
-        generator=Generator(
-            image_size=size, channels=channels, classes=len(conditions), dtype=dtype, **config["generator"]
+        generator=GENERATORS[config["generator"]["architecture"]](shape=shape, **_net(config, "generator", conditions)),
+        discriminator=DISCRIMINATORS[config["discriminator"]["architecture"]](
+            **_net(config, "discriminator", conditions)
         ),
-        discriminator=make_discriminator(classes=len(conditions), dtype=dtype, **discriminator),
         objective=objective,
-        penalties=tuple(Penalty(kind, gan[kind], gan["penalty_every"]) for kind in PENALTIES if gan[kind]),
-        generator_optimizer=make_optimizer(**config["generator_optimizer"]),
-        discriminator_optimizer=make_optimizer(**config["discriminator_optimizer"]),
+        penalties={kind: _penalty(kind, gan["difference"]) for kind in PENALTIES if is_on(config, kind)},
+        penalty_every=gan["penalty_every"],
+        scalars=_scalars(config, images),
+        update_rules={player: config[f"{player}_optimizer"]["name"] for player in ("generator", "discriminator")},
         latent_size=config["generator"]["latent_size"],
-        image_shape=(size, size, channels),
+        latent=config["generator"]["latent"],
+        example=gan["example"],
+        example_shape=shape,
+        extent=config["log"]["extent"],
         class_names=conditions,
         batch_size=data["batch_size"],
         minibatches=minibatches(config),
+        generator_factor=gan["generator_factor"],
         accumulate=config["accumulate"],
         phases=step_phases(
             gan["discriminator_steps"],
@@ -62,12 +77,52 @@ def make_gan(config: Mapping[str, Any], description: Description) -> GAN:
             simultaneous=gan["simultaneous"],
             relativistic=objective.relativistic,
         ),
-        ema_half_life=durations.to_images(
-            gan["ema_half_life"],
-            epoch_images=description.length,
-            step_images=data["batch_size"] * minibatches(config),
-        ),
         ema_ramp=gan["ema_ramp"],
         flip=data["flip"],
+        dequantize=gan["dequantize"],
+        augment=policies.parsed(gan["augment"]),
+        augment_target=gan["augment_target"],
+        augment_speed=durations.to_images(gan["augment_speed"], **images),
+        spectral=config["discriminator"]["spectral_norm"],
+        clip_weights=gan["clip_weights"],
         preview_count=config["log"]["samples"],
     )
+
+
+def _objective(gan: Mapping[str, Any]) -> Objective:
+    objective = OBJECTIVES[gan["objective"]]
+    if not (gan["label_smoothing"] and objective.probabilities):
+        return objective
+    return objective._replace(discriminator=partial(discriminator_loss, smoothing=gan["label_smoothing"]))
+
+
+def _penalty(kind: str, difference: float) -> Any:
+    if kind in penalties.SQUARED:
+        return partial(penalties.SQUARED[kind], difference=difference)
+    return penalties.PENALTIES[kind]
+
+
+def _net(config: Mapping[str, Any], player: str, class_names: tuple[str, ...]) -> dict[str, Any]:
+    """Return the arguments of a player's net: the keys of its section that its architecture reads."""
+    section = config[player]
+
+    def reads(name: str) -> bool:
+        architectures = FIELDS[f"{player}.{name}"].when.get(f"{player}.architecture", ())
+        return name not in OF_THE_TASK and (not architectures or section["architecture"] in architectures)
+
+    arguments = {name: value for name, value in section.items() if reads(name)}
+    return arguments | {"classes": len(class_names), "dtype": jnp.dtype(config["compute_dtype"])}
+
+
+def _scalars(config: Mapping[str, Any], images: dict[str, int]) -> dict[str, float | Schedule]:
+    """Return the numbers of the recipe by key: constants, or what a schedule says."""
+    constants: dict[str, float | Schedule] = {}
+    for key in SCHEDULED:
+        section, _, name = key.rpartition(".")
+        value = config[section][name]
+        constants[key] = durations.to_images(value, **images) if FIELDS[key].is_duration else value
+    run = durations.to_images(config["duration"], **images)
+    found = schedules.parsed(config["gan"]["schedules"])
+    return constants | {
+        key: Schedule(schedules.resolved(points, run_images=run, **images)) for key, points in found.items()
+    }

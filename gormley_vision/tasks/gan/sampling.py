@@ -2,15 +2,16 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from gormley_vision.errors import UserError
-from gormley_vision.randomness import run_key
-from gormley_vision.samples import Pictures
+from gormley_vision.layers.gan import BATCH_NORM_MOMENTUM
+from gormley_vision.randomness import named_key, run_key
+from gormley_vision.samples import Pictures, Points
 
 if TYPE_CHECKING:
     from gormley_vision.tasks.gan.task import GAN, Variables
@@ -19,24 +20,44 @@ BATCH = 64  # every call runs this many, so that an image's bits do not depend o
 WALK = 8  # images in one interpolation
 
 
-def sampled(gan: "GAN", variables: "Variables", *, num: int, seed: int, label: str) -> Pictures:
-    """Generate `num` images, of class `label` or of all classes in turn."""
-    labels = choose_labels(gan.class_names, np.arange(num), label)
-    images = _generate(gan, variables, _noise(gan, seed, num), labels)
-    return Pictures(images, labels, gan.class_names)
+def sampled(
+    gan: "GAN",
+    variables: "Variables",
+    *,
+    num: int,
+    seed: int,
+    label: str = "",
+    interpolate: bool = False,
+    truncation: float = 0.0,
+    standing_statistics: int = 0,
+) -> Pictures | Points:
+    """Generate `num` examples, of class `label` or of all classes in turn.
 
+    With `interpolate`, a row of `WALK` each between two noise vectors, along the great circle (White 2016,
+    arXiv:1609.04468): a straight line between two Gaussian vectors passes through norms that the generator never saw.
+    `num` is then rounded up to full rows.
 
-def interpolated(gan: "GAN", variables: "Variables", *, num: int, seed: int, label: str) -> Pictures:
-    """Interpolate between pairs of noise vectors, a row of `WALK` images each; `num` is rounded up to full rows.
+    `truncation` keeps every number of the noise within +-truncation (BigGAN: Brock et al. 2018, arXiv:1809.11096,
+    section 3.1): truer and less various. With `standing_statistics` BatchNorm uses the mean statistics of that many
+    batches of `BATCH` fakes, in place of the running ones (the same paper, section 3.1).
 
-    Along the great circle (White 2016, arXiv:1609.04468): a straight line between two Gaussian vectors
-    passes through norms that the generator never saw.
+    Raises:
+        UserError: an option that makes no sense for this run.
     """
-    rows = -(-num // WALK)
-    labels = choose_labels(gan.class_names, np.repeat(np.arange(rows), WALK), label)
-    ends = _noise(gan, seed, 2 * rows).reshape(rows, 2, -1)
-    noise = np.concatenate([great_circle(a, b, np.linspace(0, 1, WALK)) for a, b in ends])
-    return Pictures(_generate(gan, variables, noise, labels), labels, gan.class_names, columns=WALK)
+    if standing_statistics:
+        variables = _with_standing_statistics(gan, variables, seed, standing_statistics)
+    draw = partial(_noise, gan, seed, truncation)
+    if interpolate:
+        rows = -(-num // WALK)
+        labels = choose_labels(gan.class_names, np.repeat(np.arange(rows), WALK), label)
+        ends = draw(2 * rows).reshape(rows, 2, -1)
+        noise = np.concatenate([great_circle(a, b, np.linspace(0, 1, WALK)) for a, b in ends])
+    else:
+        labels, noise = choose_labels(gan.class_names, np.arange(num), label), draw(num)
+    made = _generate(gan, variables, noise, labels)
+    if gan.example != "image":
+        return Points(made, gan.extent)
+    return Pictures(made, labels, gan.class_names, columns=WALK if interpolate else 0)
 
 
 def great_circle(a: np.ndarray, b: np.ndarray, t: np.ndarray) -> np.ndarray:
@@ -68,10 +89,35 @@ def choose_labels(class_names: Sequence[str], ids: np.ndarray, label: str) -> np
     return np.full(len(ids), known[label], np.int32)
 
 
-def _noise(gan: "GAN", seed: int, count: int) -> np.ndarray:
-    draw, key = jax.jit(gan.noise), run_key(seed)
+def _noise(gan: "GAN", seed: int, truncation: float, count: int) -> np.ndarray:
+    if truncation and gan.latent != "normal":
+        raise UserError(f"--truncation={truncation}: this run's noise is {gan.latent}, within bounds: leave it out")
+
+    def truncated(key: jax.Array, ids: jax.Array) -> jax.Array:
+        keys = jax.vmap(partial(jax.random.fold_in, named_key(key, "noise/sample")))(ids)
+        draw = partial(jax.random.truncated_normal, lower=-truncation, upper=truncation, shape=(gan.latent_size,))
+        return jax.vmap(draw)(keys)
+
+    draw, key = jax.jit(truncated if truncation else gan.noise), run_key(seed)
     parts = [draw(key, jnp.arange(start, start + BATCH)) for start in range(0, count, BATCH)]
     return np.concatenate(parts)[:count]
+
+
+def _with_standing_statistics(gan: "GAN", variables: "Variables", seed: int, batches: int) -> "Variables":
+    if not variables["batch_stats"]:
+        raise UserError("--standing_statistics: this generator has no BatchNorm: leave it out")
+    zeros = jax.tree.map(jnp.zeros_like, variables["batch_stats"])
+    labels = jnp.arange(BATCH) % gan.classes if gan.classes else None
+
+    @jax.jit
+    def statistics(number: jax.Array) -> Any:
+        noise = gan.latents(named_key(run_key(seed), "noise/standing", number), BATCH)
+        inputs = {**variables, "batch_stats": zeros}
+        _, updated = gan.generator.apply(inputs, noise, labels, train=True, mutable=["batch_stats"])
+        return jax.tree.map(lambda x: x / (1 - BATCH_NORM_MOMENTUM), updated["batch_stats"])
+
+    found = [statistics(jnp.int32(number)) for number in range(batches)]
+    return {**variables, "batch_stats": jax.tree.map(lambda *x: sum(x) / batches, *found)}
 
 
 def _generate(gan: "GAN", variables: "Variables", noise: np.ndarray, labels: np.ndarray | None) -> np.ndarray:

@@ -13,11 +13,14 @@ k is unrolled: on the CPU, XLA runs convolutions inside a `lax.scan` on one thre
 
 BatchNorm: real and fake images go through the discriminator in separate passes, each normalised by its own
 statistics (Radford et al. 2015). A player's running statistics are updated only in its own phases, and by its
-objective: penalties leave them as they are.
+objective: penalties leave them as they are. `updates.py` has one update of either player.
+
+Numbers of a recipe may follow a schedule of the images seen before the step, those of k (or k + 1) minibatches each.
 """
 
 import dataclasses
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -30,21 +33,23 @@ import optax
 from gormley_vision.augmentation.geometry import flip_half
 from gormley_vision.errors import UserError
 from gormley_vision.losses.adversarial import Objective
-from gormley_vision.losses.penalties import PENALTIES, Penalty
 from gormley_vision.randomness import keyed_normal, named_key
-from gormley_vision.samples import Pictures
-from gormley_vision.tasks.accumulation import run_in_microbatches
-from gormley_vision.tasks.gan.sampling import interpolated, sampled
+from gormley_vision.samples import FIELD, Pictures, Points, field_points
+from gormley_vision.tasks.gan import spectral_norm
+from gormley_vision.tasks.gan.adaptive import start, steered
+from gormley_vision.tasks.gan.sampling import sampled
+from gormley_vision.tasks.gan.updates import Turn, update_discriminator, update_generator
 from gormley_vision.tasks.networks import (
     Network,
     Variables,
-    apply_gradients,
     ema_decay,
     finite,
     moving_average,
     new_network,
     to_unit_range,
 )
+from gormley_vision.tasks.optimizers import make_optimizer
+from gormley_vision.tasks.scalars import Number, Schedule, at
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
@@ -52,12 +57,13 @@ Metrics = dict[str, jax.Array]
 
 @flax.struct.dataclass
 class GANState:
-    """All that training changes. `ema` holds the averaged generator's variables."""
+    """All that training changes. `ema` holds the averaged generator's variables; `augmentation` ADA's controller."""
 
     step: jax.Array
     generator: Network
     discriminator: Network
     ema: Variables
+    augmentation: dict[str, jax.Array] = flax.struct.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,19 +90,29 @@ class GAN:
     generator: nn.Module
     discriminator: nn.Module
     objective: Objective
-    penalties: tuple[Penalty, ...]  # of the discriminator
-    generator_optimizer: optax.GradientTransformation
-    discriminator_optimizer: optax.GradientTransformation
+    penalties: Mapping[str, Callable]  # of the discriminator, functions of losses/penalties.py by their config key
+    penalty_every: int  # steps
+    scalars: Mapping[str, float | Schedule]  # by config key
+    update_rules: Mapping[str, str]  # by player
     latent_size: int
-    image_shape: tuple[int, int, int]
+    latent: str  # 'normal' or 'uniform'
+    example: str  # the feature that is generated: 'image', or 'vector'
+    example_shape: tuple[int, ...]
+    extent: float  # of plots of vectors, from -extent to extent
     class_names: tuple[str, ...]  # () if the game is unconditional
     batch_size: int
-    minibatches: int  # k
+    minibatches: int
+    generator_factor: int  # fakes in the generator's update for each image of a minibatch
     accumulate: int  # microbatches of a minibatch
     phases: tuple[Phase, ...]
-    ema_half_life: float  # images
     ema_ramp: float
     flip: bool
+    dequantize: bool
+    augment: tuple[tuple[str, float], ...]  # policies.parsed
+    augment_target: float  # of ADA; 0 for a fixed probability
+    augment_speed: float  # images in which ADA's probability may go from 0 to 1
+    spectral: bool  # normalisation of the discriminator
+    clip_weights: float
     preview_count: int
 
     afterwards = "sample from it: python scripts/sample.py --workdir={workdir} --out=samples.png"
@@ -108,149 +124,121 @@ class GAN:
 
     def init(self, key: jax.Array) -> GANState:
         """Return a fresh state, a function of the key only."""
-        noise = jnp.zeros((2, self.latent_size))
-        labels = jnp.zeros((2,), jnp.int32) if self.classes else None
-        images = jnp.zeros((2, *self.image_shape))
-        g = self.generator.init(named_key(key, "init/generator"), noise, labels, train=True)
-        d = self.discriminator.init(named_key(key, "init/discriminator"), images, labels, train=True)
-        g, d = ({"params": v["params"], "batch_stats": v.get("batch_stats", {})} for v in (g, d))
+        g, d = (
+            {"params": v["params"], "batch_stats": v.get("batch_stats", {})}
+            for v in (self._init_generator(key), self._init_discriminator(key))
+        )
+        if self.spectral:
+            vectors = spectral_norm.start(nn.unbox(d["params"]), self.matrices, named_key(key, "init/spectral"))
+            d["spectral"] = vectors
+        first = at(self.scalars, jnp.float32(0))
         return GANState(
             step=jnp.zeros((), jnp.int32),
-            generator=new_network(g, self.generator_optimizer),
-            discriminator=new_network(d, self.discriminator_optimizer),
+            generator=new_network(g, self.optimizer("generator", first)),
+            discriminator=new_network(d, self.optimizer("discriminator", first)),
             ema=jax.tree.map(jnp.copy, g),  # a copy: a donated buffer may appear only once
+            augmentation=start() if self.augment_target else {},
         )
+
+    def _init_generator(self, key: jax.Array) -> Any:
+        noise = jnp.zeros((2, self.latent_size))
+        return self.generator.init(named_key(key, "init/generator"), noise, self._first_labels, train=True)
+
+    def _init_discriminator(self, key: jax.Array) -> Any:
+        keys = {"params": named_key(key, "init/discriminator"), "dropout": key}
+        return self.discriminator.init(keys, jnp.zeros((2, *self.example_shape)), self._first_labels, train=True)
+
+    @property
+    def _first_labels(self) -> jax.Array | None:
+        return jnp.zeros((2,), jnp.int32) if self.classes else None
+
+    @functools.cached_property
+    def matrices(self) -> dict[tuple[str, ...], spectral_norm.Matrix]:
+        """The discriminator's matrices, which spectral normalisation divides."""
+        return spectral_norm.matrices(jax.eval_shape(self._init_discriminator, jax.random.key(0))["params"])
+
+    def optimizer(self, player: str, scalars: Mapping[str, Number]) -> optax.GradientTransformation:
+        """Return a player's update rule with a step's numbers."""
+        numbers: Any = {name: scalars[f"{player}_optimizer.{name}"] for name in ("learning_rate", "momentum", "beta2")}
+        return make_optimizer(name=self.update_rules[player], **numbers)
 
     def train_step(self, state: GANState, batch: Batch, key: jax.Array) -> tuple[GANState, Metrics, Metrics]:
         """Run one iteration of Algorithm 1.
 
         Args:
-            batch: 'image' uint8 [k, m, H, W, C] and 'label' int32 [k, m].
+            batch: 'image' uint8 [k, m, H, W, C] or 'vector' [k, m, n], and 'label' int32 [k, m].
             key: the run's key; random draws also depend on `state.step`.
 
         Returns:
             The new state; scalars to log; and for each loss and gradient, in the order computed, whether
             it is finite.
         """
-        metrics: Metrics = {}
+        images_per_step = self.batch_size * self.minibatches
+        seen = state.step.astype(jnp.float32) * images_per_step
+        scalars = at(self.scalars, seen)
+        probability = state.augmentation.get("probability", scalars["gan.augment_probability"])
+        scheduled = (key for key, value in self.scalars.items() if isinstance(value, Schedule))
+        metrics: Metrics = {f"schedule/{key}": jnp.asarray(scalars[key]) for key in scheduled}
         checks: Metrics = {}
         discriminators = [state.discriminator]
-        generator = state.generator
+        generator, augmentation = state.generator, state.augmentation
         for phase in self.phases:
             draw = partial(named_key, key, step=state.step, index=phase.minibatch)
-            labels = batch["label"][phase.minibatch] if self.classes else None
-            noise = jax.random.normal(draw(phase.noise), (self.batch_size, self.latent_size))
-            images = batch["image"][phase.minibatch]
+            turn = Turn(
+                real=self._prepared(draw, batch[self.example][phase.minibatch]),
+                labels=batch["label"][phase.minibatch] if self.classes else None,
+                noise=self.latents(draw(phase.noise), self.batch_size),
+                draw=draw,
+                scalars=scalars,
+                augment_probability=probability,
+                step=state.step,
+            )
             if phase.player == "discriminator":
-                real = self._augmented(draw("flip"), images)
-                player, gradients, logged = self.update_discriminator(
-                    discriminators[-1], generator, real, noise, labels, key=draw("penalty"), step=state.step
+                player, gradients, logged, sign = update_discriminator(
+                    self, discriminators[-1], generator.variables, turn
                 )
                 discriminators.append(player)
+                if self.augment_target:
+                    logged["augment/probability"] = jnp.asarray(probability)
+                    logged["augment/sign_of_real"] = sign
             else:
                 opponent = discriminators[-2 if phase.meets_previous else -1]
-                met = self._augmented(draw("flip"), images) if self.objective.relativistic else None
-                generator, gradients, logged = self.update_generator(generator, opponent, noise, labels, met)
+                if not self.objective.relativistic:
+                    turn = turn._replace(real=None)
+                if self.generator_factor > 1:
+                    count = self.generator_factor * self.batch_size
+                    turn = turn._replace(noise=self.latents(draw(phase.noise), count))
+                generator, gradients, logged = update_generator(self, generator, opponent.variables, turn)
             metrics |= logged
             prefix = f"{phase.player}[{phase.minibatch}]"
             checks |= finite(f"{prefix}/loss", logged[f"loss/{phase.player}"])
             checks |= finite(f"{prefix}/gradient", gradients)
-        images_per_step = self.batch_size * self.minibatches
-        images_seen = (state.step.astype(jnp.float32) + 1) * images_per_step
-        decay = ema_decay(images_seen, images_per_step, self.ema_half_life, self.ema_ramp)
+        if self.augment_target:
+            signs = metrics["augment/sign_of_real"]
+            augmentation = steered(
+                augmentation, signs, state.step, self.augment_target, images_per_step / self.augment_speed
+            )
+        half_life = scalars["gan.ema_half_life"]
+        decay = ema_decay(seen + images_per_step, images_per_step, half_life, self.ema_ramp)
         ema = moving_average(state.ema, generator.variables, decay)
-        return GANState(state.step + 1, generator, discriminators[-1], ema), metrics, checks
+        after = GANState(state.step + 1, generator, discriminators[-1], ema, augmentation)
+        return after, metrics, checks
 
-    def _augmented(self, key: jax.Array, images: jax.Array) -> jax.Array:
-        """Convert uint8 images to float32 in [-1, 1], half of them mirrored if `flip`."""
-        real = to_unit_range(images)
-        return flip_half(key, real) if self.flip else real
+    def latents(self, key: jax.Array, count: int) -> jax.Array:
+        """Draw noise [count, Z] of mean 0 and variance 1."""
+        shape = (count, self.latent_size)
+        if self.latent == "normal":
+            return jax.random.normal(key, shape)
+        return jax.random.uniform(key, shape, minval=-(3**0.5), maxval=3**0.5)
 
-    def update_discriminator(
-        self,
-        player: Network,
-        generator: Network,
-        real_images: jax.Array,
-        noise: jax.Array,
-        labels: jax.Array | None,
-        *,
-        key: jax.Array,
-        step: jax.Array,
-    ) -> tuple[Network, Any, Metrics]:
-        """Descend the discriminator's loss and penalties once; the generator is fixed, running statistics included."""
-        fake_images, _ = self._run(self.generator, generator.variables, noise, labels)
-
-        def loss(params):
-            variables = {**player.variables, "params": params}
-            real_logits, batch_stats = self._run(self.discriminator, variables, real_images, labels)
-            variables = {**variables, "batch_stats": batch_stats}
-            fake_logits, batch_stats = self._run(self.discriminator, variables, fake_images, labels)
-            critic = lambda images: self._run(self.discriminator, variables, images, labels)[0]  # noqa: E731
-            penalties = self._penalties(critic, key, step, real_images, fake_images)
-            value = self.objective.discriminator(real_logits, fake_logits)
-            return value + sum(penalties.values()), (real_logits, fake_logits, batch_stats, penalties)
-
-        (value, aux), gradients = jax.value_and_grad(loss, has_aux=True)(player.variables["params"])
-        real_logits, fake_logits, batch_stats, penalties = aux
-        shown = jax.nn.sigmoid if self.objective.probabilities else jnp.asarray
-        logged = {
-            "loss/discriminator": value,
-            "discriminator/real": jnp.mean(shown(real_logits)),
-            "discriminator/fake": jnp.mean(shown(fake_logits)),
-            "gradient_norm/discriminator": optax.tree.norm(gradients),
-            **penalties,
-        }
-        return (
-            apply_gradients(player, gradients, batch_stats, self.discriminator_optimizer),
-            gradients,
-            logged,
-        )
-
-    def _penalties(
-        self, critic: Callable, key: jax.Array, step: jax.Array, real: jax.Array, fake: jax.Array
-    ) -> Metrics:
-        """Return each penalty with its weight, 0 in steps that are not its turn."""
-        found = {}
-        for number, (kind, weight, interval) in enumerate(self.penalties):
-            draw, strength = jax.random.fold_in(key, number), weight * interval
-
-            def penalty(kind: str = kind, draw: jax.Array = draw, strength: float = strength) -> jax.Array:
-                return strength * PENALTIES[kind](critic, draw, real, fake)
-
-            turn = step % interval == 0
-            found[f"penalty/{kind}"] = jax.lax.cond(turn, penalty, lambda: jnp.zeros(())) if interval > 1 else penalty()
-        return found
-
-    def update_generator(
-        self,
-        player: Network,
-        discriminator: Network,
-        noise: jax.Array,
-        labels: jax.Array | None,
-        real_images: jax.Array | None = None,
-    ) -> tuple[Network, Any, Metrics]:
-        """Descend the generator's loss once; the discriminator is fixed, running statistics included."""
-
-        def loss(params):
-            fake_images, batch_stats = self._run(self.generator, {**player.variables, "params": params}, noise, labels)
-            fake_logits, _ = self._run(self.discriminator, discriminator.variables, fake_images, labels)
-            return self.objective.generator(fake_logits, real_logits), batch_stats
-
-        real_logits = None
-        if real_images is not None:
-            real_logits, _ = self._run(self.discriminator, discriminator.variables, real_images, labels)
-        (value, batch_stats), gradients = jax.value_and_grad(loss, has_aux=True)(player.variables["params"])
-        logged = {"loss/generator": value, "gradient_norm/generator": optax.tree.norm(gradients)}
-        return apply_gradients(player, gradients, batch_stats, self.generator_optimizer), gradients, logged
-
-    def _run(
-        self, module: nn.Module, variables: Variables, inputs: jax.Array, labels: jax.Array | None
-    ) -> tuple[jax.Array, Any]:
-        """Apply a player in training mode. Returns its output and its updated running statistics."""
-        if self.accumulate > 1:
-            return run_in_microbatches(module, variables, inputs, labels, self.accumulate)
-        outputs, updated = module.apply(variables, inputs, labels, train=True, mutable=["batch_stats"])
-        return outputs, updated.get("batch_stats", {})
+    def _prepared(self, draw: Callable[[str], jax.Array], examples: jax.Array) -> jax.Array:
+        """Convert uint8 images to float32 in [-1, 1], half of them mirrored if `flip`; vectors are left as they are."""
+        if self.example != "image":
+            return examples.astype(jnp.float32)
+        real = to_unit_range(examples)
+        if self.dequantize:  # by less than one of 256 levels
+            real += jax.random.uniform(draw("dequantize"), real.shape, maxval=1 / 128)
+        return flip_half(draw("flip"), real) if self.flip else real
 
     def transfer(
         self, weights: dict[str, jax.Array], state: GANState, *, config: Any, class_names: tuple[str, ...]
@@ -271,24 +259,43 @@ class GAN:
         return weights
 
     def generate(self, variables: Variables, noise: jax.Array, labels: jax.Array | None = None) -> jax.Array:
-        """Return images [B, H, W, C] in [-1, 1] from noise [B, Z], normalised by the running statistics."""
+        """Return images [B, H, W, C] in [-1, 1], or vectors, from noise [B, Z], normalised by running statistics."""
         images = self.generator.apply(variables, noise, labels, train=False)
         assert isinstance(images, jax.Array)
         return images
 
     def noise(self, key: jax.Array, ids: jax.Array) -> jax.Array:
         """Return noise [len(ids), Z]; row i depends only on the key and `ids[i]`."""
-        return keyed_normal(named_key(key, "noise/sample"), ids, self.latent_size)
+        key = named_key(key, "noise/sample")
+        if self.latent == "normal":
+            return keyed_normal(key, ids, self.latent_size)
+        return jax.vmap(lambda i: self.latents(jax.random.fold_in(key, i), 1)[0])(ids)
 
     def preview(self, state: GANState, key: jax.Array) -> jax.Array:
-        """Return the averaged generator's images of fixed noise, [n, H, W, C] in [-1, 1]; if conditional, by class."""
+        """Return the averaged generator's images of fixed noise, [n, H, W, C] in [-1, 1]; if conditional, by class.
+
+        Of vectors, [n + FIELD^2, 3]: the first two numbers of each with 0, then points of a square with D's logits.
+        """
         ids = jnp.arange(self.preview_count)
         labels = ids // self._preview_columns % self.classes if self.classes else None
-        return self.generate(state.ema, self.noise(key, ids), labels)
+        made = self.generate(state.ema, self.noise(key, ids), labels)
+        if self.example == "image":
+            return made
+        square = jnp.asarray(field_points(self.extent))
+        logits = jnp.zeros(len(square))
+        if self.example_shape == (2,) and not self.classes:
+            judged = self.discriminator.apply(state.discriminator.variables, square, None, train=False)
+            assert isinstance(judged, jax.Array)
+            logits = judged
+        points = jnp.pad(made[:, :2], ((0, 0), (0, 1)))
+        return jnp.concatenate([points, jnp.concatenate([square, logits[:, None]], axis=1)])
 
-    def show(self, preview: Any) -> Pictures:
-        """Return the preview as a grid."""
-        return Pictures(preview, columns=self._preview_columns)
+    def show(self, preview: Any) -> Pictures | Points:
+        """Return the preview as a grid, or as a plot of points over D's logits."""
+        if self.example == "image":
+            return Pictures(preview, columns=self._preview_columns)
+        count = len(preview) - FIELD**2
+        return Points(preview[:count, :2], self.extent, preview[count:, 2].reshape(FIELD, FIELD))
 
     @property
     def _preview_columns(self) -> int:
@@ -297,10 +304,6 @@ class GAN:
             return max(1, self.preview_count // self.classes)
         return max(1, round(self.preview_count**0.5))
 
-    def sample(
-        self, state: GANState, *, num: int, seed: int, label: str = "", interpolate: bool = False, raw: bool = False
-    ) -> Pictures:
-        """Return images; see `sampling.sampled` and `sampling.interpolated`."""
-        variables = state.generator.variables if raw else state.ema
-        draw = interpolated if interpolate else sampled
-        return draw(self, variables, num=num, seed=seed, label=label)
+    def sample(self, state: GANState, *, num: int, seed: int, raw: bool = False, **options: Any) -> Pictures | Points:
+        """Return images or points; see `sampling.sampled` for the options."""
+        return sampled(self, state.generator.variables if raw else state.ema, num=num, seed=seed, **options)
