@@ -5,8 +5,8 @@ DiffAugment (Zhao et al. 2020, arXiv:2006.10738; DiffAugment_pytorch.py), images
     brightness_shift        adds U(-0.5, 0.5)
     saturation_scale        times U(0, 2) about each pixel's mean over channels
     contrast_scale          times U(0.5, 1.5) about the image's mean over pixels and channels
-    translation             by whole pixels, up to an eighth of the side both ways; zeros come in
-    cutout                  zeros a square of half the side, its centre uniform: it may stick out
+    translation             by whole pixels, up to an eighth of the side both ways; zeros, grey, come in
+    cutout                  zeros a rectangle of half of each side, its centre uniform: it may stick out
 
 ADA (Karras et al. 2020, arXiv:2006.06676, appendix B; training/augment.py), the 'bgc' pipe, p being the probability:
 
@@ -32,10 +32,10 @@ Each image draws for each transform whether it applies. ADA's geometric ones are
 - Beyond the mirror image next to a border ADA's pad is black; here it is mirrored again.
 - Grey images (C = 1): of a colour matrix the mean over its three rows counts, as in ADA's code. So luma_flip negates,
   brightness and contrast are as for colours, and hue and saturation, which leave grey as it is, are left out.
-- cutout is DiffAugment's, also in 'r3gan'. ADA's square has a centre between pixels; of the even sides' H + 1 positions
-  the first and last are then half as likely.
-- DiffAugment applies every transform to every image: that is probability 1. Its later code rounds an eighth and a half
-  of the side down, its first, and this, to the nearest.
+- cutout is DiffAugment's, also in 'r3gan'. ADA's centre is not rounded to pixels, so that of its H + 1 positions
+  along an even side the first and the last are half as likely.
+- DiffAugment applies every transform to every image: that is probability 1. An eighth and a half of the side are
+  rounded to the nearest here; a version of its code rounds them down.
 """
 
 import itertools
@@ -68,9 +68,9 @@ def augment(
 ) -> jax.Array:
     """Augment each of the float images [B, H, W, C] in [-1, 1] on its own; same shape and dtype.
 
-    Differentiable in images as often as wanted, and linear in them but for an offset. With probability 0 the images
-    are returned to the bit. Arithmetic is in at least float32. A transform's draws depend on `key` and on its place in
-    `TRANSFORMS`, not on which others there are; they are drawn for the whole batch, float32 for every dtype.
+    Affine in the images, so differentiable as often as wanted. With probability 0 the images are returned to the bit.
+    Arithmetic is in at least float32. A transform's draws depend on `key` and on its place in `TRANSFORMS`, not on
+    which others there are; they are drawn for the whole batch, float32 for every dtype.
 
     Args:
         key: for this call.

@@ -58,11 +58,9 @@ def flip(numbers: jax.Array, probability: jax.Array, shape: Shape) -> tuple[jax.
 def rotate90(numbers: jax.Array, probability: jax.Array, shape: Shape) -> tuple[jax.Array, ...]:
     """Turn by 0, 1, 2 or 3 quarters about the centre."""
     turns = jnp.where(numbers[0] < probability, below(numbers[1], 4), 0)
-    cos, sin = (
-        jnp.array([1.0, 0.0, -1.0, 0.0], jnp.float32)[turns],
-        jnp.array([0.0, 1.0, 0.0, -1.0], jnp.float32)[turns],
-    )
-    return (_rotated(cos, sin),)
+    cos = jnp.array([1.0, 0.0, -1.0, 0.0], jnp.float32)
+    sin = jnp.array([0.0, 1.0, 0.0, -1.0], jnp.float32)
+    return (_rotated(cos[turns], sin[turns]),)
 
 
 def integer_translation(numbers: jax.Array, probability: jax.Array, shape: Shape) -> tuple[jax.Array, ...]:
@@ -150,14 +148,15 @@ def warp(images: jax.Array, matrix: jax.Array) -> jax.Array:
     pixels = images.reshape(batch, height * width, channels)
 
     def at(row: jax.Array, column: jax.Array) -> jax.Array:
+        row, column = row.astype(jnp.int32), column.astype(jnp.int32)
         index = jnp.minimum(row, height - 1) * width + jnp.minimum(column, width - 1)
-        index = index.astype(jnp.int32).reshape(batch, height * width, 1)
+        index = index.reshape(batch, height * width, 1)
         return jnp.take_along_axis(pixels, index, axis=1, mode="promise_in_bounds").reshape(images.shape)
 
-    above = _between(at(top, left), at(top, left + 1), right_part)
-    below = _between(at(top + 1, left), at(top + 1, left + 1), right_part)
+    upper = _interpolated(at(top, left), at(top, left + 1), right_part)
+    lower = _interpolated(at(top + 1, left), at(top + 1, left + 1), right_part)
     moved = jnp.any(matrix != jnp.eye(3, dtype=matrix.dtype)[None], axis=(1, 2))
-    return jnp.where(moved[:, None, None, None], _between(above, below, bottom_part), images)
+    return jnp.where(moved[:, None, None, None], _interpolated(upper, lower, bottom_part), images)
 
 
 def _mirrored(position: jax.Array, side: int) -> jax.Array:
@@ -166,5 +165,5 @@ def _mirrored(position: jax.Array, side: int) -> jax.Array:
     return last - jnp.abs(jnp.mod(position, 2 * last) - last) if last else jnp.zeros_like(position)
 
 
-def _between(first: jax.Array, second: jax.Array, share: jax.Array) -> jax.Array:
+def _interpolated(first: jax.Array, second: jax.Array, share: jax.Array) -> jax.Array:
     return first + share * (second - first)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gormley_vision.losses.penalties import PENALTIES
+from gormley_vision.losses.penalties import PENALTIES, estimated_squared_norms, r1, r2
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
@@ -63,3 +63,31 @@ def test_a_flat_critic_has_a_gradient():
     )
     assert np.isfinite(jax.grad(flat)(0.0))
     np.testing.assert_allclose(jax.grad(flat)(2.0), 2 * (2 * NORM - 1) * NORM, rtol=1e-4)
+
+
+def test_the_estimate_has_the_mean_and_the_spread_that_it_says():
+    """Of a linear critic exactly (g . e)^2: mean |g|^2, standard deviation sqrt(2) |g|^2."""
+    images = jnp.zeros((20_000, 3, 2, 1))
+    found = np.asarray(estimated_squared_norms(linear, images, jax.random.key(0), 0.01))
+    np.testing.assert_allclose(found.mean(), NORM**2, rtol=0.05)
+    np.testing.assert_allclose(found.std(), 2**0.5 * NORM**2, rtol=0.1)
+
+
+def test_the_estimates_error_falls_with_the_square_of_its_size():
+    """Of l(x) = x^3 / 3 at x = 1: E[((1 + s e)^3 - 1)^2] / 9 s^2 = 1 + 5 s^2 + 15 s^4 / 9, for a normal e."""
+    images, found = jnp.ones((400_000, 1, 1, 1)), {}
+    with jax.enable_x64(True):
+        images = images.astype(jnp.float64)
+        for size in (0.05, 0.2):
+            estimate = estimated_squared_norms(lambda x: x[:, 0, 0, 0] ** 3 / 3, images, jax.random.key(1), size)
+            found[size] = float(estimate.mean())
+            assert found[size] == pytest.approx(1 + 5 * size**2 + 15 / 9 * size**4, rel=0.02)
+
+
+@pytest.mark.parametrize("penalty", [r1, r2])
+def test_estimated_penalties_are_half_the_mean(penalty):
+    real, fake = jnp.zeros((4, 3, 2, 1)), jnp.ones((4, 3, 2, 1))
+    key = jax.random.key(0)
+    at = real if penalty is r1 else fake
+    expected = estimated_squared_norms(linear, at, key, 0.1).mean() / 2
+    np.testing.assert_allclose(penalty(linear, key, real, fake, 0.1), expected, rtol=1e-6)

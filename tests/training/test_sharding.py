@@ -20,12 +20,28 @@ from gormley_vision.training.task import first_state
 GAMES = {
     "gan": {"generator__width": 8, "discriminator__width": 8},
     "conditional gan": {"gan__discriminator_steps": 2, "gan__conditional": True},
+    "gan of everything": {
+        "gan__conditional": True,
+        "gan__objective": "relativistic_paired",
+        "gan__r1": 1.0,
+        "gan__r2": 1.0,
+        "gan__gradient_penalty": 1.0,
+        "gan__augment": "bgc,cutout",
+        "gan__augment_target": 0.6,
+        "gan__schedules": "gan.r1 = 0: 1, 1M: 0.1 linear",
+        "generator__conditioning": "batch_norm",
+        "discriminator__conditioning": "projection",
+        "discriminator__norm": "none",
+        "discriminator__spectral_norm": True,
+        "generator__width": 8,
+        "discriminator__width": 8,
+    },
 }
 
 
 def slow(*values):
     """One mesh of several: the fast tests have that which splits along every axis."""
-    return pytest.param(*values if isinstance(values[0], tuple) else (values,), marks=pytest.mark.slow)
+    return pytest.param(*values if isinstance(values[0], tuple | str) else (values,), marks=pytest.mark.slow)
 
 
 def mesh_of(data, fsdp=1, tensor=1, batch_size=64):
@@ -48,9 +64,7 @@ def by_sgd(lab, what, **overrides):
     return lab.config("gan" if what in GAMES else what, data__flip=True, **overrides)
 
 
-@pytest.fixture(
-    scope="module", params=("gan", pytest.param("conditional gan", marks=pytest.mark.slow), "classification")
-)
+@pytest.fixture(scope="module", params=("gan", *map(slow, ("conditional gan", "gan of everything")), "classification"))
 def on_one(request, lab, after_steps, tmp_path_factory):
     """(what is trained, metrics, arrays) of one step on one device."""
     logged, arrays, _ = after_steps(by_sgd(lab, request.param), tmp_path_factory.mktemp("one"), 1)
