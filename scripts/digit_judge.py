@@ -89,7 +89,7 @@ def _trained(images: np.ndarray, labels: np.ndarray) -> Any:
         updates, state = rule.update(jax.grad(loss)(params), state, params)
         return optax.apply_updates(params, updates), state
 
-    params = Judge().init(jax.random.key(0), images[:1])["params"]
+    params = nn.unbox(Judge().init(jax.random.key(0), images[:1]))["params"]
     state = rule.init(params)
     for epoch in range(EPOCHS):
         moved = np.stack([_moved(image[..., 0], draw) for image in images])[..., None]
