@@ -26,6 +26,24 @@ SMALL = {"data.source": "fake", "data.image_size": 16, "mesh.data": 1}
 class Lab:
     """Tiny runs in this process. All share this test session's caches of decoded data and compiled programs."""
 
+    # A game with everything that has a state or draws of its own.
+    everything = {  # noqa: RUF012
+        "gan__conditional": True,
+        "gan__objective": "relativistic_paired",
+        "gan__r1": 1.0,
+        "gan__r2": 1.0,
+        "gan__gradient_penalty": 1.0,
+        "gan__augment": "bgc,cutout",
+        "gan__augment_target": 0.6,
+        "gan__schedules": "gan.r1 = 0: 1, 256: 0.1 linear",
+        "generator__conditioning": "batch_norm",
+        "discriminator__conditioning": "projection",
+        "discriminator__norm": "none",
+        "discriminator__spectral_norm": True,
+        "generator__width": 8,
+        "discriminator__width": 8,
+    }
+
     def __init__(self, cache: Path) -> None:
         self.cache = cache
 

@@ -61,6 +61,19 @@ def test_stop_after_then_continue_is_the_uninterrupted_run(lab, finished, tmp_pa
     assert end_of(tmp_path) == before
 
 
+@pytest.mark.slow
+def test_a_game_with_schedules_and_controllers_goes_on_exactly(lab, tmp_path, end_of):
+    """A steered probability, power iterations and scheduled numbers are those of the run that was never stopped."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    lab.train(lab.config("gan", **lab.everything), whole)
+    for stop_after in ("3 steps", "5 steps", ""):
+        lab.train(lab.config("gan", **lab.everything, stop_after=stop_after), parts)
+    assert end_of(parts) == end_of(whole)
+    lines = [json.loads(line) for line in (parts / "metrics.jsonl").read_text().splitlines()]
+    rates = [line["schedule/gan.r1"] for line in lines]
+    np.testing.assert_allclose(rates, 1 - 0.9 * 32 * np.arange(8) / 256, rtol=1e-6)  # 16 images for each of two updates
+
+
 def test_changed_keys_are_refused_and_listed(lab, finished, end_of):
     task, workdir = finished
     before = end_of(workdir)
