@@ -15,22 +15,24 @@ from gormley_vision.config import check_arg, default_config, shrink
 def get_config(arg: str = ""):
     """`arg` 'smoke' shrinks the experiment to seconds."""
     config = default_config("gan")
-    config.duration = "6000 steps"
+    config.duration = "10000 steps"
     config.data.source = "ring"
     config.data.batch_size = 256
     config.gan.example = "vector"
     config.gan.objective = "relativistic_paired"
-    config.gan.r1 = 0.1
-    config.gan.r2 = 0.1
     for player in (config.generator, config.discriminator):
-        player.architecture = "dense"
-        player.width = 128
-        player.depth = 3
-    config.generator.latent_size = 16
-    for optimizer in (config.generator_optimizer, config.discriminator_optimizer):
-        optimizer.learning_rate = 1e-3
-        optimizer.momentum = 0.0
-        optimizer.beta2 = 0.99
+        player.update(architecture="dense", width=256, depth=3)
+    config.generator.latent_size = 8
+    for player in ("generator", "discriminator"):
+        config[f"{player}_optimizer"].update(learning_rate=1e-3, momentum=0.0, beta2=0.99)
+    # Wide slopes first, which the points find; then narrow ones, as the Gaussians are.
+    config.gan.schedules = "; ".join(
+        [f"gan.{kind} = 0: 0.1, 30%: 0.001 exponential" for kind in ("r1", "r2")]
+        + [
+            f"{player}_optimizer.learning_rate = 0: 1e-3, 60%: 1e-3, 100%: 1e-5 cosine"
+            for player in ("generator", "discriminator")
+        ]
+    )
     config.log.samples = 2000
     config.log.every = "100 steps"
     config.log.samples_every = "500 steps"
