@@ -32,6 +32,7 @@ _ADVICE = {
     "image": "choose pictures, for instance --config.data.source=folder --config.data.path=FOLDER",
     "label": "--config.data.path=FOLDER with a subfolder for each class, or an .npz file with an array of labels",
     "label_map": "--config.data.source=folder --config.data.targets=FOLDER_OF_LABEL_MAPS",
+    "vector": "choose points: --config.data.source=ring, or a module of your own",
     "tokens": "choose text: --config.data.source=text --config.data.path=FILE",
 }
 _OTHER_ADVICE = "choose another data set, or a module of your own: --config.data.source=SOURCE"

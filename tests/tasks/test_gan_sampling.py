@@ -49,6 +49,13 @@ def test_uniform_noise_has_variance_1_and_no_truncation():
         sampling._noise(gan, 3, 0.5, 10)
 
 
+def test_a_walk_stays_within_uniform_noise():
+    ends = sampling._noise(gan_of(**{"generator.latent": "uniform"}), 0, 0.0, 2)
+    walk = sampling.straight(*ends, np.linspace(0, 1, 9))
+    assert np.abs(walk).max() <= 3**0.5
+    np.testing.assert_allclose(walk[[0, 4, 8]], [ends[0], ends.mean(0), ends[1]], rtol=1e-6)
+
+
 def test_standing_statistics_are_the_means_of_batches(game):
     """Of the first layer's outputs, computed here: noise times its kernel, by batch, then averaged."""
     gan, state = game

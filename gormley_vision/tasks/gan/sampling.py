@@ -33,9 +33,9 @@ def sampled(
 ) -> Pictures | Points:
     """Generate `num` examples, of class `label` or of all classes in turn.
 
-    With `interpolate`, a row of `WALK` each between two noise vectors, along the great circle (White 2016,
-    arXiv:1609.04468): a straight line between two Gaussian vectors passes through norms that the generator never saw.
-    `num` is then rounded up to full rows.
+    With `interpolate`, a row of `WALK` each between two noise vectors; `num` is then rounded up to full rows. Gaussian
+    ones are joined along the great circle (White 2016, arXiv:1609.04468): a straight line passes through norms that the
+    generator never saw. Uniform ones are joined by a straight line, which stays within their bounds.
 
     `truncation` keeps every number of the noise within +-truncation (BigGAN: Brock et al. 2018, arXiv:1809.11096,
     section 3.1): truer and less various. With `standing_statistics` BatchNorm uses the mean statistics of that many
@@ -51,7 +51,8 @@ def sampled(
         rows = -(-num // WALK)
         labels = choose_labels(gan.class_names, np.repeat(np.arange(rows), WALK), label)
         ends = draw(2 * rows).reshape(rows, 2, -1)
-        noise = np.concatenate([great_circle(a, b, np.linspace(0, 1, WALK)) for a, b in ends])
+        path = great_circle if gan.latent == "normal" else straight
+        noise = np.concatenate([path(a, b, np.linspace(0, 1, WALK)) for a, b in ends])
     else:
         labels, noise = choose_labels(gan.class_names, np.arange(num), label), draw(num)
     made = _generate(gan, variables, noise, labels)
@@ -60,12 +61,17 @@ def sampled(
     return Pictures(made, labels, gan.class_names, columns=WALK if interpolate else 0)
 
 
+def straight(a: np.ndarray, b: np.ndarray, t: np.ndarray) -> np.ndarray:
+    """Return points [len(t), Z] from `a` (t = 0) to `b` (t = 1) on a straight line."""
+    return a + t[:, None] * (b - a)
+
+
 def great_circle(a: np.ndarray, b: np.ndarray, t: np.ndarray) -> np.ndarray:
     """Return points [len(t), Z] from `a` (t = 0) to `b` (t = 1), at constant angular speed."""
     cosine = np.dot(a, b) / (np.linalg.norm(a) * np.linalg.norm(b))
     angle = np.arccos(np.clip(cosine, -1, 1))
     if np.sin(angle) < 1e-6:  # (anti)parallel: the circle is not unique
-        return a + t[:, None] * (b - a)
+        return straight(a, b, t)
     return (np.sin((1 - t) * angle)[:, None] * a + np.sin(t * angle)[:, None] * b) / np.sin(angle)
 
 

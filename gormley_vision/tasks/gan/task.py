@@ -260,9 +260,9 @@ class GAN:
 
     def generate(self, variables: Variables, noise: jax.Array, labels: jax.Array | None = None) -> jax.Array:
         """Return images [B, H, W, C] in [-1, 1], or vectors, from noise [B, Z], normalised by running statistics."""
-        images = self.generator.apply(variables, noise, labels, train=False)
-        assert isinstance(images, jax.Array)
-        return images
+        made = self.generator.apply(variables, noise, labels, train=False)
+        assert isinstance(made, jax.Array)
+        return jnp.clip(made, -1, 1) if self.example == "image" else made  # R3GAN's images are not bounded
 
     def noise(self, key: jax.Array, ids: jax.Array) -> jax.Array:
         """Return noise [len(ids), Z]; row i depends only on the key and `ids[i]`."""
