@@ -62,14 +62,16 @@ def attend(
     mask: jax.Array | None = None,
     causal: bool = False,
     drop: Callable[[jax.Array], jax.Array] | None = None,
+    fused: bool = True,
 ) -> jax.Array:
     """Return X' = softmax(Q K^T / sqrt(Dh)) V, [B, T, K, Dh] in the queries' type, by the kernel that `RULES` choose.
 
     The kernel is chosen when the program is lowered for a platform, so that a machine may compile for another. `drop`
-    is dropout of the weights A [B, K, T, S], which fused kernels do not store: with it, operations are plain.
+    is dropout of the weights A [B, K, T, S], which fused kernels do not store: with it, operations are plain. So they
+    are without `fused`, for who needs a second derivative, which the kernels do not have.
     """
     _check(query, key, value)
-    if drop is not None:
+    if drop is not None or not fused:
         return plain_attention(query, key, value, mask, causal, drop)
     # A process without a CUDA device cannot trace cuDNN's kernel, and does not lower for CUDA either. A TPU's kernel
     # must be told the mesh, which says what it is made of.

@@ -130,6 +130,7 @@ class Attention(nn.Module):
     mixed_rope: MixedRope | None = None
     causal: bool = False
     dropout: float = 0.0  # of the weights A
+    fused: bool = True  # kernels, which have no second derivative
     train: bool = False
 
     @nn.compact
@@ -161,7 +162,7 @@ class Attention(nn.Module):
         if self.is_mutable_collection("maps") and not self.is_initializing():
             self.sow("maps", "weights", attention_weights(query, key, mask=mask, causal=causal))
         drop = nn.Dropout(self.dropout, deterministic=False) if self.dropout and self.train else None
-        mixed = saved(attend(query, key, value, mask=mask, causal=causal, drop=drop))
+        mixed = saved(attend(query, key, value, mask=mask, causal=causal, drop=drop, fused=self.fused))
         back, shape = ("heads", "head_dim", "embed"), (x.shape[-1],)
         out = Projection(shape, back, self.initial.back(_xavier_out), self.bias, self.dtype, contracts=2, name="out")
         return out(mixed), cache
@@ -296,6 +297,7 @@ class Block(nn.Module):
     dropout: float = 0.0
     mlp_dropout: float = 0.0  # within the MLP
     attention_dropout: float = 0.0  # of attention's weights
+    fused: bool = True
     stochastic_depth: bool = False
     pairing: rope.Pairing = "interleaved"
     mixed_rope: MixedRope | None = None
@@ -326,6 +328,7 @@ class Block(nn.Module):
             mixed_rope=self.mixed_rope,
             causal=self.causal,
             dropout=self.attention_dropout,
+            fused=self.fused,
             train=self.train,
             name="attention",
         )

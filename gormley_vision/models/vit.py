@@ -86,6 +86,7 @@ class ViT(nn.Module):
     remat: bool = False
     rope_scaling: str = "none"
     trained_grid: int = 0  # patches along a side in training; read if `rope_scaling` is not 'none'
+    fused: bool = True  # attention by kernels, which have no second derivative
     dtype: Any = jnp.float32
 
     @property
@@ -210,7 +211,7 @@ class ViT(nn.Module):
         mixed = None
         if preset is not None and preset.kind == "mixed":
             mixed = MixedRope(preset.base, self._scale(grid) if self.rope_scaling == "ntk" else (1.0, 1.0))
-        same = ("heads", "mlp", "dtype", "parallel", "qkv_bias", "qk_norm", "layer_scale", "dropout")
+        same = ("heads", "mlp", "dtype", "parallel", "qkv_bias", "qk_norm", "layer_scale", "dropout", "fused")
         return {
             **{name: getattr(self, name) for name in same},
             "activation": self.gelu,

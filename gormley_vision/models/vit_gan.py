@@ -91,6 +91,7 @@ def _vit(player: Any, pooling: str, name: str | None = None) -> ViT:
         position="none",
         rope=player.rope,
         pooling=pooling,
+        fused=False,  # penalties take a second derivative
         dtype=player.dtype,
         name=name,
     )

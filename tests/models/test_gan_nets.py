@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gormley_vision.layers import attention
 from gormley_vision.layers.gan import doubled, halved, logit_head
 from gormley_vision.models import dcgan, dense_gan, patchgan, r3gan, resnet_gan, vit_gan
 
@@ -174,6 +175,25 @@ def test_discriminators_without_norms_have_biases_instead():
         assert "batch_stats" not in variables
         convolutions = [name for name in variables["params"] if name.startswith("Convolution")]
         assert all("bias" in variables["params"][name] for name in convolutions)
+
+
+def test_attention_of_a_discriminator_has_a_second_derivative_wherever_it_runs(monkeypatch):
+    """On a TPU in bfloat16 too, where the kernel that an encoder would use has none."""
+    monkeypatch.setattr(attention, "mesh_platform", lambda: "tpu")
+    asked = []
+    choose = attention.choose_kernel
+    monkeypatch.setattr(
+        attention, "choose_kernel", lambda *about, **rest: asked.append(about) or choose(*about, **rest)
+    )
+    net = vit_gan.Discriminator(16, 1, 2, dtype=jnp.bfloat16)
+    x = images(COLOUR)
+    variables = jax.eval_shape(partial(net.init, train=True), KEY, x)
+
+    def penalty(variables, x):
+        return jnp.sum(jax.grad(lambda x: net.apply(variables, x, train=True).sum())(x) ** 2)
+
+    jax.eval_shape(jax.grad(penalty), variables, x)
+    assert not asked
 
 
 def test_positions_of_a_transformer_are_rotations_alone():
