@@ -80,11 +80,11 @@ def attend(
     lengths, dtype, head_dim = (query.shape[1], key.shape[1]), str(query.dtype), query.shape[-1]
     masked, grouped = mask is not None, query.shape[2] != key.shape[2]
     chosen = {p: choose_kernel(p, dtype, head_dim, lengths, masked, grouped) for p in platforms}
-    fused = {p: partial(_KERNELS[name], causal=causal) for p, name in chosen.items() if name != "plain"}
+    kernels = {p: partial(_KERNELS[name], causal=causal) for p, name in chosen.items() if name != "plain"}
     plain = partial(plain_attention, causal=causal)
-    if not fused:
+    if not kernels:
         return plain(query, key, value, mask)
-    return jax.lax.platform_dependent(query, key, value, mask, default=plain, **fused)
+    return jax.lax.platform_dependent(query, key, value, mask, default=plain, **kernels)
 
 
 def plain_attention(
