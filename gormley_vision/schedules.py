@@ -86,8 +86,7 @@ def check(config: Mapping[str, Any], key: str, fields: Mapping[str, Field], allo
         UserError: names the wrong part; or a key has a value of its own that differs from its schedule's first.
     """
     allowed = tuple(allowed)
-    section, _, name = key.rpartition(".")
-    for scheduled, points in parsed(config[section][name]).items():
+    for scheduled, points in parsed(_value(config, key)).items():
         if scheduled not in allowed:
             raise UserError(f"{key}: no schedule changes {scheduled!r}; it may change {', '.join(allowed)}")
         field = fields[scheduled]
@@ -98,13 +97,21 @@ def check(config: Mapping[str, Any], key: str, fields: Mapping[str, Field], allo
             )
             if not (within and math.isfinite(point.value)):
                 raise UserError(f"{key}: {scheduled} is {point.value:g} at {point.at}, outside of {low:g} to {high:g}")
-        part, _, leaf = scheduled.rpartition(".")
-        own = config[part][leaf]
+        for other, values in field.when.items():
+            chosen = _value(config, other)
+            if chosen not in values if values else chosen in ("", "none", 0):
+                raise UserError(f"{key} schedules {scheduled}, which nothing reads if {other}={chosen!r}: leave it out")
+        own = _value(config, scheduled)
         if own not in (field.default, points[0].value):
             raise UserError(
                 f"{scheduled}={own!r}, and {key} schedules it from {points[0].value:g}: leave out one of the two, "
                 f"as in --config.{key}=''"
             )
+
+
+def _value(config: Mapping[str, Any], key: str) -> Any:
+    section, _, name = key.rpartition(".")
+    return config[section][name]
 
 
 def resolved(

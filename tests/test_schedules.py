@@ -57,6 +57,8 @@ def test_constants_stay_and_schedules_are_computed():
         ("gan.r1 = 0: -1", "outside of 0 to"),
         ("generator_optimizer.beta2 = 0: 0.9, 10: 1", "outside of 0 to 1"),
         ("data.batch_size = 0: 1", "no schedule changes 'data.batch_size'"),
+        ("gan.augment_probability = 0: 0, 1M: 1 linear", "nothing reads if gan.augment=''"),
+        ("gan.classifier_weight = 0: 1", "nothing reads if discriminator.conditioning='concatenation'"),
     ],
 )
 def test_a_wrong_schedule_is_refused_by_name(text, said):
