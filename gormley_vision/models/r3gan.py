@@ -18,9 +18,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from gormley_vision.layers.convolution import convolve_groups
 from gormley_vision.layers.gan import Convolution, Initializer, at_least_float32, dense, leaky_relu
 from gormley_vision.layers.naming import named
-from gormley_vision.layers.partition import split_by_image
 
 BASE = 4  # pixels along the smallest map
 GROUP = 16  # channels of a group
@@ -47,14 +47,7 @@ class Block(nn.Module):
         y = leaky_relu(y + self._bias("bias_1", width, y))
         shape, names = (3, 3, GROUP, width), ("conv_height", "conv_width", "conv_in", "conv_out")
         kernel = self.param("grouped_kernel", named(_scaled_normal(gain), *names), shape).astype(y.dtype)
-        y = jax.lax.conv_general_dilated(
-            split_by_image(y, unsplit=2),
-            kernel,
-            (1, 1),
-            ((1, 1), (1, 1)),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            feature_group_count=width // GROUP,
-        )
+        y = convolve_groups(y, kernel)
         y = leaky_relu(y + self._bias("bias_2", width, y))
         return x + Convolution(x.shape[-1], 1, 1, (0, 0), initial=nn.initializers.zeros, name="out")(y)
 
