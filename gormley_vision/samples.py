@@ -120,7 +120,8 @@ class Points:
             shade = np.clip(above / max(np.quantile(np.abs(above), 0.95), 1e-12), -1, 1)
             shade = np.kron(shade, np.ones((_PLOT // FIELD, _PLOT // FIELD)))[..., None]
             plot -= 150 * np.abs(shade) * np.where(shade > 0, np.array([0.0, 1, 1]), np.array([1.0, 1, 0]))
-        spots = np.asarray(self.values, np.float64)[:, :2] * np.array([1, -1]) / self.extent
+        values = np.pad(np.asarray(self.values, np.float64), ((0, 0), (0, 1)))[:, :2]  # one number lies on a line
+        spots = values * np.array([1, -1]) / self.extent
         at = np.floor((spots + 1) / 2 * _PLOT)
         at = at[np.isfinite(at).all(1) & (at >= 0).all(1) & (at < _PLOT - 1).all(1)].astype(int)
         for down in (0, 1):

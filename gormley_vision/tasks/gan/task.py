@@ -38,7 +38,7 @@ from gormley_vision.samples import FIELD, Pictures, Points, field_points
 from gormley_vision.tasks.gan import spectral_norm
 from gormley_vision.tasks.gan.adaptive import start, steered
 from gormley_vision.tasks.gan.sampling import sampled
-from gormley_vision.tasks.gan.updates import Turn, update_discriminator, update_generator
+from gormley_vision.tasks.gan.updates import Turn, effective, update_discriminator, update_generator
 from gormley_vision.tasks.networks import (
     Network,
     Variables,
@@ -145,7 +145,7 @@ class GAN:
         return self.generator.init(named_key(key, "init/generator"), noise, self._first_labels, train=True)
 
     def _init_discriminator(self, key: jax.Array) -> Any:
-        keys = {"params": named_key(key, "init/discriminator"), "dropout": key}
+        keys = {"params": named_key(key, "init/discriminator"), "dropout": named_key(key, "init/dropout")}
         return self.discriminator.init(keys, jnp.zeros((2, *self.example_shape)), self._first_labels, train=True)
 
     @property
@@ -184,16 +184,19 @@ class GAN:
         generator, augmentation = state.generator, state.augmentation
         for phase in self.phases:
             draw = partial(named_key, key, step=state.step, index=phase.minibatch)
+            discriminates = phase.player == "discriminator"
+            reads_real = discriminates or self.objective.relativistic
+            fakes = self.batch_size * (1 if discriminates else self.generator_factor)
             turn = Turn(
-                real=self._prepared(draw, batch[self.example][phase.minibatch]),
+                real=self._prepared(draw, batch[self.example][phase.minibatch]) if reads_real else None,
                 labels=batch["label"][phase.minibatch] if self.classes else None,
-                noise=self.latents(draw(phase.noise), self.batch_size),
+                noise=self.latents(draw(phase.noise), fakes),
                 draw=draw,
                 scalars=scalars,
                 augment_probability=probability,
                 step=state.step,
             )
-            if phase.player == "discriminator":
+            if discriminates:
                 player, gradients, logged, sign = update_discriminator(
                     self, discriminators[-1], generator.variables, turn
                 )
@@ -203,11 +206,6 @@ class GAN:
                     logged["augment/sign_of_real"] = sign
             else:
                 opponent = discriminators[-2 if phase.meets_previous else -1]
-                if not self.objective.relativistic:
-                    turn = turn._replace(real=None)
-                if self.generator_factor > 1:
-                    count = self.generator_factor * self.batch_size
-                    turn = turn._replace(noise=self.latents(draw(phase.noise), count))
                 generator, gradients, logged = update_generator(self, generator, opponent.variables, turn)
             metrics |= logged
             prefix = f"{phase.player}[{phase.minibatch}]"
@@ -284,10 +282,11 @@ class GAN:
         square = jnp.asarray(field_points(self.extent))
         logits = jnp.zeros(len(square))
         if self.example_shape == (2,) and not self.classes:
-            judged = self.discriminator.apply(state.discriminator.variables, square, None, train=False)
+            variables = effective(self, state.discriminator.variables)
+            judged = self.discriminator.apply(variables, square, None, train=False)
             assert isinstance(judged, jax.Array)
             logits = judged
-        points = jnp.pad(made[:, :2], ((0, 0), (0, 1)))
+        points = jnp.pad(made[:, :2], ((0, 0), (0, 3 - min(2, made.shape[1]))))
         return jnp.concatenate([points, jnp.concatenate([square, logits[:, None]], axis=1)])
 
     def show(self, preview: Any) -> Pictures | Points:

@@ -42,7 +42,7 @@ def update_discriminator(
     spectral = _iterated(gan, player.variables)
 
     def loss(params):
-        variables = _effective(gan, {**player.variables, "params": params, **spectral})
+        variables = effective(gan, {**player.variables, "params": params, **spectral})
 
         def passed(stream: str, images: jax.Array) -> tuple[Any, Any]:
             images = _augmented(gan, turn, stream, images)
@@ -85,7 +85,7 @@ def update_generator(gan: "GAN", player: Network, discriminator: Variables, turn
     labels = turn.labels  # each label has as many fakes, side by side so that they stay on its device
     if labels is not None:
         labels = jnp.repeat(labels, len(turn.noise) // len(labels))
-    opponent = _effective(gan, discriminator)
+    opponent = effective(gan, discriminator)
 
     def judged(stream: str, images: jax.Array, labels: jax.Array | None) -> Any:
         images = _augmented(gan, turn, stream, images)
@@ -135,7 +135,7 @@ def _iterated(gan: "GAN", variables: Variables) -> dict[str, Any]:
     return {"spectral": spectral_norm.iterated(variables["params"], gan.matrices, variables["spectral"])}
 
 
-def _effective(gan: "GAN", variables: Variables) -> Variables:
+def effective(gan: "GAN", variables: Variables) -> Variables:
     """Return the discriminator's variables as its passes use them: divided by singular values, if so."""
     if "spectral" not in variables:
         return variables
