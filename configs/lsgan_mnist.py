@@ -3,9 +3,9 @@
     python train.py --config=configs/lsgan_mnist.py
 
 Source: Mao et al. 2016 (arXiv:1611.04076), equation 9 (a = 0, b = c = 1), with half of each square; Adam 2e-4, beta1
-0.5,
-    as for its characters (section 4.2.2), batch 64.
-Deviations: DCGAN's nets at 28 pixels with half the filters; an averaged generator. Measured here: REACHED
+    0.5, as for its characters (section 4.2.2), batch 64.
+Deviations: DCGAN's nets at 28 pixels with half the filters; an averaged generator.
+Reached here: not run to its end here.
 """
 
 from gormley_vision.config import check_arg, default_config, shrink

@@ -1,12 +1,13 @@
 """Eight Gaussians on a ring: vectors rather than images, whose modes can be counted.
 
     python train.py --config=configs/ring2d.py
-    python scripts/mode_coverage.py --workdir=runs/ring2d
+    python scripts/mode_coverage.py --workdir runs/ring2d
 
 Source: the data of Metz et al. 2016 (arXiv:1611.02163, section 3.1); RpGAN + R1 + R2 of Huang et al. 2025
     (arXiv:2501.05441).
-Deviations: dense nets of this project, three layers of 128.
-Reached here: TODO
+Deviations: dense nets of this project, three layers of 256.
+Reached here: after 10,000 steps all 8 Gaussians, 95.2 % of 10,000 samples within 3 standard deviations, and KL 0.028
+    between them, seed 0, by the second command: about 3 minutes on 2 cores of an AMD EPYC, other programs running.
 """
 
 from gormley_vision.config import check_arg, default_config, shrink

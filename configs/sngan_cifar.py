@@ -3,8 +3,8 @@
     python scripts/prepare_data.py cifar10     (once: downloads, needs the `prepare` extra)
     python train.py --config=configs/sngan_cifar.py
 
-Source: Miyato et al. 2018 (arXiv:1802.05957), by pfnet-research/sngan_projection (sn_cifar10_unconditional.yml):
-    every matrix of the discriminator normalised by one power iteration, the sum over pixels, 64 images an update, five
+Source: Miyato et al. 2018 (arXiv:1802.05957), by pfnet-research/sngan_projection (sn_cifar10_unconditional.yml): every
+    matrix of the discriminator normalised by one power iteration, the sum over pixels, 64 images an update, five
     updates for one of the generator with 128 fakes, Adam 2e-4 (0, 0.9), falling linearly to 0 over 50,000 updates of
     the generator from the first one on. 4,276,739 and 1,053,824 parameters. Without labels: what benchmarks call SNGAN
     is often sngan_projection_cifar.py.

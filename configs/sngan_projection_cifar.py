@@ -4,8 +4,7 @@
     python train.py --config=configs/sngan_projection_cifar.py
 
 Source: Miyato & Koyama 2018 (arXiv:1802.05637), sn_cifar10_conditional.yml, with the numbers of sngan_cifar.py; the
-classes'
-    vectors are normalised, too.
+    classes' vectors are normalised, too.
 Deviations: those of sngan_cifar.py; fakes have the labels of the real images beside them, not uniform ones.
 Reached here: not run to its end here.
 """

@@ -6,7 +6,11 @@
 Source: the data of Che et al. 2016 (arXiv:1612.02136, section 3.2), the game of Huang et al. 2025 (arXiv:2501.05441,
     table 2: 1,000 modes and 0.078 nats by it, 693 modes by the non-saturating game with the same penalties, and R1
     alone diverges).
-Deviations: digits are drawn from 5,000; DCGAN's nets without norms in the discriminator. Measured here: REACHED
+Deviations: digits are drawn from 5,000; DCGAN's nets without norms in the discriminator.
+Reached here: after 8,000 steps all 1,000 modes and KL 0.118 of 26,000 samples (published: 0.078), seed 0, by the second
+    command (its classifier is right on 98.6 % of held-out digits); of uniform samples the KL would be 0.019. After
+    5,000 of these steps 1,000 modes and 0.143. About 13 minutes on 2 cores of an AMD EPYC, other programs running, jax
+    0.10.2. Other rates and weights tried, 5,000 steps each: KL 0.173 to 0.182.
 """
 
 from gormley_vision.config import check_arg, default_config, shrink

@@ -4,12 +4,10 @@
     python train.py --config=configs/vitgan_cifar.py
 
 Source: the idea and sizes of ViTGAN (Lee et al. 2021, arXiv:2107.04589: patches of 4 pixels, 384 channels, Adam (0,
-0.99),
-    DiffAugment, batch 128) with the game of R3GAN (Huang et al. 2025, arXiv:2501.05441: relativistic pairs, R1 and R2),
-    whose exact penalties its dot-product attention withstands.
-Deviations from ViTGAN: all that models/vit_gan.py lists; no spectral normalisation and no balanced consistency loss,
-for
-    which the penalties stand; rate 2e-4 rather than 2e-3.
+    0.99), DiffAugment, batch 128) with the game of R3GAN (Huang et al. 2025, arXiv:2501.05441: relativistic pairs, R1
+    and R2), whose exact penalties dot-product attention withstands.
+Deviations: from ViTGAN, all that models/vit_gan.py lists; no spectral normalisation and no balanced consistency loss,
+    for which the penalties stand; rate 2e-4 rather than 2e-3.
 Reached here: not run to its end here.
 """
 

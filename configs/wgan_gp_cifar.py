@@ -4,8 +4,7 @@
     python train.py --config=configs/wgan_gp_cifar.py
 
 Source: Gulrajani et al. 2017 (arXiv:1704.00028), their code's gan_cifar_resnet.py without labels: 64 images an update
-of
-    the discriminator, five of these for one of the generator with 128 fakes, penalty 10 between real and fake, Adam
+    of the discriminator, five of these for one of the generator with 128 fakes, penalty 10 between real and fake, Adam
     2e-4 (0, 0.9), falling linearly to 0 over 100,000 updates of the generator; pixels with noise below one level.
     1,204,483 and 1,053,825 parameters.
 Deviations: Glorot weights inside of blocks rather than He's; an averaged generator.
