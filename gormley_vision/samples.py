@@ -108,6 +108,7 @@ class Points:
     values: np.ndarray
     extent: float
     field: np.ndarray | None = None
+    labels: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.values)
@@ -130,16 +131,20 @@ class Points:
         return plot.astype(np.uint8)
 
     def write(self, out: Path) -> None:
-        """Write FILE.png with the plot, FILE.npz with float32 `vectors`, or FILE.csv with a line for each."""
+        """Write FILE.png with the plot, FILE.npz with float32 `vectors` (and `labels`), or FILE.csv."""
         form = _form(out)
         if form == ".png":
             write_png(out, self.grid())
         elif form == ".npz":
             buffer = BytesIO()
-            np.savez(buffer, vectors=np.asarray(self.values, np.float32))
+            named: Any = {} if self.labels is None else {"labels": self.labels}
+            np.savez(buffer, vectors=np.asarray(self.values, np.float32), **named)
             write_atomically(out, buffer.getvalue())
         elif form == ".csv":
-            write_atomically(out, "".join(",".join(map(repr, row)) + "\n" for row in self.values.tolist()).encode())
+            rows = self.values.tolist()
+            if self.labels is not None:
+                rows = [[*row, label] for row, label in zip(rows, self.labels.tolist(), strict=True)]
+            write_atomically(out, "".join(",".join(map(repr, row)) + "\n" for row in rows).encode())
         else:
             raise UserError(f"--out={out}: write FILE.png, FILE.npz or FILE.csv")
 

@@ -6,6 +6,7 @@ jumps. A position is in images ('10M'), or a duration ('50 epochs', '20000 steps
 Several schedules are written 'KEY = SCHEDULE; KEY = SCHEDULE'. Loads no jax; tasks/scalars.py computes the numbers.
 """
 
+import difflib
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -64,6 +65,8 @@ def _points(key: str, schedule: str) -> tuple[Point, ...]:
         points.append(Point(match["at"], value, match["how"] or "hold"))
     if not durations.is_zero(_as_duration(points[0].at)):
         raise UserError(f"the schedule of {key} starts at {points[0].at!r}: its first position is 0")
+    if points[0].how != "hold":
+        raise UserError(f"the schedule of {key}: nothing is before its first number: leave out {points[0].how!r}")
     for before, after in pairwise(points):
         if after.how == "exponential" and not before.value * after.value > 0:
             raise UserError(f"the schedule of {key}: exponential from {before.value} to {after.value}: write linear")
@@ -88,7 +91,9 @@ def check(config: Mapping[str, Any], key: str, fields: Mapping[str, Field], allo
     allowed = tuple(allowed)
     for scheduled, points in parsed(_value(config, key)).items():
         if scheduled not in allowed:
-            raise UserError(f"{key}: no schedule changes {scheduled!r}; it may change {', '.join(allowed)}")
+            near = difflib.get_close_matches(scheduled, allowed, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it may change {', '.join(allowed)}"
+            raise UserError(f"{key}: no schedule changes {scheduled!r}; {hint}")
         field = fields[scheduled]
         low, high = field.at_least or 0, field.at_most if field.below is None else field.below
         for point in points:
@@ -96,7 +101,8 @@ def check(config: Mapping[str, Any], key: str, fields: Mapping[str, Field], allo
                 high is None or point.value < high or (field.below is None and point.value == high)
             )
             if not (within and math.isfinite(point.value)):
-                raise UserError(f"{key}: {scheduled} is {point.value:g} at {point.at}, outside of {low:g} to {high:g}")
+                most = f"{'below ' if field.below is not None else ''}{high:g}"
+                raise UserError(f"{key}: {scheduled} is {point.value:g} at {point.at}, outside of {low:g} to {most}")
         for other, values in field.when.items():
             chosen = _value(config, other)
             if chosen not in values if values else chosen in ("", "none", 0):

@@ -11,12 +11,14 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 from scipy.ndimage import affine_transform
 
 from gormley_vision.data.array_sources import open_mnist_5k
+from gormley_vision.errors import UserError
 from gormley_vision.files import write_atomically
 from gormley_vision.layers.gan import Convolution
 
@@ -59,8 +61,7 @@ def judge(file: Path | None = None) -> tuple[Callable[[np.ndarray], np.ndarray],
     """
     images, labels, held_out = digits()
     if file is not None and file.is_file():
-        with np.load(file) as arrays:
-            params = unflatten_dict({tuple(name.split("/")): arrays[name] for name in arrays})
+        params = _read(file)
     else:
         params = jax.device_get(_trained(images[~held_out], labels[~held_out]))
         if file is not None:
@@ -74,6 +75,19 @@ def judge(file: Path | None = None) -> tuple[Callable[[np.ndarray], np.ndarray],
         return np.concatenate(parts)
 
     return classes, float(np.mean(classes(images[held_out]) == labels[held_out]))
+
+
+def _read(file: Path) -> Any:
+    shapes = jax.eval_shape(lambda: nn.unbox(Judge().init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))["params"]))
+    wanted = {"/".join(path): x.shape for path, x in flatten_dict(shapes).items()}
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            found = {name: arrays[name] for name in arrays}
+    except Exception as error:  # many kinds, by the damage
+        raise UserError(f"--judge={file} cannot be read ({error}): name a new file, and it will be written") from None
+    if {name: x.shape for name, x in found.items()} != wanted:
+        raise UserError(f"--judge={file} is not a classifier's file: name a new one, and it will be written")
+    return unflatten_dict({tuple(name.split("/")): x for name, x in found.items()})
 
 
 def _trained(images: np.ndarray, labels: np.ndarray) -> Any:

@@ -38,6 +38,9 @@ def main() -> None:
     run = restore(options.workdir)
     if not set(run.class_names) <= set("0123456789"):
         raise UserError(f"the classifier only knows digits; this run's classes are {', '.join(run.class_names[:10])}")
+    data = run.config["data"]
+    if run.config["gan"]["example"] != "image" or (data["image_size"], data["channels"]) != (28, 1):
+        raise UserError("the classifier reads grey digits of 28 pixels: pass the --workdir of a run that makes these")
     pictures = sample(run, num=options.num, seed=options.seed, raw=options.raw)
     if not isinstance(pictures, Pictures) or pictures.labels is None:
         raise UserError("this needs a conditional run: pass the --workdir of one, such as of configs/cdcgan_mnist.py")

@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from gormley_vision.config import run_config
 from gormley_vision.errors import UserError, reported
 from gormley_vision.files import refuse_unwritable, user_path, write_json
 
@@ -55,8 +56,6 @@ def figures(workdir: Path, options: argparse.Namespace) -> dict[str, Any]:
 
     run = restore(workdir, options.step)
     source = run.config["data"]["source"]
-    if source not in ("ring", "stacked_mnist"):
-        raise UserError(f"this run's data are {source}: pass the --workdir of a run on ring or stacked_mnist")
     num = options.num or (10_000 if source == "ring" else 26_000)
     samples = sample(run, num=num, seed=options.seed, raw=options.raw)
     found: dict[str, Any]
@@ -68,8 +67,6 @@ def figures(workdir: Path, options: argparse.Namespace) -> dict[str, Any]:
         assert isinstance(samples, Pictures)
         classes, accuracy = judge(options.judge)
         images = to_uint8(samples.images) / np.float32(255)
-        if images.shape[1:3] != (28, 28):
-            raise UserError("the classifier reads digits of 28 pixels: train with --config.data.image_size=28")
         found = {**stacked(images, classes), "judge_accuracy": round(accuracy, 4)}
     how = {"step": run.step, "samples": num, "sampling_seed": options.seed, "averaged": not options.raw}
     return {"run": workdir.name, "training_seed": run.config["seed"], **found, **how}
@@ -93,6 +90,14 @@ def main() -> None:
     from gormley_vision.run import start_jax
 
     start_jax()
+    for workdir in options.workdir:  # all of them before any is sampled
+        data = run_config(workdir)["data"]
+        if data["source"] not in ("ring", "stacked_mnist"):
+            raise UserError(f"{workdir}: its data are {data['source']}: pass runs on ring or stacked_mnist")
+        if data["source"] == "stacked_mnist" and data["image_size"] != 28:
+            raise UserError(
+                f"{workdir}: the classifier reads digits of 28 pixels: train with --config.data.image_size=28"
+            )
     found = []
     for workdir in options.workdir:
         found.append(figures(workdir, options))

@@ -116,7 +116,7 @@ def test_both_sides_of_a_cut_of_sorted_digits_hold_every_class(settings):
     digits = settings | {"source": "mnist_5k", "channels": 1}
     for split, count in [("train[:80%]", 400), ("train[4000:]", 100)]:
         part = open_source(digits | {"split": split})
-        counts = np.bincount([part._source._loaded().labels[i] for i in part._ids], minlength=10)
+        counts = np.bincount([part._source.arrays.labels[i] for i in part._ids], minlength=10)
         # Of 500 a class; a share drawn without replacement has a standard deviation of 8.5.
         assert abs(counts - count).max() < 40
 

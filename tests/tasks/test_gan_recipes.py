@@ -330,6 +330,17 @@ def test_scheduled_numbers_are_those_of_the_images_before_the_step():
         ({"gan.generator_factor": 2, "gan.shared_fakes": True}, "gan.generator_factor=1"),
         ({"gan.augment": "diffaugmentation"}, "diffaugment"),
         ({"gan.augment_target": 0.6}, "gan.augment"),
+        ({"gan.augment": "blit", "gan.augment_target": 0.6, "gan.augment_probability": 0.3}, "gan.augment_target=0"),
+        ({"gan.augment": "hue,saturation"}, "changes nothing of these images"),
+        ({"gan.augment": "blit", "gan.augment_probability": 0.0}, "augments nothing"),
+        (
+            {
+                "discriminator.architecture": "patchgan",
+                "discriminator.receptive_field": 70,
+                "data.image_size": 20,
+            },
+            "receptive_field=34",
+        ),
         ({"discriminator.pieces": 3}, "discriminator.architecture=dense"),
     ],
 )

@@ -73,6 +73,26 @@ def test_standing_statistics_are_the_means_of_batches(game):
     assert not np.allclose(*images)
 
 
+def test_standing_statistics_see_every_class(monkeypatch):
+    """Of 100 classes batches of 64 see 0 to 63, then 64 to 99 and 0 to 27; or one class alone."""
+    config = default_config("gan")
+    flat = {"data.image_size": 16, "generator.width": 2, "generator.latent_size": 3, "gan.conditional": True}
+    config.update_from_flattened_dict(flat)
+    gan = make_task(config.to_dict(), described(config, tuple(map(str, range(100))), 100))
+    state, seen = jax.jit(partial(first_state, gan))(jax.random.key(0)), []
+    choose = sampling.choose_labels
+
+    def watched(*about):
+        seen.append(choose(*about))
+        return seen[-1]
+
+    monkeypatch.setattr(sampling, "choose_labels", watched)
+    for label in ("", "7"):
+        sampling._with_standing_statistics(gan, state.ema, 0, 2, label)
+    assert set(np.concatenate(seen[:2]).tolist()) == set(range(100))
+    assert set(np.concatenate(seen[2:]).tolist()) == {7}
+
+
 def test_a_generator_without_batch_norm_has_no_statistics():
     gan = gan_of(**{"generator.architecture": "dense"})
     state = jax.jit(partial(first_state, gan))(jax.random.key(0))
@@ -94,6 +114,8 @@ def test_a_plot_shows_points_where_they_are(tmp_path):
     assert (tmp_path / "points.csv").read_text().splitlines()[0] == "1.0,2.0"
     points.write(tmp_path / "points.npz")
     assert np.load(tmp_path / "points.npz")["vectors"].shape == (3, 2)
+    Points(np.ones((2, 2)), 4.0, labels=np.array([3, 5])).write(tmp_path / "labelled.csv")
+    assert (tmp_path / "labelled.csv").read_text() == "1.0,1.0,3\n1.0,1.0,5\n"
     with pytest.raises(UserError, match="csv"):
         points.write(tmp_path / "points.gif")
 

@@ -45,6 +45,23 @@ def test_the_gradient_flows_through_the_value():
     np.testing.assert_allclose(jax.grad(value)(jnp.asarray(weights)), expected, rtol=1e-4, atol=1e-6)
 
 
+def test_a_matrix_of_zeros_is_left_as_it_is_and_remembers_its_vector():
+    """R3GAN's blocks end in one: no division by 0, in the value or its gradient; it is normalised once it moves."""
+    params, vectors = {"a": {"kernel": jnp.zeros((3, 2))}}, {"a": {"kernel": jnp.array([[0.6, 0.8]])}}
+    after = spectral_norm.iterated(params, TWO, vectors)
+    np.testing.assert_array_equal(after["a"]["kernel"], vectors["a"]["kernel"])
+
+    def value(kernel):
+        return jnp.sum(spectral_norm.normalized({"a": {"kernel": kernel}}, TWO, vectors)["a"]["kernel"])
+
+    found, gradient = jax.value_and_grad(value)(params["a"]["kernel"])
+    assert float(found) == 0
+    np.testing.assert_array_equal(gradient, 1)
+    moved = {"a": {"kernel": jnp.array([[0.0, 0.0], [0.0, 4.0], [0.0, 0.0]])}}
+    divided = spectral_norm.normalized(moved, TWO, spectral_norm.iterated(moved, TWO, vectors))
+    np.testing.assert_allclose(divided["a"]["kernel"].max(), 1, rtol=1e-6)
+
+
 @pytest.fixture(scope="module")
 def trained():
     """A GAN with a normalised discriminator, its first state, and that after 150 steps."""

@@ -23,6 +23,7 @@ from gormley_vision.models.sizes import halvings
 PENALTIES = ("r1", "r2", "gradient_penalty", "dragan")
 RELATIVISTIC = ("relativistic_paired", "relativistic_average")
 OBJECTIVES = ("non_saturating", "saturating", "hinge", "least_squares", "wasserstein", *RELATIVISTIC)
+_PATCH_SIZES = {1: 1, 16: 6, 34: 12, 70: 24}  # pixels for which a PatchGAN has a logit, by its receptive field
 ROPES = ("none", "roformer", "llama", "naver_axial", "naver_mixed", "timm", "dinov3")
 
 
@@ -311,13 +312,32 @@ def check(config: Mapping[str, Any]) -> None:
             f"gan.generator_factor={gan['generator_factor']}: with gan.shared_fakes, and with {gan['objective']}, the "
             "generator has as many fakes as a minibatch has images: --config.gan.generator_factor=1"
         )
-    try:
-        policies.parsed(gan["augment"])
-    except ValueError as error:
-        raise UserError(f"gan.augment={gan['augment']!r}: {error}") from None
+    _check_augmentation(config)
     for player in ("generator", "discriminator"):
         _check_architecture(config, player)
     _check_discriminator(config)
+
+
+def _check_augmentation(config: Mapping[str, Any]) -> None:
+    gan = config["gan"]
+    try:
+        names = {name for name, _ in policies.parsed(gan["augment"])}
+    except ValueError as error:
+        raise UserError(f"gan.augment={gan['augment']!r}: {error}") from None
+    if not gan["augment"]:
+        return
+    if not names - ({"hue", "saturation"} if config["data"]["channels"] == 1 else set()):
+        raise UserError(
+            f"gan.augment={gan['augment']!r} changes nothing of these images: --config.gan.augment=diffaugment"
+        )
+    scheduled = "gan.augment_probability" in schedules.parsed(gan["schedules"])
+    if gan["augment_target"] and (scheduled or gan["augment_probability"] != 1):
+        raise UserError(
+            "gan.augment_target steers the probability, and nothing reads gan.augment_probability: leave it out, or "
+            "pass --config.gan.augment_target=0"
+        )
+    if not gan["augment_probability"] and not scheduled:
+        raise UserError("gan.augment_probability=0 augments nothing: pass more, or --config.gan.augment=''")
 
 
 def _check_architecture(config: Mapping[str, Any], player: str) -> None:
@@ -360,6 +380,12 @@ def _check_discriminator(config: Mapping[str, Any]) -> None:
     section = config["discriminator"]
     if section["architecture"] == "patchgan" and not section["receptive_field"]:
         raise UserError("patchgan needs its receptive field: pass --config.discriminator.receptive_field=16")
+    field = section["receptive_field"] if section["architecture"] == "patchgan" else 1
+    if config["data"]["image_size"] < _PATCH_SIZES[field]:
+        raise UserError(
+            f"discriminator.receptive_field={field} needs images of at least {_PATCH_SIZES[field]} pixels: "
+            "--config.discriminator.receptive_field=34"
+        )
     if config["accumulate"] > 1 and (section["input_dropout"] or section["dropout"]):
         raise UserError(
             "accumulate: a discriminator with dropout cannot be computed in microbatches: --config.accumulate=1"

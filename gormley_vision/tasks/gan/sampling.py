@@ -39,13 +39,14 @@ def sampled(
 
     `truncation` keeps every number of the noise within +-truncation (BigGAN: Brock et al. 2018, arXiv:1809.11096,
     section 3.1): truer and less various. With `standing_statistics` BatchNorm uses the mean statistics of that many
-    batches of `BATCH` fakes, in place of the running ones (the same paper, section 3.1).
+    batches of `BATCH` fakes of that class, or of all in turn, in place of the running ones (the same paper, section
+    3.1).
 
     Raises:
         UserError: an option that makes no sense for this run.
     """
     if standing_statistics:
-        variables = _with_standing_statistics(gan, variables, seed, standing_statistics)
+        variables = _with_standing_statistics(gan, variables, seed, standing_statistics, label)
     draw = partial(_noise, gan, seed, truncation)
     if interpolate:
         rows = -(-num // WALK)
@@ -57,7 +58,7 @@ def sampled(
         labels, noise = choose_labels(gan.class_names, np.arange(num), label), draw(num)
     made = _generate(gan, variables, noise, labels)
     if gan.example != "image":
-        return Points(made, gan.extent)
+        return Points(made, gan.extent, labels=labels)
     return Pictures(made, labels, gan.class_names, columns=WALK if interpolate else 0)
 
 
@@ -109,20 +110,24 @@ def _noise(gan: "GAN", seed: int, truncation: float, count: int) -> np.ndarray:
     return np.concatenate(parts)[:count]
 
 
-def _with_standing_statistics(gan: "GAN", variables: "Variables", seed: int, batches: int) -> "Variables":
+def _with_standing_statistics(
+    gan: "GAN", variables: "Variables", seed: int, batches: int, label: str = ""
+) -> "Variables":
     if not variables["batch_stats"]:
         raise UserError("--standing_statistics: this generator has no BatchNorm: leave it out")
     zeros = jax.tree.map(jnp.zeros_like, variables["batch_stats"])
-    labels = jnp.arange(BATCH) % gan.classes if gan.classes else None
 
     @jax.jit
-    def statistics(number: jax.Array) -> Any:
+    def statistics(number: jax.Array, labels: jax.Array | None) -> Any:
         noise = gan.latents(named_key(run_key(seed), "noise/standing", number), BATCH)
         inputs = {**variables, "batch_stats": zeros}
         _, updated = gan.generator.apply(inputs, noise, labels, train=True, mutable=["batch_stats"])
         return jax.tree.map(lambda x: x / (1 - BATCH_NORM_MOMENTUM), updated["batch_stats"])
 
-    found = [statistics(jnp.int32(number)) for number in range(batches)]
+    found = []
+    for number in range(batches):  # classes in turn go on from batch to batch
+        labels = choose_labels(gan.class_names, number * BATCH + np.arange(BATCH), label)
+        found.append(statistics(jnp.int32(number), labels))
     return {**variables, "batch_stats": jax.tree.map(lambda *x: sum(x) / batches, *found)}
 
 

@@ -70,15 +70,20 @@ def iterated(params: Any, found: dict[tuple[str, ...], Matrix], vectors: Vectors
     for path, matrix in found.items():
         weights = jax.lax.stop_gradient(_as_matrix(flat[path], matrix))
         left = _unit(jnp.einsum("sio,so->si", weights, before[path]))
-        after[path] = _unit(jnp.einsum("sio,si->so", weights, left))
+        right = jnp.einsum("sio,si->so", weights, left)
+        # A matrix of zeros, as R3GAN's blocks start with, says nothing of its direction.
+        after[path] = jnp.where(jnp.any(right != 0, axis=-1, keepdims=True), _unit(right), before[path])
     return unflatten_dict(after)
 
 
 def normalized(params: Any, found: dict[tuple[str, ...], Matrix], vectors: Vectors) -> Any:
-    """Return the parameters, matrices divided by their estimated values; a gradient flows through the value, too."""
+    """Return the parameters, matrices divided by their estimated values; a gradient flows through the value, too.
+
+    A matrix of zeros is left as it is.
+    """
     flat, right = flatten_dict(params), flatten_dict(vectors)
     divided = {
-        path: flat[path] / _by_parameter(value, flat[path], found[path])
+        path: flat[path] / _by_parameter(jnp.where(value > 1e-12, value, 1), flat[path], found[path])
         for path, value in _values(flat, found, right).items()
     }
     return unflatten_dict(flat | divided)
