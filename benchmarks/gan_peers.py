@@ -3,8 +3,8 @@
 The nets are those of gan_peer_nets.py. The step does this project's work and no more: D's parameters are frozen in G's
 update, only parameters' gradients are asked for, fakes of D's update have no graph, spectral normalisation iterates
 once an update (`parametrize.cached`, and D in evaluation mode in G's update), and `torch.optim` and the average of
-weights run over all tensors at once (their default, foreach). What it lacks is what this project adds: logged norms, and
-the check that everything is finite.
+weights run over all tensors at once (their default, foreach). What it lacks is what this project adds: logged norms,
+and the check that everything is finite.
 
 Attention in D's update runs in PyTorch's plain operations where there are penalties: its fused kernel for CPUs has no
 gradient of a gradient.
