@@ -88,6 +88,12 @@ def train_step(content: Any) -> Finding:
     return Finding(f"a DCGAN step takes {ratio(content, 'torch')} of PyTorch eager's time", "–")
 
 
+def gan_recipes(content: Any) -> Finding:
+    """Steps of GAN recipes against PyTorch's."""
+    parts = [f"{name} {ratio(figures, 'torch')}" for name, figures in content["recipes"].items()]
+    return Finding(f"steps of GAN recipes over PyTorch eager's: {', '.join(parts)}", "–")
+
+
 def vit_step(content: Any) -> Finding:
     """A ViT step against timm's."""
     plain, mixed = ratio(content, "timm"), ratio(content, "timm, RoPE mixed")
@@ -161,6 +167,7 @@ FINDINGS: dict[str, Callable[[Any], Finding]] = {
     "dcgan_mnist_recipe": dcgan_mnist_recipe,
     "cdcgan_mnist": cdcgan_mnist,
     "train_step": train_step,
+    "gan_recipes": gan_recipes,
     "vit_step": vit_step,
     "lm_recipe": lm_recipe,
     "masked_patches_labels": labels("Fashion-MNIST at equal total time"),
