@@ -34,13 +34,14 @@ pytestmark = pytest.mark.slow
 
 # Read by the loop, which these stages leave out; training/test_{start,checkpoints,tracking}.py test them.
 BY_THE_LOOP = {"task", "init_from", "checkpoint.keep_last", "log.tracker"}
+OF_VECTORS = {"log.extent"}  # which these data lack; tests/tasks/test_gan_sampling.py tests it
 TABLES = {task: fields_of({"task": task}) for task in task_modules.names()}
 FIRST = {key: task for task in reversed(TABLES) for key in TABLES[task]}  # a key that several have is tried with one
 FIRST |= dict.fromkeys(  # keys of every task that only those of text read
     ("data.context", "data.packing", "data.held_out", "data.tokenizer", "data.vocabulary"), "language_modeling"
 )
 FIRST |= dict.fromkeys(("data.text_column", "data.label_column"), "text_classification")
-KEYS = [(task, key) for key, task in FIRST.items() if key not in BY_THE_LOOP]
+KEYS = [(task, key) for key, task in FIRST.items() if key not in BY_THE_LOOP | OF_VECTORS]
 # In the program though without effect on what it computes, or refused since it makes no sense alone.
 STILL_IN_THE_PROGRAM = {
     "gan.ema_ramp",  # the smaller of it and a half-life of 0
@@ -59,7 +60,7 @@ CONDITIONAL = [(task, key) for task, key in KEYS if TABLES[task][key].when and k
 _IMAGES = {"data.source": "folder", "data.path": "photos", "data.image_size": 16, "data.channels": 3}
 _TEXT = {"data.source": "text", "data.path": "words.txt", "data.split": "train", "data.context": 8}
 SMALL: dict[str, dict[str, Any]] = {
-    "gan": _IMAGES,
+    "gan": _IMAGES | {"generator.width": 16, "discriminator.width": 16},
     "classification": _IMAGES | {"vit.patch_size": 8},
     "language_modeling": _TEXT,
     "masked_language_modeling": _TEXT,
@@ -69,6 +70,8 @@ SMALL: dict[str, dict[str, Any]] = {
 # Values that a rule does not find.
 OTHERS: dict[str, Any] = {
     "mesh.rules": "conv_out: tensor",
+    "gan.augment": "blit",
+    "discriminator.norm": "none",
     "data.max_megapixels": 1,
     "eval.split": "test",
     "data.path": "paintings",

@@ -81,7 +81,7 @@ def make_gan(config: Mapping[str, Any], description: Description) -> GAN:
         flip=data["flip"],
         dequantize=gan["dequantize"],
         augment=policies.parsed(gan["augment"]),
-        augment_target=gan["augment_target"],
+        augment_target=gan["augment_target"] if gan["augment"] else 0.0,
         augment_speed=durations.to_images(gan["augment_speed"], **images),
         spectral=config["discriminator"]["spectral_norm"],
         clip_weights=gan["clip_weights"],
