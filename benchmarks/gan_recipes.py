@@ -101,9 +101,10 @@ def recipe(name: str, **changes: Any) -> Any:
 
 
 class Game(NamedTuple):
-    """A recipe's run: its task, one step of it (to the end), its state, and a minibatch of images in [-1, 1]."""
+    """A recipe's run: its task and mesh, one step (to the end), its state, and a minibatch of images in [-1, 1]."""
 
     task: Any
+    shardings: Shardings
     run: Callable[[], None]
     state: Callable[[], Any]
     images: jax.Array
@@ -125,27 +126,32 @@ def ours(config: Any) -> Game:
         holder[0], _, _ = step(holder[0], resident, jax.device_put(next(ahead), shardings.batch), key)
         jax.block_until_ready(holder[0])
 
-    return Game(task, run, lambda: holder[0], images)
+    return Game(task, shardings, run, lambda: holder[0], images)
 
 
 def estimate_error(game: Game) -> dict[str, float]:
     """Return how far R1 by the difference is from R1, relative to it, at the game's state."""
-    variables, images = game.state().discriminator.variables, game.images
+    variables, images, discriminator = game.state().discriminator.variables, game.images, game.task.discriminator
 
-    def critic(at: jax.Array) -> jax.Array:
-        return game.task.discriminator.apply(variables, at, None, train=True)
+    def critic(variables: Any, at: jax.Array) -> jax.Array:
+        return discriminator.apply(variables, at, None, train=True)
 
-    gradients = jax.jit(jax.grad(lambda at: critic(at).sum()))(images)
+    def of_gradients(variables: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        exact = jnp.mean(squared_norms(partial(critic, variables), images))
+        return exact, jax.grad(lambda at: critic(variables, at).sum())(images)
 
-    def linear(at: jax.Array) -> jax.Array:
-        return jnp.sum(gradients * (at - images), axis=(1, 2, 3))
+    def estimates(variables: Any, images: jax.Array, gradients: jax.Array, key: jax.Array) -> tuple[jax.Array, ...]:
+        def linear(at: jax.Array) -> jax.Array:
+            return jnp.sum(gradients * (at - images), axis=(1, 2, 3))
 
-    @jax.jit
-    def estimates(key: jax.Array) -> tuple[jax.Array, ...]:
-        return tuple(jnp.mean(estimated_squared_norms(f, images, key, SIZE)) for f in (critic, linear))
+        critics = partial(critic, variables), linear
+        return tuple(jnp.mean(estimated_squared_norms(f, images, key, SIZE)) for f in critics)
 
-    exact = float(jnp.mean(jax.jit(partial(squared_norms, critic))(images)))
-    found = np.array([estimates(key) for key in jax.random.split(jax.random.key(1), DIRECTIONS)]) / exact
+    # On the mesh, as in the step: layers choose by it how they are computed.
+    squared, gradients = jax.jit(game.shardings.on_mesh(of_gradients))(variables, images)
+    estimate, exact = jax.jit(game.shardings.on_mesh(estimates)), float(squared)
+    keys = jax.random.split(jax.random.key(1), DIRECTIONS)
+    found = np.array([jax.device_get(estimate(variables, images, gradients, key)) for key in keys]) / exact
     means, spread = found.mean(axis=0), float(found[:, 0].std(ddof=1))
     return {
         "r1": exact / 2,

@@ -17,6 +17,7 @@ from gormley_vision.experiment import described, make_task
 from gormley_vision.losses import penalties
 from gormley_vision.losses.adversarial import OBJECTIVES
 from gormley_vision.models import dcgan, dense_gan, r3gan, resnet_gan, vit_gan
+from gormley_vision.training.sharding import Shardings, make_mesh
 
 torch = pytest.importorskip("torch")
 
@@ -261,6 +262,11 @@ def close(given, wanted):
     np.testing.assert_allclose(given, wanted, rtol=1e-4, atol=1e-4 * largest)
 
 
+def on_mesh(function):
+    """As in a training step: convolutions in groups are computed in another way without a mesh."""
+    return jax.jit(Shardings(make_mesh({"data": 1, "fsdp": 1, "tensor": 1}, BATCH), ()).on_mesh(function))
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_outputs(benchmarks, name):
     case = CASES[name]
@@ -270,7 +276,7 @@ def test_outputs(benchmarks, name):
         inputs = images(case.shape, 2)
     labels = (LABELS,) if case.labelled else ()
 
-    @jax.jit
+    @on_mesh
     def ours(inputs, *labels):
         return case.ours.apply({"params": params}, inputs, *labels, train=True, mutable=["batch_stats"])[0]
 
@@ -305,7 +311,6 @@ def test_penalties_and_their_gradients(benchmarks, name):
     params, net = both(case, peers)
     real, fake, key = images(case.shape, 3), images(case.shape, 4), jax.random.key(5)
 
-    @jax.jit
     def ours(params):
         def critic(images):
             return case.ours.apply({"params": params}, images, train=True)
@@ -313,7 +318,7 @@ def test_penalties_and_their_gradients(benchmarks, name):
         both = [penalty(critic, key, real, fake) for penalty in (penalties.r1, penalties.gradient_penalty)]
         return sum(both), both
 
-    (_, given), gradients = jax.value_and_grad(ours, has_aux=True)(params)
+    (_, given), gradients = on_mesh(jax.value_and_grad(ours, has_aux=True))(params)
     real, fake = (torch.from_numpy(x.transpose(0, 3, 1, 2).copy()) for x in (real, fake))
     share = torch.from_numpy(np.array(jax.random.uniform(key, (BATCH, 1, 1, 1))))
     with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
