@@ -20,7 +20,7 @@ from gormley_vision.config import check_arg, default_config, shrink
 def get_config(arg: str = ""):
     """`arg` 'smoke' shrinks the experiment to seconds."""
     config = default_config("gan")
-    config.duration = "8000 steps"
+    config.duration = "5000 steps"
     config.data.update(source="stacked_mnist", channels=3, batch_size=64)
     config.gan.objective = "relativistic_paired"
     config.gan.r1 = 1.0
@@ -28,11 +28,11 @@ def get_config(arg: str = ""):
     config.generator.width = 32
     config.discriminator.update(width=32, norm="none")
     for player in ("generator", "discriminator"):
-        config[f"{player}_optimizer"].update(learning_rate=1e-3, momentum=0.0, beta2=0.99)
+        config[f"{player}_optimizer"].update(learning_rate=2e-3, momentum=0.0, beta2=0.99)
     config.gan.schedules = "; ".join(
-        f"{player}_optimizer.learning_rate = 0: 1e-3, 60%: 1e-3, 100%: 1e-5 cosine"
+        f"{player}_optimizer.learning_rate = 0: 2e-3, 60%: 2e-3, 100%: 1e-5 cosine"
         for player in ("generator", "discriminator")
     )
-    config.log.samples_every = "2000 steps"
-    config.checkpoint.every = "2000 steps"
+    config.log.samples_every = "1000 steps"
+    config.checkpoint.every = "1000 steps"
     return shrink(config) if check_arg(arg) else config

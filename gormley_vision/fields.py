@@ -343,6 +343,23 @@ EVALUATION_FIELDS: dict[str, Field] = {
     ),
 }
 
+# Of tasks that generate images (training/task.Generates).
+_EXTRACTS = {"eval.extractor": ON}
+SAMPLE_EVALUATION_FIELDS: dict[str, Field] = {
+    "eval.extractor": Field(
+        "",
+        "network whose features compare samples with real images (docs/metrics.md), such as run:FOLDER; '' for none",
+        may_change=True,
+    ),
+    "eval.split": Field(
+        "train", "part of the data set that samples are compared with, all of it", may_change=True, when=_EXTRACTS
+    ),
+    "eval.every": duration(
+        "5 epochs", "between evaluations; the last step is always one", may_change=True, when=_EXTRACTS
+    ),
+    "eval.samples": Field(5000, "samples of an evaluation", at_least=2, at_most=10**7, may_change=True, when=_EXTRACTS),
+}
+
 # Keys of earlier versions that today's tables lack: {key: its name today, or '' if it was removed}.
 RETIRED = {
     "log.samples": "",  # classification had it, without effect

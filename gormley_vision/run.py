@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from gormley_vision import experiment, logs
+from gormley_vision import experiment, logs, sample_evaluation
 from gormley_vision.config import flatten, validate
 from gormley_vision.errors import UserError, naming
 from gormley_vision.files import home_cache
@@ -76,7 +76,9 @@ def run(config: Mapping[str, Any], workdir: Path, profile: bool = False) -> int:
             batches = experiment.make_batches(config, report)
         task = experiment.make_task(config, batches.description)
         with progress.counted("decoding images to evaluate on") as report:
-            evaluation = experiment.make_evaluation(config, task, batches, report)
+            evaluation = experiment.make_evaluation(config, task, batches, report) or sample_evaluation.of_training(
+                config, task, batches, report
+            )
         with fitting(config):
             signal = loop.train(task, batches, config, workdir, profile, evaluation)
     return 128 + signal if signal else 0

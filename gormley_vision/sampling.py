@@ -60,16 +60,16 @@ def restore(workdir: str | Path, step: int | None = None) -> Restored:
     return Restored(config, found, names, task, ckpt.restore(checkpoint, shapes, lambda *_: sharding))
 
 
-def sample(run: Restored, *, num: int, seed: int = 0, **options: Any) -> Samples:
+def sample(run: Restored, *, num: int, seed: int = 0, first: int = 0, **options: Any) -> Samples:
     """Return `num` samples: a GAN's pictures, a language model's texts. Its module's SAMPLING lists the options.
 
-    Sample i depends only on `seed`, the options and i.
+    Sample i depends only on `seed`, the options and i; pictures can start with sample `first`.
 
     Raises:
         UserError: the run cannot be sampled, or an option makes no sense for it.
     """
     task, chosen = _sampled(run, num, options)
-    return task.sample(run.state, num=num, seed=seed, **chosen)
+    return task.sample(run.state, num=num, seed=seed, **chosen, **({"first": first} if first else {}))
 
 
 def stream(run: Restored, *, seed: int = 0, **options: Any) -> Iterator[str] | None:

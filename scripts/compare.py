@@ -3,10 +3,16 @@
     python scripts/compare.py --workdirs RUN [RUN ...] [--metric=eval/accuracy] [--out=results/NAME.json]
 
 Runs whose configs only differ in the seed are one arm, named by the keys in which the arms differ.
+
+    python scripts/compare.py --cards A.json B.json [...]
+
+compares what scripts/evaluate.py --extractor=... --out=FILE.json measured, and refuses cards that were not measured
+alike: it says which fields differ.
 """
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from gormley_vision.errors import UserError, reported
@@ -21,12 +27,17 @@ with reported():  # importing takes a moment
 def main() -> None:
     """Group the runs, average, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workdirs", required=True, nargs="+", type=user_path, help="the runs' folders")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--workdirs", nargs="+", type=user_path, help="the runs' folders")
+    what.add_argument("--cards", nargs="+", type=user_path, help="files of scripts/evaluate.py --out")
     parser.add_argument("--metric", default="eval/accuracy", help="a key of metrics.jsonl (default: eval/accuracy)")
     parser.add_argument("--out", type=user_path, help="also write the results to this JSON file")
     options = parser.parse_args()
     if options.out:
         refuse_unwritable(options.out)
+    if options.cards:
+        compare_cards(options.cards, options.out)
+        return
     configs = [flatten(run_config(folder)) for folder in options.workdirs]
     rows = []
     for name, members in arms_of(configs).items():
@@ -42,6 +53,39 @@ def main() -> None:
         rows.append({"arm": name, "mean": mean, "standard_deviation": deviation, "curves": curves, "steps": steps})
     if options.out:
         write_json(options.out, {"metric": options.metric, "arms": rows})
+
+
+def compare_cards(paths: Sequence[Path], out: Path | None) -> None:
+    """Print the figures of cards that were measured alike: of an arm's runs, mean and deviation over training seeds.
+
+    Raises:
+        UserError: two were not measured alike; names the fields.
+    """
+    from gormley_vision.sample_evaluation import read_card, refuse_unlike  # imports jax
+
+    cards = {path: read_card(path) for path in paths}
+    refuse_unlike(cards)
+    arms: dict[str, list[Path]] = {}
+    for path, card in cards.items():
+        arms.setdefault(card["fake"].get("config_sha256", str(path)), []).append(path)
+    rows = []
+    for members in arms.values():
+        seeds = [cards[path]["fake"].get("training_seed") for path in members]
+        if len(set(seeds)) < len(seeds) and len(members) > 1:
+            raise UserError(f"{', '.join(map(str, members))} are of one arm and share a training seed: leave one out")
+        found = {}
+        for name, value in cards[members[0]]["figures"].items():
+            values = [cards[path]["figures"][name] for path in members]
+            if isinstance(value, float) and all(isinstance(x, float) for x in values):
+                found[name] = dict(zip(("mean", "standard_deviation"), mean_and_deviation(values), strict=True))
+        print(f"{', '.join(map(str, members))}")
+        for name, figure in found.items():
+            spread = f" +- {figure['standard_deviation']:.4f}" if len(members) > 1 else ""
+            print(f"  {name}: {figure['mean']:.4f}{spread}")
+        rows.append({"cards": [str(path) for path in members], "training_seeds": seeds, "figures": found})
+    if out:
+        card = cards[paths[0]]
+        write_json(out, {"arms": rows, **{part: card[part] for part in ("extractor", "real", "is_fid")}})
 
 
 def by_seed(runs: list[tuple[str, Path]]) -> dict[str, Path]:

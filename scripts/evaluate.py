@@ -7,9 +7,13 @@ Any key of the run's `data` section can be set, for data stored elsewhere. Class
 some of the run's classes is evaluated on these, and one with other classes is refused. At another resolution images are
 resized (data.resize_filter), and learned positions, too (--position_resize); rotary ones extend beyond the trained
 grid, unchanged or by a rule. With `--workdir`, `--help` shows the flags that the run's task adds. Prints one JSON line.
+
+With `--extractor` a GAN's samples, or files (`--samples`), are compared with real images: evaluate_images.py, whose
+flags `--extractor --help` shows.
 """
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +96,8 @@ def main() -> None:
     run = restore(options.workdir, options.step)
     if not isinstance(run.task, Evaluated):
         raise UserError(
-            f"a {run.config['task']} run cannot be evaluated on a data set: scripts/sample.py shows its samples"
+            f"a {run.config['task']} run cannot be evaluated on a data set; if it generates images, "
+            "--extractor=run:CLASSIFIER compares them with real ones (docs/metrics.md)"
         )
     config = evaluation_config(run.config, options, words)
     batches = experiment.make_batches(config, class_names=run.class_names)
@@ -113,4 +118,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     with reported():
+        if any(word.split("=")[0] in ("--samples", "--extractor") for word in sys.argv[1:]):
+            from evaluate_images import main
         main()

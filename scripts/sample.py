@@ -12,16 +12,15 @@ that the run's task adds.
 """
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from gormley_vision.errors import UserError, listed, reported
 
 with reported():  # what loads now takes a moment
-    from gormley_vision import task_modules
     from gormley_vision.config import run_config
     from gormley_vision.fields import Field
     from gormley_vision.files import user_path
+    from gormley_vision.sampling_flags import add_sampling_flags
 
 
 def parse() -> tuple[argparse.Namespace, dict[str, Field]]:
@@ -36,32 +35,13 @@ def parse() -> tuple[argparse.Namespace, dict[str, Field]]:
     parser.add_argument("--step", type=int, help="step of the checkpoint (default: the newest one)")
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--workdir", type=user_path)
-    options = sampling_options(first.parse_known_args()[0].workdir)
-    group = parser.add_argument_group("options of this run's task") if options else parser
-    for name, field in options.items():
-        if isinstance(field.default, bool):
-            group.add_argument(f"--{name}", action="store_true", help=field.meaning)
-        else:
-            group.add_argument(
-                f"--{name}",
-                type=type(field.default),
-                default=field.default,
-                choices=field.choices or None,
-                help=field.meaning,
-            )
+    options = add_sampling_flags(parser, first.parse_known_args()[0].workdir)
     parser.add_argument("-h", "--help", action="help", help="show this and exit")
     known, unknown = parser.parse_known_args()
     if unknown and known.workdir and (known.workdir / "config.json").is_file() and not options:
         task = run_config(known.workdir)["task"]
         raise UserError(f"a {task} run has no option {listed(unknown)}: leave it out, or pass another run")
     return parser.parse_args(), options
-
-
-def sampling_options(workdir: Path | None) -> dict[str, Field]:
-    """Return the sampling options of the run's task; {} if there is no run in `workdir`."""
-    if workdir is None or not (workdir / "config.json").is_file():
-        return {}
-    return dict(task_modules.find(run_config(workdir)["task"]).SAMPLING)
 
 
 def show(run: Any, options: argparse.Namespace, chosen: dict[str, Any]) -> None:

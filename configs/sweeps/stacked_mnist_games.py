@@ -21,6 +21,6 @@ def sweep():
         "relativistic R1": {"gan.r2": 0.0},
         "non-saturating R1": {"gan.objective": "non_saturating", "gan.r2": 0.0},
     }
-    for seed in (0, 1, 2):
+    for seed in (1, 2, 3):  # the recipe was chosen with seed 0
         for name, changes in games.items():
             yield {"NAME": name, "seed": seed, **changes}

@@ -134,6 +134,10 @@ class Batches:
             ids = np.arange(first, first + self.batch_size)[self._columns]
             yield {**self._gathered(np.minimum(ids, self.length - 1)), "mask": ids < self.length}
 
+    def examples(self, ids: np.ndarray) -> Batch:
+        """Return the examples with these numbers, {name: [len(ids), *shape]}."""
+        return self._gathered(np.asarray(ids))
+
     def from_step(self, step: int) -> Generator[Batch, None, None]:
         """Yield read(step), read(step + 1), ... forever, reading ahead in the background.
 

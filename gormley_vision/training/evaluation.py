@@ -1,7 +1,7 @@
 """Exact evaluation over a full split: every example counts once, whatever the batch size."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -11,6 +11,17 @@ from gormley_vision.errors import UserError
 from gormley_vision.training.hosts import put_global
 from gormley_vision.training.sharding import Shardings
 from gormley_vision.training.task import Derived, Evaluated
+
+
+class Evaluates(Protocol):
+    """What the loop calls every `every` steps (0: only at the end), and at the end."""
+
+    every: int
+
+    def __call__(
+        self, state: Any, shardings: Shardings, stop: Callable[[], int] = lambda: 0
+    ) -> dict[str, float] | None:
+        """Return figures by the names under which they are recorded; None if `stop`, called often, returns nonzero."""
 
 
 class Evaluation:

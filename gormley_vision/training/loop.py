@@ -24,7 +24,7 @@ from gormley_vision.errors import UserError
 from gormley_vision.files import write_atomically
 from gormley_vision.signals import Interrupts, handled
 from gormley_vision.training.checkpoints import Checkpoints, flat, wait_for_all
-from gormley_vision.training.evaluation import Evaluation
+from gormley_vision.training.evaluation import Evaluates
 from gormley_vision.training.hosts import is_first, put_global, stop_vote
 from gormley_vision.training.progress import TrainingProgress
 from gormley_vision.training.records import Records
@@ -89,7 +89,7 @@ def train(
     config: Mapping[str, Any],
     workdir: Path,
     profile: bool = False,
-    evaluation: Evaluation | None = None,
+    evaluation: Evaluates | None = None,
 ) -> int:
     """Train, or continue training, until the planned end or a signal.
 
@@ -150,7 +150,7 @@ def _run_steps(
     records: Records | None,
     progress: TrainingProgress,
     interrupts: Interrupts,
-    evaluation: Evaluation | None,
+    evaluation: Evaluates | None,
 ) -> tuple[int, int]:
     """Run steps until the planned end or the first signal. Returns the last step, which is saved, and the signal.
 

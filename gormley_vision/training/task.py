@@ -69,9 +69,30 @@ class Sampled(Protocol):
     def sample(self, state: Any, *, num: int, seed: int, **options: Any) -> Samples:
         """Return `num` samples. Sample i depends only on `seed`, i and the options, which its module's SAMPLING lists.
 
+        Pictures can also be asked for from number `first` on.
+
         Raises:
             UserError: an option that makes no sense for this run.
         """
+
+
+@runtime_checkable
+class Generates(Protocol):
+    """Generates images that can be compared with real ones while it trains (`evaluate.extractor`)."""
+
+    def generated(self, state: Any, key: jax.Array, ids: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+        """Return images [n, H, W, C] in [-1, 1] and labels int [n], if they have any; image i is a function of ids[i].
+
+        Compiled by the loop.
+        """
+
+
+@runtime_checkable
+class Extracts(Protocol):
+    """Has features of images, by which sets of them are compared (extractors.py)."""
+
+    def features(self, state: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Return features [B, D] and probabilities [B, Y] of uint8 images [B, H, W, C], by the averaged variables."""
 
 
 @runtime_checkable

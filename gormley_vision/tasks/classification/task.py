@@ -139,6 +139,11 @@ class Classification:
         logits: Any = self.classifier.apply(state.ema, to_unit_range(images))
         return logits
 
+    def features(self, state: ClassificationState, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Return features [B, D] and probabilities [B, Y] of uint8 images [B, H, W, C], by the averaged variables."""
+        features: Any = self.classifier.clone(classes=0).apply(state.ema, to_unit_range(images))
+        return features, jax.nn.softmax(self.logits(state, images))
+
     def eval_step(self, state: ClassificationState, batch: Arrays) -> Arrays:
         """Return sums 'accuracy', 'loss' and 'count' over 'image' uint8 [B, H, W, C], 'label' [B] and 'mask' bool [B].
 

@@ -12,6 +12,7 @@ from gormley_vision.fields import (
     LARGE,
     LARGEST_WIDTH,
     ON,
+    SAMPLE_EVALUATION_FIELDS,
     Field,
     Value,
     average_fields,
@@ -93,8 +94,9 @@ FIELDS: dict[str, Field] = {
     "gan.example": Field("image", "what is generated: the data set's feature of this name", ("image", "vector")),
     **{
         key: dataclasses.replace(field, when={**field.when, "gan.example": ("image",)})
-        for key, field in IMAGE_FIELDS.items()
+        for key, field in {**IMAGE_FIELDS, "eval.extractor": SAMPLE_EVALUATION_FIELDS["eval.extractor"]}.items()
     },
+    **{key: field for key, field in SAMPLE_EVALUATION_FIELDS.items() if key != "eval.extractor"},
     "log.extent": Field(
         3.0,
         "plots of vectors go from minus this to this",

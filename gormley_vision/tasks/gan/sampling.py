@@ -26,12 +26,13 @@ def sampled(
     *,
     num: int,
     seed: int,
+    first: int = 0,
     label: str = "",
     interpolate: bool = False,
     truncation: float = 0.0,
     standing_statistics: int = 0,
 ) -> Pictures | Points:
-    """Generate `num` examples, of class `label` or of all classes in turn.
+    """Generate `num` examples from number `first` on, of class `label` or of all classes in turn.
 
     With `interpolate`, a row of `WALK` each between two noise vectors; `num` is then rounded up to full rows. Gaussian
     ones are joined along the great circle (White 2016, arXiv:1609.04468): a straight line passes through norms that the
@@ -55,7 +56,7 @@ def sampled(
         path = great_circle if gan.latent == "normal" else straight
         noise = np.concatenate([path(a, b, np.linspace(0, 1, WALK)) for a, b in ends])
     else:
-        labels, noise = choose_labels(gan.class_names, np.arange(num), label), draw(num)
+        labels, noise = choose_labels(gan.class_names, first + np.arange(num), label), draw(num, first)
     made = _generate(gan, variables, noise, labels)
     if gan.example != "image":
         return Points(made, gan.extent, labels=labels)
@@ -96,7 +97,7 @@ def choose_labels(class_names: Sequence[str], ids: np.ndarray, label: str) -> np
     return np.full(len(ids), known[label], np.int32)
 
 
-def _noise(gan: "GAN", seed: int, truncation: float, count: int) -> np.ndarray:
+def _noise(gan: "GAN", seed: int, truncation: float, count: int, first: int = 0) -> np.ndarray:
     if truncation and gan.latent != "normal":
         raise UserError(f"--truncation={truncation}: this run's noise is {gan.latent}, within bounds: leave it out")
 
@@ -106,7 +107,7 @@ def _noise(gan: "GAN", seed: int, truncation: float, count: int) -> np.ndarray:
         return jax.vmap(draw)(keys)
 
     draw, key = jax.jit(truncated if truncation else gan.noise), run_key(seed)
-    parts = [draw(key, jnp.arange(start, start + BATCH)) for start in range(0, count, BATCH)]
+    parts = [draw(key, first + jnp.arange(start, start + BATCH)) for start in range(0, count, BATCH)]
     return np.concatenate(parts)[:count]
 
 

@@ -269,6 +269,11 @@ class GAN:
             return keyed_normal(key, ids, self.latent_size)
         return jax.vmap(lambda i: self.latents(jax.random.fold_in(key, i), 1)[0])(ids)
 
+    def generated(self, state: GANState, key: jax.Array, ids: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+        """Return the averaged generator's images [n, H, W, C] in [-1, 1], of classes in turn, and their labels."""
+        labels = ids % self.classes if self.classes else None
+        return self.generate(state.ema, self.noise(key, ids), labels), labels
+
     def preview(self, state: GANState, key: jax.Array) -> jax.Array:
         """Return the averaged generator's images of fixed noise, [n, H, W, C] in [-1, 1]; if conditional, by class.
 

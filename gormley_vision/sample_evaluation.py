@@ -1,0 +1,209 @@
+"""Compares images with real ones by an extractor's features: of a run while it trains, or of anybody's files.
+
+Every figure has a card: a dict that says how it was measured. `LIKE` lists what must agree for two to be compared.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gormley_vision import durations, experiment
+from gormley_vision.config import flatten, step_images
+from gormley_vision.data.batches import Batches
+from gormley_vision.errors import UserError
+from gormley_vision.extractors import Extractor, open_extractor
+from gormley_vision.files import read_json
+from gormley_vision.metrics.image_sets import Summary, distance
+from gormley_vision.randomness import named_key, run_key
+from gormley_vision.training.environment import source_commit
+from gormley_vision.training.hosts import put_global
+from gormley_vision.training.sharding import Shardings
+from gormley_vision.training.task import Generates, Task
+
+log = logging.getLogger(__name__)
+Part = tuple[np.ndarray, np.ndarray | None]  # images uint8 [n, H, W, C], labels int [n]
+
+# What two cards must have in common.
+LIKE = (
+    "extractor.name",
+    "extractor.sha256",
+    "extractor.preparation",
+    "real.sha256",
+    "real.split",
+    "real.count",
+    "real.image_size",
+    "real.crop",
+    "real.resize_filter",
+    "fake.count",
+    "fake.quantisation",
+    "fake.options",
+)
+QUANTISATION = "uint8, rounded"
+
+
+class Features:
+    """Computes an extractor's features of images on all devices of a mesh, `batch` images at a time."""
+
+    def __init__(self, extractor: Extractor, shardings: Shardings, batch: int) -> None:
+        self._shardings, self.batch = shardings, batch
+        self._weights = put_global(extractor.weights, shardings.replicated)
+        self._compute = jax.jit(shardings.on_mesh(extractor.features), out_shardings=shardings.replicated)
+
+    def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return features [n, D] and probabilities [n, Y] of n <= batch images, uint8 [n, H, W, C]."""
+        padded = np.pad(images, [(0, self.batch - len(images)), (0, 0), (0, 0), (0, 0)])
+        with jax.transfer_guard_host_to_device("allow"):  # every process has all of them
+            spread = jax.make_array_from_callback(padded.shape, self._shardings.examples, padded.__getitem__)
+        found = self._compute(self._weights, spread)
+        features, probabilities = (np.asarray(x)[: len(images)] for x in jax.device_get(found))
+        return features, probabilities
+
+    def summary(self, parts: Iterable[Part], count: int) -> Summary:
+        """Return the summary of `count` images, in parts of at most `batch`."""
+        summary = Summary(count)
+        for images, labels in parts:
+            summary.add(*self(images), labels)
+        return summary
+
+
+def in_random_order(batches: Batches) -> Iterator[Part]:
+    """Yield all images of a data set, in a random order that is always the same, and their labels if they have classes.
+
+    Sources are often sorted by class, and some figures are of the first images.
+    """
+    order = np.random.default_rng(0).permutation(batches.length)
+    for first in range(0, batches.length, batches.batch_size):
+        found = batches.examples(order[first : first + batches.batch_size])
+        yield found["image"], found["label"] if batches.class_names else None
+
+
+class SampleEvaluation:
+    """The Fréchet distance of a training run's averaged generator to its real images, every `every` steps.
+
+    Its noise differs from that of scripts/sample.py and scripts/evaluate.py with any seed, so a checkpoint that is
+    chosen by it is not chosen by the samples that are then reported.
+    """
+
+    def __init__(self, task: Generates, extractor: Extractor, batches: Batches, num: int, every: int) -> None:
+        extractor.refuse(batches.image_shape)
+        self.every = every
+        self._task, self._extractor, self._batches, self._num = task, extractor, batches, num
+        self._real: Summary | None = None
+        self._features: Features | None = None
+        self._generate: Callable | None = None
+
+    def __call__(
+        self, state: Any, shardings: Shardings, stop: Callable[[], int] = lambda: 0
+    ) -> dict[str, float] | None:
+        """Return {'eval/frechet_distance': value}; None if `stop`, called before each batch, returns nonzero."""
+        batch = self._batches.batch_size
+        if self._features is None or self._generate is None:
+            self._features = Features(self._extractor, shardings, batch)
+            generate = shardings.on_mesh(self._quantised)
+            self._generate = jax.jit(generate, out_shardings=shardings.replicated)
+        if self._real is None:
+            real = Summary(self._batches.length)
+            for images, _ in in_random_order(self._batches):
+                if stop():
+                    return None
+                real.add(*self._features(images))
+            self._real = real
+        fake = Summary(self._num)
+        for first in range(0, self._num, batch):
+            if stop():
+                return None
+            ids = put_global(np.arange(first, first + batch, dtype=np.int32), shardings.replicated)
+            images = np.asarray(jax.device_get(self._generate(state, ids)))
+            fake.add(*self._features(images[: self._num - first]))
+        return {"eval/frechet_distance": distance(self._real, fake)}
+
+    def _quantised(self, state: Any, ids: jax.Array) -> jax.Array:
+        images, _ = self._task.generated(state, named_key(run_key(0), "evaluation"), ids)
+        return jnp.clip(jnp.rint((images + 1) * 127.5), 0, 255).astype(jnp.uint8)
+
+
+def of_training(
+    config: Mapping[str, Any], task: Task, training: Batches, progress: Any = None
+) -> SampleEvaluation | None:
+    """Return the evaluation that a training run's config asks for (`eval.extractor`); None if it asks for none.
+
+    Raises:
+        UserError: the extractor or the split cannot be read, or do not fit the images.
+    """
+    wanted = config.get("eval", {})
+    if not isinstance(task, Generates) or not wanted.get("extractor"):
+        return None
+    extractor = open_extractor(wanted["extractor"])
+    data = {
+        **config["data"],
+        "placement": "host" if config["data"]["placement"] == "device" else config["data"]["placement"],
+    }
+    real = experiment.make_batches({**config, "data": data}, progress, split=wanted["split"])
+    every = durations.to_steps(wanted["every"], epoch_images=training.length, step_images=step_images(config))
+    return SampleEvaluation(task, extractor, real, wanted["samples"], every)
+
+
+def card(
+    extractor: Extractor, real: Mapping[str, Any], fake: Mapping[str, Any], figures: Mapping[str, Any], **more: Any
+) -> dict[str, Any]:
+    """Return a card: figures with all that they depend on. Only published Inception weights make them FID."""
+    packages = ("jax", "flax", "numpy", "scipy", "pillow")
+    return {
+        "figures": dict(figures),
+        "is_fid": extractor.is_fid,
+        "extractor": {name: getattr(extractor, name) for name in ("name", "sha256", "preparation")},
+        "real": dict(real),
+        "fake": dict(fake),
+        **more,
+        "versions": {name: importlib.metadata.version(name) for name in packages},
+        "commit": source_commit(),
+    }
+
+
+def described(batches: Batches, data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a card tells of real images."""
+    keys = ("source", "name", "path", "split", "image_size", "channels", "crop", "resize_filter")
+    return {key: data[key] for key in keys} | {"count": batches.length, "sha256": batches.sha256}
+
+
+def config_digest(config: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a config less its seed: runs that share it are one arm."""
+    flat = {key: value for key, value in flatten(config).items() if key != "seed"}
+    return hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest()
+
+
+def read_card(path: Path) -> dict[str, Any]:
+    """Read a card.
+
+    Raises:
+        UserError: the file is not one.
+    """
+    found = read_json(path)
+    if not isinstance(found, dict) or not {"figures", "extractor", "real", "fake"} <= found.keys():
+        raise UserError(f"{path} is not a card: pass what scripts/evaluate.py --extractor=... --out=FILE.json wrote")
+    return found
+
+
+def refuse_unlike(cards: Mapping[Path, Mapping[str, Any]]) -> None:
+    """Refuse cards that were not measured alike.
+
+    Raises:
+        UserError: names the fields that differ, with their values.
+    """
+    differing = []
+    for field in LIKE:
+        part, _, name = field.partition(".")
+        values = {path: found[part].get(name) for path, found in cards.items()}
+        if len(set(map(str, values.values()))) > 1:
+            each = ", ".join(f"{value!r} in {path}" for path, value in values.items())
+            differing.append(f"  {field}: {each}")
+    if differing:
+        raise UserError("these figures were not measured alike, so they cannot be compared:\n" + "\n".join(differing))
