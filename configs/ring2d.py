@@ -27,12 +27,12 @@ def get_config(arg: str = ""):
         player.update(architecture="dense", width=256, depth=3)
     config.generator.latent_size = 8
     for player in ("generator", "discriminator"):
-        config[f"{player}_optimizer"].update(learning_rate=1e-3, momentum=0.0, beta2=0.99)
+        config[f"{player}_optimizer"].update(learning_rate=2e-3, momentum=0.0, beta2=0.99)
     # Wide slopes first, which the points find; then narrow ones, as the Gaussians are.
     config.gan.schedules = "; ".join(
-        [f"gan.{kind} = 0: 0.1, 30%: 0.001 exponential" for kind in ("r1", "r2")]
+        [f"gan.{kind} = 0: 0.1, 30%: 0.0003 exponential" for kind in ("r1", "r2")]
         + [
-            f"{player}_optimizer.learning_rate = 0: 1e-3, 60%: 1e-3, 100%: 1e-5 cosine"
+            f"{player}_optimizer.learning_rate = 0: 2e-3, 60%: 2e-3, 100%: 1e-5 cosine"
             for player in ("generator", "discriminator")
         ]
     )

@@ -12,6 +12,7 @@ from gormley_vision.data.batches import Batches, open_batches
 from gormley_vision.data.features import Description
 from gormley_vision.errors import UserError, listed
 from gormley_vision.training import hosts
+from gormley_vision.training.checkup import Checkup
 from gormley_vision.training.evaluation import Evaluation
 from gormley_vision.training.sharding import Shardings, make_mesh
 from gormley_vision.training.task import Evaluated, Task
@@ -76,6 +77,21 @@ def make_evaluation(config: Config, task: Task, training: Batches, progress=None
     _warn_of_unseen_classes(config, training, batches)
     every = durations.to_steps(config["eval"]["every"], epoch_images=training.length, step_images=training.batch_size)
     return Evaluation(task, batches, every)
+
+
+def make_checkup(config: Config, task: Task, training: Batches) -> Checkup:
+    """Return what watches over the run.
+
+    Raises:
+        UserError: the data set has no such split as health.held_out.
+    """
+    wanted = config["health"]
+    held_out = None
+    if wanted.get("held_out"):
+        held_out = make_batches(config, split=wanted["held_out"], class_names=training.class_names)
+    images = {"epoch_images": training.length, "step_images": training.batch_size * training.minibatches}
+    every = durations.to_steps(wanted["every"], **images) if wanted.get("every") else 0
+    return Checkup(task, training, held_out, every, wanted["action"])
 
 
 def _warn_of_unseen_classes(config: Config, training: Batches, evaluated: Batches) -> None:

@@ -158,6 +158,12 @@ RUN_FIELDS: dict[str, Field] = {
     "checkpoint.keep_every": duration(
         "", "also keep those that fall on multiples of this duration; '' keeps none", may_change=True
     ),
+    "health.action": Field(
+        "warn",
+        "when figures show a collapse or the like (docs/health.md): warn, stop, or go back to a healthy checkpoint",
+        ("none", "warn", "stop", "roll_back"),
+        may_change=True,
+    ),
     "log.every": duration("50 steps", "between lines of metrics.jsonl", may_change=True),
     "log.samples_every": duration("1 epochs", "between samples, of pictures or of text", may_change=True),
     "log.tracker": Field(
@@ -340,6 +346,17 @@ EVALUATION_FIELDS: dict[str, Field] = {
     "eval.split": Field("", "part of the data set to evaluate on, all of it; '' for none", may_change=True),
     "eval.every": duration(
         "1 epochs", "between evaluations; the last step is always one", may_change=True, when={"eval.split": ON}
+    ),
+}
+
+# Of tasks that are examined while they train (training/task.Examined).
+EXAMINATION_FIELDS: dict[str, Field] = {
+    "health.every": duration("250 steps", "between examinations of the state; 0 steps for none", may_change=True),
+    "health.held_out": Field(
+        "",
+        "part of the data set that is not trained on, to tell memory from skill; '' for none",
+        may_change=True,
+        when={"health.every": ON},
     ),
 }
 

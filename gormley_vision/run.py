@@ -79,8 +79,9 @@ def run(config: Mapping[str, Any], workdir: Path, profile: bool = False) -> int:
             evaluation = experiment.make_evaluation(config, task, batches, report) or sample_evaluation.of_training(
                 config, task, batches, report
             )
+        checkup = experiment.make_checkup(config, task, batches)
         with fitting(config):
-            signal = loop.train(task, batches, config, workdir, profile, evaluation)
+            signal = loop.train(task, batches, config, workdir, profile, evaluation, checkup)
     return 128 + signal if signal else 0
 
 

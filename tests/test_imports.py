@@ -25,6 +25,7 @@ ALLOWED = {
     "axes": set(),
     "mesh_rules": {"errors"},
     "fields": set(),
+    "health": set(),
     "task_modules": {"tasks", "fields", "errors", "user_code", "data"},
     "config": {"task_modules", "fields", "mesh_rules", "durations", "errors", "files"},
     "command_line": {"config", "fields", "errors", "files", "user_code"},
@@ -38,6 +39,7 @@ ALLOWED = {
     "samples": {"errors", "files"},
     "tasks": {
         "axes",
+        "health",
         "augmentation",
         "data",
         "models",
@@ -54,6 +56,7 @@ ALLOWED = {
     },
     "training": {
         "axes",
+        "health",
         "mesh_rules",
         "data",
         "config",

@@ -17,7 +17,7 @@ FIXED = {"log.every": "1000 steps", "log.samples_every": "5000 steps", "checkpoi
 def sweep():
     """20 runs."""
     rates = "; ".join(
-        f"{player}_optimizer.learning_rate = 0: 1e-3, 60%: 1e-3, 100%: 1e-5 cosine"
+        f"{player}_optimizer.learning_rate = 0: 2e-3, 60%: 2e-3, 100%: 1e-5 cosine"
         for player in ("generator", "discriminator")
     )
     games: dict[str, dict[str, Any]] = {

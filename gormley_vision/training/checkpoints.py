@@ -87,6 +87,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path, *, keep_last: int, keep_every: int) -> None:
         self.folder, self.keep_last, self.keep_every = folder, keep_last, keep_every
+        self.protected = 0  # a step that is kept, too
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
 
@@ -149,12 +150,8 @@ class Checkpoints:
 
     def _prune(self) -> None:
         for step in steps_of(self.folder)[: -self.keep_last]:
-            if not (self.keep_every and step % self.keep_every == 0):
-                to_delete = (
-                    self.folder / f"{step}.partial"
-                )  # no longer a checkpoint, even if the process is killed here
-                (self.folder / str(step)).rename(to_delete)
-                shutil.rmtree(to_delete)
+            if step != self.protected and not (self.keep_every and step % self.keep_every == 0):
+                remove(self.folder / str(step))
 
     def close(self) -> None:
         """Wait for a write in progress, even if the run has failed since: the state being written was good."""
@@ -174,6 +171,13 @@ class Checkpoints:
         for leftover in self.folder.glob("*.partial"):
             if leftover.is_dir():
                 shutil.rmtree(leftover)
+
+
+def remove(checkpoint: Path) -> None:
+    """Delete a checkpoint; it is none from the first moment on, even if the process is killed here."""
+    aside = checkpoint.with_name(f"{checkpoint.name}.partial")
+    checkpoint.rename(aside)
+    shutil.rmtree(aside)
 
 
 def newest_complete(folder: Path, at: int | None = None) -> int | None:

@@ -24,15 +24,20 @@ from gormley_vision.errors import UserError
 from gormley_vision.files import write_atomically
 from gormley_vision.signals import Interrupts, handled
 from gormley_vision.training.checkpoints import Checkpoints, flat, wait_for_all
+from gormley_vision.training.checkup import Checkup, RollBack, drop_undone, note_rollback
 from gormley_vision.training.evaluation import Evaluates
 from gormley_vision.training.hosts import is_first, put_global, stop_vote
 from gormley_vision.training.progress import TrainingProgress
-from gormley_vision.training.records import Records
+from gormley_vision.training.records import Records, past_lines
 from gormley_vision.training.sharding import Shardings, describe_mesh
 from gormley_vision.training.start import Run, prepare
 from gormley_vision.training.task import Previewed, Task
 
 log = logging.getLogger(__name__)
+
+
+class NotFinite(UserError):
+    """A step produced a NaN or an infinity."""
 
 
 class Step:
@@ -76,7 +81,7 @@ class Step:
         flags = jax.device_get(finite)
         if not flags.all():
             name = self.checks[int(np.argmin(flags))]
-            raise UserError(
+            raise NotFinite(
                 f"step {step}: {name} is not finite ({int((~flags).sum())} of {flags.size} losses, gradients "
                 f"and state arrays); this step was not saved. To examine it, run\n"
                 f"  python scripts/replay.py --workdir={shlex.quote(str(workdir))} --step={step}"
@@ -90,13 +95,37 @@ def train(
     workdir: Path,
     profile: bool = False,
     evaluation: Evaluates | None = None,
+    checkup: Checkup | None = None,
 ) -> int:
-    """Train, or continue training, until the planned end or a signal.
+    """Train, or continue training, until the planned end or a signal; go back where the checkup says so.
 
     Returns:
         The signal that ended training before its end, or 0.
     """
+    checkup = checkup or Checkup(task, batches, None, every=0, action="none")
+    while True:
+        try:
+            return _train(task, batches, config, workdir, profile, evaluation, checkup)
+        except RollBack as found:
+            if is_first():
+                note_rollback(workdir, found)
+            wait_for_all("rollback")
+
+
+def _train(
+    task: Task,
+    batches: Batches,
+    config: Mapping[str, Any],
+    workdir: Path,
+    profile: bool,
+    evaluation: Evaluates | None,
+    checkup: Checkup,
+) -> int:
+    """Train until the planned end, a signal, or a roll-back."""
+    if is_first():
+        drop_undone(workdir)
     run = prepare(task, batches, config, workdir)
+    lines = past_lines(workdir, run.start)
     afterwards = task.afterwards.format(workdir=shlex.quote(str(workdir)))
     if run.start >= run.plan.end and not run.unlogged:
         what = "finished" if run.start >= run.plan.total else "has reached stop_after"
@@ -122,6 +151,7 @@ def train(
         images,
         describe_mesh(run.shardings.mesh),
     )
+    checkup.start(workdir, lines, run.shardings, run.plan.checkpoint_every)
     compiled = Step(task, batches.fetch, run.state_shardings, run.shardings)
     interrupts = Interrupts()
     with (
@@ -133,7 +163,9 @@ def train(
         _trace(workdir, profile),
         jax.transfer_guard_host_to_device("disallow"),
     ):
-        reached, signal = _run_steps(task, run, compiled, ahead, checkpoints, records, progress, interrupts, evaluation)
+        reached, signal = _run_steps(
+            task, run, compiled, ahead, checkpoints, records, progress, interrupts, evaluation, checkup
+        )
     if reached < run.plan.end or signal:
         log.info("saved at step %d; the same command continues", reached)
         return signal
@@ -151,6 +183,7 @@ def _run_steps(
     progress: TrainingProgress,
     interrupts: Interrupts,
     evaluation: Evaluates | None,
+    checkup: Checkup,
 ) -> tuple[int, int]:
     """Run steps until the planned end or the first signal. Returns the last step, which is saved, and the signal.
 
@@ -174,12 +207,23 @@ def _run_steps(
             if figures is None:
                 return vote(interrupts.signal)
             values = values | figures
+        verdicts = checkup.judged({"step": step, **values})
+        values = values | {f"verdict/{verdict.name}": 1.0 for verdict in verdicts}
         progress.report(step, values)
         share = waited / (time.perf_counter() - since)
         if records is not None:
             records.scalars(step, values, progress.images_per_second, waiting_for_data=share)
         waited, since = 0.0, time.perf_counter()
+        checkup.act(verdicts)
         return 0
+
+    def refuse_non_finite(step: int, finite: jax.Array) -> None:
+        try:
+            compiled.refuse_non_finite(step, finite, run.workdir)
+        except NotFinite as error:
+            if checkup.action == "roll_back":
+                checkup.roll_back(str(error), step)
+            raise
 
     step, signal, cut = run.start, 0, 0
     if run.unlogged:
@@ -194,20 +238,22 @@ def _run_steps(
         state, metrics, finite = compiled(state, run.resident, batch, run.key)
         progress.advance(step)
         if unchecked is not None:  # one step late, so that the device is never idle
-            compiled.refuse_non_finite(*unchecked, run.workdir)
+            refuse_non_finite(*unchecked)
         unchecked = step, finite
 
         evaluates = evaluation is not None and (_due(step, evaluation.every) or step == plan.total)
-        logs = _due(step, plan.log_every) or evaluates
+        logs = _due(step, plan.log_every) or evaluates or checkup.due(step)
         draws = previewed is not None and (_due(step, plan.samples_every) or step == plan.total)
         signal = vote(interrupts.signal)
         ends = step == plan.end or bool(signal)
         saves = _due(step, plan.checkpoint_every) or ends
         if logs or draws or saves:
-            compiled.refuse_non_finite(step, finite, run.workdir)
+            refuse_non_finite(step, finite)
         values: dict[str, float] = {}
         if logs:
             values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+            if checkup.due(step):
+                values |= checkup.examined(state, run.key)
             cut = log_line(values, evaluates)
         if cut:
             signal, ends, saves = cut, True, True
@@ -219,6 +265,7 @@ def _run_steps(
         if saves:
             if records is not None:
                 records.flush()
+            checkpoints.protected = checkup.healthy
             checkpoints.save(step, state, run.meta | {"unlogged": values if cut else {}})
     checkpoints.wait()
     wait_for_all("end")  # else the first to finish would wait for the others for at most one heartbeat

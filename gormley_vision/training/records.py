@@ -126,6 +126,13 @@ def cut_back(workdir: Path, step: int) -> None:
             file.unlink()
 
 
+def past_lines(workdir: Path, step: int) -> list[dict[str, Any]]:
+    """Return the lines of metrics.jsonl up to a step."""
+    path = workdir / "metrics.jsonl"
+    lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines if _step_of(line) <= step]
+
+
 def catch_up(tracker: Tracked, workdir: Path) -> None:
     """Send the tracker what the files contain and it lacks, step by step."""
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]

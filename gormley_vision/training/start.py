@@ -18,8 +18,9 @@ from gormley_vision.data.sources import changed_files
 from gormley_vision.errors import UserError
 from gormley_vision.files import read_json, user_path
 from gormley_vision.mesh_rules import parse_rules
-from gormley_vision.randomness import run_key
+from gormley_vision.randomness import named_key, run_key
 from gormley_vision.training import checkpoints as ckpt
+from gormley_vision.training.checkup import rollbacks_of
 from gormley_vision.training.environment import describe_environment, source_commit
 from gormley_vision.training.hosts import broadcast_from_first, is_first, put_global
 from gormley_vision.training.records import RECORDS, unlogged_figures
@@ -101,6 +102,7 @@ def prepare(task: Task, batches: Batches, config: Mapping[str, Any], workdir: Pa
     plan = Plan.of(config, batches)
     mesh = make_mesh(config["mesh"], batches.batch_size, config["accumulate"])
     shardings = Shardings(mesh, parse_rules(config["mesh"]["rules"]))
+    rollbacks = len(rollbacks_of(workdir))
     meta = {
         "config": config,
         "data": {
@@ -111,9 +113,10 @@ def prepare(task: Task, batches: Batches, config: Mapping[str, Any], workdir: Pa
             "features": to_json(batches.features),
         },
         "environment": describe_environment(mesh),
+        "rollbacks": rollbacks,
         "commit": source_commit(),
     }
-    key = jax.jit(run_key, static_argnums=0, out_shardings=shardings.replicated)(config["seed"])
+    key = jax.jit(_key, static_argnums=(0, 1), out_shardings=shardings.replicated)(config["seed"], rollbacks)
     named = jax.eval_shape(task.init, key)
     shapes, state_shardings = nn.unbox(named), shardings.tree(named)
     if ckpt.describe_tree(shapes).get("step") != "int32[]":
@@ -146,6 +149,12 @@ def prepare(task: Task, batches: Batches, config: Mapping[str, Any], workdir: Pa
             )
     resident = put_global(batches.resident, shardings.replicated)
     return Run(workdir, plan, step or 0, shardings, state, state_shardings, resident, key, meta, unlogged)
+
+
+def _key(seed: int, rollbacks: int) -> jax.Array:
+    """Return the run's key, which is another one after each roll-back."""
+    key = run_key(seed)
+    return named_key(key, "rollback", rollbacks) if rollbacks else key
 
 
 def refuse_to_overwrite(workdir: Path, config: Mapping[str, Any]) -> None:

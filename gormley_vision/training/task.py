@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from gormley_vision.health import Rule
 from gormley_vision.samples import Samples
 
 Batch = dict[str, jax.Array]
@@ -74,6 +75,18 @@ class Sampled(Protocol):
         Raises:
             UserError: an option that makes no sense for this run.
         """
+
+
+@runtime_checkable
+class Examined(Protocol):
+    """Can tell how training is doing beyond what a step logs; its config keys include fields.EXAMINATION_FIELDS."""
+
+    @property
+    def rules(self) -> Sequence[Rule]:
+        """The rules by which the run's figures are judged (health.py), in place of those of every task."""
+
+    def examine(self, state: Any, key: jax.Array, real: Batch, held_out: Batch) -> Scalars:
+        """Return figures of the state on examples of the data set, {name: [n, *shape]}, and on held-out ones, or {}."""
 
 
 @runtime_checkable

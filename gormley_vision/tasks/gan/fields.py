@@ -8,6 +8,7 @@ from gormley_vision import schedules
 from gormley_vision.augmentation import policies
 from gormley_vision.errors import UserError, nearest_multiple
 from gormley_vision.fields import (
+    EXAMINATION_FIELDS,
     IMAGE_FIELDS,
     LARGE,
     LARGEST_WIDTH,
@@ -96,6 +97,7 @@ FIELDS: dict[str, Field] = {
         key: dataclasses.replace(field, when={**field.when, "gan.example": ("image",)})
         for key, field in {**IMAGE_FIELDS, "eval.extractor": SAMPLE_EVALUATION_FIELDS["eval.extractor"]}.items()
     },
+    **EXAMINATION_FIELDS,
     **{key: field for key, field in SAMPLE_EVALUATION_FIELDS.items() if key != "eval.extractor"},
     "log.extent": Field(
         3.0,

@@ -35,7 +35,7 @@ from gormley_vision.errors import UserError
 from gormley_vision.losses.adversarial import Objective
 from gormley_vision.randomness import keyed_normal, named_key
 from gormley_vision.samples import FIELD, Pictures, Points, field_points
-from gormley_vision.tasks.gan import spectral_norm
+from gormley_vision.tasks.gan import health, spectral_norm
 from gormley_vision.tasks.gan.adaptive import start, steered
 from gormley_vision.tasks.gan.sampling import sampled
 from gormley_vision.tasks.gan.updates import Turn, effective, update_discriminator, update_generator
@@ -273,6 +273,12 @@ class GAN:
         """Return the averaged generator's images [n, H, W, C] in [-1, 1], of classes in turn, and their labels."""
         labels = ids % self.classes if self.classes else None
         return self.generate(state.ema, self.noise(key, ids), labels), labels
+
+    rules = health.RULES
+
+    def examine(self, state: GANState, key: jax.Array, real: Batch, held_out: Batch) -> Metrics:
+        """Return figures of both players' health; see `health.examined`."""
+        return health.examined(self, state, key, real, held_out)
 
     def preview(self, state: GANState, key: jax.Array) -> jax.Array:
         """Return the averaged generator's images of fixed noise, [n, H, W, C] in [-1, 1]; if conditional, by class.

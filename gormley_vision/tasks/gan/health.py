@@ -1,0 +1,121 @@
+"""How a GAN is doing: figures of generated and real images, and the rules that read them.
+
+Pixels alone are compared, so no network is needed and a check costs about one step. `examined` has the figures; each is
+a ratio or a probability, so that rules hold for any data set.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+
+from gormley_vision.health import Line, Rule, worsening
+from gormley_vision.randomness import named_key
+from gormley_vision.tasks.gan import spectral_norm
+from gormley_vision.tasks.gan.updates import effective
+from gormley_vision.tasks.networks import to_unit_range
+
+if TYPE_CHECKING:
+    from gormley_vision.tasks.gan.task import GAN, GANState
+
+Metrics = dict[str, jax.Array]
+Arrays = Mapping[str, jax.Array]
+NEAR = 0.1  # of the mean distance of real images: nearer ones are taken for the same
+_POWER_ITERATIONS = 3
+
+
+def examined(gan: "GAN", state: "GANState", key: jax.Array, real: Arrays, held_out: Arrays) -> Metrics:
+    """Return figures of the generator itself and the discriminator, on n real examples and, if there are any, held-out.
+
+    diversity: mean distance of two fakes over that of two real ones.
+    distance: energy distance (Szekely & Rizzo 2013) of fakes and real ones, unbiased, over the mean distance of two
+        real ones: 0 for one distribution.
+    order: the probability that D rates a real example above a fake; 0.5 if it cannot tell them apart.
+    held_out_order: the same for real examples that it was not trained on.
+    gap: mean logit of real less that of fake examples.
+    support: images that the generator seems to have, by the birthday paradox: n (n - 1) / 2 pairs over those nearer
+        than NEAR (Arora & Zhang 2017, arXiv:1706.08224); twice the number of pairs if there is none.
+    spectral_norm: the largest singular value of any of D's matrices as it is used, after 3 power iterations.
+    """
+    examples, labels = _prepared(gan, real)
+    count = len(examples)
+    noise = gan.latents(named_key(key, "health", state.step), count)
+    fakes = gan.generate(state.generator.variables, noise, labels)
+    real_pairs, fake_pairs = _distances(examples, examples), _distances(fakes, fakes)
+    within_real, within_fake = (x.sum() / (count * (count - 1)) for x in (real_pairs, fake_pairs))
+    energy = 2 * _distances(examples, fakes).mean() - within_real - within_fake
+    near = jnp.sum(jnp.triu(fake_pairs < NEAR * within_real, 1))
+    variables = effective(gan, state.discriminator.variables)
+
+    def logits(x: jax.Array, labels: jax.Array | None) -> jax.Array:
+        found = gan.discriminator.apply(variables, x, labels, train=False)
+        found = found[0] if isinstance(found, tuple) else found
+        return found.reshape(len(x), -1).mean(axis=1)
+
+    of_real, of_fakes = logits(examples, labels), logits(fakes, labels)
+    figures = {
+        "diversity": within_fake / within_real,
+        "distance": energy / within_real,
+        "order": _order(of_real, of_fakes),
+        "gap": of_real.mean() - of_fakes.mean(),
+        "support": count * (count - 1) / 2 / jnp.maximum(near, 0.5),
+        "spectral_norm": _largest_singular_value(gan, variables["params"], key),
+    }
+    if held_out:
+        figures["held_out_order"] = _order(logits(*_prepared(gan, held_out)), of_fakes)
+    return figures
+
+
+def _prepared(gan: "GAN", examples: Arrays) -> tuple[jax.Array, jax.Array | None]:
+    x = examples[gan.example]
+    return (to_unit_range(x) if gan.example == "image" else x.astype(jnp.float32)), (
+        examples["label"] if gan.classes else None
+    )
+
+
+def _distances(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Return the Euclidean distances [n, m] of examples; those of equal ones are 0, though products are rounded."""
+    a, b = a.reshape(len(a), -1), b.reshape(len(b), -1)
+    squared = jnp.sum(a**2, axis=1)[:, None] + jnp.sum(b**2, axis=1)[None] - 2 * a @ b.T
+    return jnp.sqrt(jnp.where(squared > 1e-6 * jnp.sum(a**2, axis=1)[:, None], squared, 0))
+
+
+def _order(above: jax.Array, below: jax.Array) -> jax.Array:
+    apart = above[:, None] - below[None]
+    return jnp.mean((apart > 0) + 0.5 * (apart == 0))
+
+
+def _largest_singular_value(gan: "GAN", params: Mapping, key: jax.Array) -> jax.Array:
+    vectors = spectral_norm.start(params, gan.matrices, named_key(key, "health/spectral"))
+    for _ in range(_POWER_ITERATIONS):
+        vectors = spectral_norm.iterated(params, gan.matrices, vectors)
+    values = spectral_norm.singular_values(params, gan.matrices, vectors)
+    return jnp.max(jnp.stack([value.max() for value in values.values()]))
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Rules. Figures of the first checks, when the generator knows nothing, show no sign.
+
+
+def _collapse(lines: Sequence[Line]) -> str:
+    diversity = [line["health/diversity"] for line in lines]
+    best = max(diversity)
+    if best < 0.5 or diversity[-1] > 0.5 * best:
+        return ""
+    return f"two samples differ by {diversity[-1]:.2f} of what two real images differ, {best:.2f} before"
+
+
+def _apart(lines: Sequence[Line]) -> str:
+    best = min(line["health/distance"] for line in lines)
+    now = lines[-1]["health/distance"]
+    if now < 0.25 or now < 3 * best:
+        return ""
+    return f"samples are {now:.2f} of the spread of real images away from them, {best:.2f} before"
+
+
+RULES = (
+    Rule("collapse", ("health/diversity",), _collapse, checks=2),
+    Rule("divergence", ("health/distance",), _apart, checks=2),
+    worsening("eval/frechet_distance"),
+)
