@@ -82,7 +82,7 @@ def of_common(names: Iterable[str]) -> list[Rule]:
     """Return the rules for those of these figures that any task may have: losses that are minimised, and distances."""
     rules = []
     for name in names:
-        if name.startswith("loss/"):
+        if name == "loss" or name.startswith("loss/"):
             rules += [spike(name), diverging(name)]
         if name.endswith("frechet_distance"):
             rules.append(worsening(name))

@@ -1,6 +1,7 @@
 """Restores a trained model from a run's folder, and samples from it."""
 
 import dataclasses
+import inspect
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -69,7 +70,11 @@ def sample(run: Restored, *, num: int, seed: int = 0, first: int = 0, **options:
         UserError: the run cannot be sampled, or an option makes no sense for it.
     """
     task, chosen = _sampled(run, num, options)
-    return task.sample(run.state, num=num, seed=seed, **chosen, **({"first": first} if first else {}))
+    if not first:
+        return task.sample(run.state, num=num, seed=seed, **chosen)
+    if "first" not in inspect.signature(task.sample).parameters:
+        raise UserError(f"the task {run.config['task']!r} only samples from number 0 on: its `sample` lacks `first`")
+    return task.sample(run.state, num=num, seed=seed, first=first, **chosen)
 
 
 def stream(run: Restored, *, seed: int = 0, **options: Any) -> Iterator[str] | None:

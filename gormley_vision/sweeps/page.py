@@ -50,13 +50,14 @@ def write_page(sweep: Sweep, rows: Sequence[Row]) -> None:
 
 def _leaderboard(metric: str, rows: Sequence[Row], colours: Mapping[str, str]) -> str:
     swept = sorted({key for row in rows for key in row.overrides})
-    head = _cells("th", ["", *swept, "state"]) + _cells("th", ["step", metric], "number")
+    head = _cells("th", ["", *swept, "state", "health"]) + _cells("th", ["step", metric], "number")
     body = ""
     for row in rows:
         settings = [str(row.overrides.get(key, "")) for key in swept]
         figures = [str(row.final["step"]), f"{row.final[metric]:.4f}"] if row.final else ["", ""]
         swatch = f'<td><i style="background:{colours[row.name]}"></i></td>'
-        body += f"<tr>{swatch}{_cells('td', [*settings, row.state])}{_cells('td', figures, 'number')}</tr>"
+        words = [*settings, row.state, row.verdicts]
+        body += f"<tr>{swatch}{_cells('td', words)}{_cells('td', figures, 'number')}</tr>"
     return f'<h2>Leaderboard</h2><div class="wide"><table><tr>{head}</tr>{body}</table></div>'
 
 

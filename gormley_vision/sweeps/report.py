@@ -63,7 +63,7 @@ def _row(sweep: Sweep, index: int, state: str) -> Row:
     lines = metrics_of(run.folder)
     ranked = lines if run.config["task"] in _ranked_tasks(sweep) else []
     last: Mapping[str, Any] = next((line for line in reversed(ranked) if sweep.metric in line), {})
-    final = {key: value for key, value in last.items() if key != "time"}
+    final = {key: value for key, value in last.items() if key != "time" and not key.startswith("verdict/")}
     return Row(run.name, state, run.overrides, run.config, run.folder, lines, final)
 
 
@@ -73,11 +73,11 @@ def _table(metric: str, rows: Sequence[Row]) -> str:
     others = sorted({key for row in rows for key in row.final} - {metric, "step"})
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["rank", "run", "state", *swept, "step", metric, *others])
+    writer.writerow(["rank", "run", "state", *swept, "step", metric, *others, "health"])
     for rank, row in enumerate(rows, start=1):
         figures = [row.final.get(key, "") for key in ("step", metric, *others)]
         settings = [row.overrides.get(key, "") for key in swept]
-        writer.writerow([rank if row.final else "", row.name, row.state, *settings, *figures])
+        writer.writerow([rank if row.final else "", row.name, row.state, *settings, *figures, row.verdicts])
     return text.getvalue()
 
 

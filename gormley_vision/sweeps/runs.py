@@ -78,6 +78,17 @@ class Row:
     lines: Sequence[Mapping[str, Any]]  # of metrics.jsonl
     final: Mapping[str, float]  # metrics of the last step with the sweep's metric, and that step
 
+    @property
+    def verdicts(self) -> str:
+        """The verdicts on the run's health with their steps (docs/health.md), such as 'collapse at 900'."""
+        found = (
+            f"{key.removeprefix('verdict/').replace('_', ' ')} at {line['step']}"
+            for line in self.lines
+            for key in line
+            if key.startswith("verdict/")
+        )
+        return ", ".join(found)
+
 
 def load_sweep(path: Path, folder: Path, arg: str = "") -> Sweep:
     """Read a sweep file, whose runs have subfolders of `folder`. With `arg` 'smoke' each run shrinks to seconds.

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 Metrics = dict[str, jax.Array]
 Arrays = Mapping[str, jax.Array]
 NEAR = 0.1  # of the mean distance of real images: nearer ones are taken for the same
+FAR = 0.25  # of the mean distance of real images: an energy distance at which samples are not like them
 _POWER_ITERATIONS = 3
 
 
@@ -109,13 +110,54 @@ def _collapse(lines: Sequence[Line]) -> str:
 def _apart(lines: Sequence[Line]) -> str:
     best = min(line["health/distance"] for line in lines)
     now = lines[-1]["health/distance"]
-    if now < 0.25 or now < 3 * best:
+    if now < FAR or now < 3 * best:
         return ""
     return f"samples are {now:.2f} of the spread of real images away from them, {best:.2f} before"
+
+
+def _never_near(lines: Sequence[Line]) -> str:
+    now = lines[-1]["health/distance"]
+    return f"samples are {now:.2f} of the spread of real images away from them" if now > FAR else ""
+
+
+def _overpowered(lines: Sequence[Line]) -> str:
+    now = lines[-1]
+    if now["health/order"] < 0.999 or now["health/distance"] < FAR:
+        return ""
+    return (
+        f"D rates {100 * now['health/order']:.1f} % of real images above fake ones, whose distance from them is "
+        f"{now['health/distance']:.2f}"
+    )
+
+
+def _fooled(lines: Sequence[Line]) -> str:
+    now = lines[-1]["health/order"]
+    return f"D rates {100 * (1 - now):.1f} % of fake images above real ones" if now < 0.05 else ""
+
+
+def _memorises(lines: Sequence[Line]) -> str:
+    trained, held_out = lines[-1]["health/order"], lines[-1]["health/held_out_order"]
+    if trained - held_out < 0.2:
+        return ""
+    return (
+        f"D rates {100 * trained:.0f} % of training images above fake ones, and {100 * held_out:.0f} % of held-out ones"
+    )
+
+
+def _dead(lines: Sequence[Line]) -> str:
+    norms = [line["gradient_norm/generator"] for line in lines]
+    if norms[-1] > 1e-3 * max(norms):
+        return ""
+    return f"the generator's gradient has norm {norms[-1]:.2g}, and had {max(norms):.2g}"
 
 
 RULES = (
     Rule("collapse", ("health/diversity",), _collapse, checks=2),
     Rule("divergence", ("health/distance",), _apart, checks=2),
+    Rule("divergence", ("health/distance",), _never_near, checks=10),
+    Rule("D_overpowering", ("health/distance", "health/order"), _overpowered, checks=5),
+    Rule("D_fooled", ("health/order",), _fooled, checks=5),
+    Rule("D_overfitting", ("health/order", "health/held_out_order"), _memorises, checks=5, serious=False),
+    Rule("dead_generator", ("gradient_norm/generator",), _dead, checks=5),
     worsening("eval/frechet_distance"),
 )

@@ -314,6 +314,9 @@ class GAN:
             return max(1, self.preview_count // self.classes)
         return max(1, round(self.preview_count**0.5))
 
-    def sample(self, state: GANState, *, num: int, seed: int, raw: bool = False, **options: Any) -> Pictures | Points:
+    def sample(
+        self, state: GANState, *, num: int, seed: int, first: int = 0, raw: bool = False, **options: Any
+    ) -> Pictures | Points:
         """Return images or points; see `sampling.sampled` for the options."""
-        return sampled(self, state.generator.variables if raw else state.ema, num=num, seed=seed, **options)
+        variables = state.generator.variables if raw else state.ema
+        return sampled(self, variables, num=num, seed=seed, first=first, **options)
