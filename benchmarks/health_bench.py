@@ -60,11 +60,11 @@ CASES = {
         | _both(learning_rate=2e-4),
         "learning rate",
     ),
-    "lsgan, rates 0.1": Case(LSGAN, _both(learning_rate=0.1), "learning rate"),
+    "lsgan, rates 1": Case(LSGAN, _both(learning_rate=1.0), "learning rate"),
     "relativistic, rates 5e-2": Case(RELATIVISTIC, _both(learning_rate=5e-2), "learning rate"),
     "dcgan, momentum 0.97": Case(DCGAN, _both(momentum=0.97, learning_rate=2e-3), "momentum"),
-    "relativistic, momentum 0.97": Case(RELATIVISTIC, _both(momentum=0.97), "momentum"),
-    "relativistic, batch 4": Case(RELATIVISTIC, {"data.batch_size": 4, **_both(learning_rate=1e-2)}, "batch 4"),
+    "relativistic, momentum 0.99": Case(RELATIVISTIC, _both(momentum=0.99, learning_rate=1e-2), "momentum"),
+    "relativistic, batch 4": Case(RELATIVISTIC, {"data.batch_size": 4, **_both(learning_rate=2e-2)}, "batch 4"),
     "dcgan, frozen D": Case(DCGAN, {"discriminator_optimizer.learning_rate": 0.0}, "frozen D"),
     "dcgan, D frozen at 30 %": Case(
         DCGAN,
@@ -74,11 +74,19 @@ CASES = {
         },
         "frozen D",
     ),
-    "relativistic, no penalty": Case(RELATIVISTIC, {"gan.r1": 0.0, "gan.r2": 0.0}, "no penalty"),
-    "wasserstein, no bound": Case(
-        RELATIVISTIC, {"gan.objective": "wasserstein", "gan.r1": 0.0, "gan.r2": 0.0}, "no penalty"
+    "relativistic, no penalty": Case(
+        RELATIVISTIC, {"gan.r1": 0.0, "gan.r2": 0.0, **_both(learning_rate=2e-2)}, "no penalty"
     ),
-    "dcgan, batch norm of one": Case(DCGAN, {"data.batch_size": 1}, "broken normalisation"),
+    "wasserstein, no bound": Case(
+        RELATIVISTIC,
+        {"gan.objective": "wasserstein", "gan.r1": 0.0, "gan.r2": 0.0, **_both(learning_rate=2e-2)},
+        "no penalty",
+    ),
+    "dcgan, D without norms": Case(
+        DCGAN, {"discriminator.norm": "none", **_both(learning_rate=2e-2)}, "broken normalisation"
+    ),
+    "relativistic, rates 2e-2": Case(RELATIVISTIC, _both(learning_rate=2e-2)),
+    "dcgan, rates 2e-2": Case(DCGAN, _both(learning_rate=2e-2)),
 }
 
 

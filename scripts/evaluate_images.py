@@ -13,6 +13,7 @@ eval/frechet_distance in training, which was computed of other samples than thes
 
 import argparse
 import json
+import logging
 import shlex
 import sys
 from collections.abc import Iterator, Mapping
@@ -111,7 +112,12 @@ def open_real(options: argparse.Namespace, split: str, like: Mapping[str, Any] |
         size, channels = (like["image_size"], like["channels"]) if like else (options.image_size, 0)
         data = data_of(where, split, size, channels)
     data["batch_size"] = batch_size()
-    batches = open_batches(seed=0, minibatches=1, data=data, needs={"image": "image"})
+    try:
+        batches = open_batches(seed=0, minibatches=1, data=data, needs={"image": "image"})
+    except UserError as error:  # sources only know the keys of a config
+        flag = "held_out" if split == options.held_out else "split"
+        advice = str(error).replace("--config.data.split=", f"--{flag}=").replace("data.split=", f"--{flag}=")
+        raise UserError(advice.replace("--config.data.path=", "--real=")) from None
     if like and batches.image_shape[0] != like["image_size"]:
         raise UserError(
             f"real images have {batches.image_shape[0]} pixels and the samples {like['image_size']}: pass --image_size"
@@ -138,6 +144,8 @@ def sampled(run: Any, options: argparse.Namespace) -> Iterator[Any]:
             raise UserError(
                 f"{options.workdir} does not generate images: scripts/mode_coverage.py counts modes of points"
             )
+        if len(found) != num:
+            raise UserError(f"with these options {num} samples become {len(found)}: leave out --interpolate")
         images = to_uint8(found.images)
         for i in range(0, num, batch_size()):
             part = slice(i, i + batch_size())
@@ -251,6 +259,9 @@ def main() -> None:
     mesh = make_mesh({"data": 0, "fsdp": 1, "tensor": 1}, batch_size())
     features = evaluation.Features(extractor, Shardings(mesh, ()), batch_size())
     real = features.summary(evaluation.in_random_order(real_batches), real_batches.length)
+    if (width := real.kept.shape[1]) > min(real_batches.length, options.num if run else width):
+        warning = "there are fewer images than features (%d), so the distance is mostly bias: raise --num"
+        logging.getLogger("gormley_vision").warning(warning, width)
     tools = extractor, features, real_batches, data, real
     card = measure(options, run, tools)
     if options.best:

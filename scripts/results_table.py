@@ -159,6 +159,24 @@ def faults(content: Any) -> Finding:
     )
 
 
+def modes(what: str, share: str, shown: Callable[[float], str]) -> Callable[[Any], Finding]:
+    """A function of what scripts/mode_coverage.py wrote: by game, the fewest and the most modes, and a mean share."""
+
+    def finding(content: Any) -> Finding:
+        games: dict[str, list[Any]] = {}
+        for run in content["runs"]:
+            games.setdefault(run["run"].partition(",")[0].replace("_", " "), []).append(run)
+        parts = []
+        for game, runs in games.items():
+            counts = [run["modes"] for run in runs]
+            counts = sorted({min(counts), max(counts)})
+            mean = statistics.mean(run[share] or 0 for run in runs)
+            parts.append(f"{' to '.join(map(str, counts))} modes, {shown(mean)} ({game})")
+        return Finding(f"{what}: {'; '.join(parts)}", seeds_of(run["training_seed"] for run in content["runs"]))
+
+    return finding
+
+
 FINDINGS: dict[str, Callable[[Any], Finding]] = {
     "vit_fashion_mnist": sweep("Fashion-MNIST test accuracy"),
     "vit_resolution": vit_resolution,
@@ -166,6 +184,8 @@ FINDINGS: dict[str, Callable[[Any], Finding]] = {
     "fashion_shift": sweep("the same, after 15 epochs"),
     "dcgan_mnist_recipe": dcgan_mnist_recipe,
     "cdcgan_mnist": cdcgan_mnist,
+    "stacked_mnist_games": modes("Stacked MNIST, of 1,000", "reverse_kl", lambda kl: f"KL {kl:.3f}"),
+    "ring2d_games": modes("eight Gaussians", "near", lambda near: f"{100 * near:.1f} % of samples within 3 sigma"),
     "train_step": train_step,
     "gan_recipes": gan_recipes,
     "vit_step": vit_step,

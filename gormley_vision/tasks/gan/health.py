@@ -115,18 +115,29 @@ def _apart(lines: Sequence[Line]) -> str:
     return f"samples are {now:.2f} of the spread of real images away from them, {best:.2f} before"
 
 
+def _stuck(lines: Sequence[Line], checks: int) -> bool:
+    """Return whether samples were far from real images in so many checks, and in the last half of them no nearer."""
+    distances = [line["health/distance"] for line in lines[-checks:]]
+    if len(distances) < checks or min(distances) < FAR:
+        return False
+    return min(distances[checks // 2 :]) > 0.9 * min(distances[: checks // 2])
+
+
 def _never_near(lines: Sequence[Line]) -> str:
-    now = lines[-1]["health/distance"]
-    return f"samples are {now:.2f} of the spread of real images away from them" if now > FAR else ""
+    if not _stuck(lines, 20):
+        return ""
+    return (
+        f"samples are {lines[-1]['health/distance']:.2f} of the spread of real images away from them, and not nearing"
+    )
 
 
 def _overpowered(lines: Sequence[Line]) -> str:
-    now = lines[-1]
-    if now["health/order"] < 0.999 or now["health/distance"] < FAR:
+    if min(line["health/order"] for line in lines[-10:]) < 0.99 or not _stuck(lines, 10):
         return ""
+    now = lines[-1]
     return (
         f"D rates {100 * now['health/order']:.1f} % of real images above fake ones, whose distance from them is "
-        f"{now['health/distance']:.2f}"
+        f"{now['health/distance']:.2f} and does not fall"
     )
 
 
@@ -154,8 +165,8 @@ def _dead(lines: Sequence[Line]) -> str:
 RULES = (
     Rule("collapse", ("health/diversity",), _collapse, checks=2),
     Rule("divergence", ("health/distance",), _apart, checks=2),
-    Rule("divergence", ("health/distance",), _never_near, checks=10),
-    Rule("D_overpowering", ("health/distance", "health/order"), _overpowered, checks=5),
+    Rule("divergence", ("health/distance",), _never_near),
+    Rule("D_overpowering", ("health/distance", "health/order"), _overpowered),
     Rule("D_fooled", ("health/order",), _fooled, checks=5),
     Rule("D_overfitting", ("health/order", "health/held_out_order"), _memorises, checks=5, serious=False),
     Rule("dead_generator", ("gradient_norm/generator",), _dead, checks=5),
