@@ -1,4 +1,4 @@
-"""Eight Gaussians on a ring: the relativistic game with R1 and R2 against the one of 2014, ten seeds of each.
+"""Eight Gaussians on a ring: the relativistic game with R1 and R2, ten seeds, and the one of 2014, five.
 
     python scripts/sweep.py --config=configs/sweeps/ring2d_games.py --workdir=runs/rings --jobs=2
     python scripts/mode_coverage.py --workdir runs/rings/*/ --out=results/ring2d_games.json
@@ -15,7 +15,7 @@ FIXED = {"log.every": "1000 steps", "log.samples_every": "5000 steps", "checkpoi
 
 
 def sweep():
-    """20 runs."""
+    """15 runs; the recipe was chosen with seed 100."""
     rates = "; ".join(
         f"{player}_optimizer.learning_rate = 0: 2e-3, 60%: 2e-3, 100%: 1e-5 cosine"
         for player in ("generator", "discriminator")
@@ -26,4 +26,5 @@ def sweep():
     }
     for seed in range(10):
         for name, changes in games.items():
-            yield {"NAME": name, "seed": seed, **changes}
+            if seed < 5 or not changes:
+                yield {"NAME": name, "seed": seed, **changes}

@@ -126,7 +126,39 @@ def verdicts(lines):
     return [(verdict.name, verdict.step) for verdict in found]
 
 
-def test_diversity_that_falls_is_a_collapse_and_one_that_rises_is_not():
-    assert verdicts([{"health/diversity": x} for x in (0.05, 0.3, 0.8, 0.9, 0.85, 0.3, 0.2)]) == [("collapse", 7)]
-    assert verdicts([{"health/diversity": x} for x in (0.05, 0.3, 0.8, 0.9, 0.85, 0.3, 0.9, 0.3)]) == []
-    assert verdicts([{"health/diversity": x} for x in (0.01, 0.02, 0.1, 0.3, 0.6, 0.8)]) == []
+def series(name, values):
+    return [{f"health/{name}": value} for value in values]
+
+
+def test_diversity_that_falls_and_stays_is_a_collapse_and_one_that_rises_or_comes_back_is_not():
+    rising = [0.05, 0.3, 0.8, 0.9, 0.85]
+    assert verdicts(series("diversity", [*rising, 0.3, 0.2, 0.3, 0.1, 0.1])) == [("collapse", 9)]
+    assert verdicts(series("diversity", [*rising, 0.3, 0.2, 0.3, 0.9, 0.3])) == []
+    assert verdicts(series("diversity", [0.01, 0.02, 0.1, 0.3, 0.2, 0.1, 0.1, 0.1])) == []
+
+
+def test_samples_that_leave_or_never_come_near_diverge():
+    assert verdicts(series("distance", [1.5, 0.3, 0.05, 0.9, 0.8, 1.1, 1.2])) == [("divergence", 7)]
+    assert verdicts(series("distance", [1.5, 0.3, 0.05, 0.2, 0.2, 0.2, 0.2])) == []  # not far
+    assert verdicts(series("distance", [1.0] * 25)) == [("divergence", 20)]
+    assert verdicts(series("distance", [1.5 * 0.95**i for i in range(25)])) == []  # slow, but nearing
+
+
+def test_a_discriminator_that_knows_all_while_samples_stay_far_overpowers():
+    far = [{"health/distance": 1.0, "health/order": 0.9999}] * 12
+    assert verdicts(far) == [("D_overpowering", 10)]
+    assert verdicts([{**line, "health/order": 0.9} for line in far]) == []
+    assert verdicts([{**line, "health/distance": 0.01} for line in far]) == []  # as R3GAN on few images: all is well
+
+
+def test_a_discriminator_that_is_fooled_or_knows_its_images_by_heart():
+    assert verdicts(series("order", [0.7, 0.02, 0.01, 0, 0, 0.01])) == [("D_fooled", 6)]
+    lines = [{"health/order": 0.99, "health/held_out_order": 0.6}] * 5
+    assert verdicts(lines) == [("D_overfitting", 5)]
+    assert verdicts([{"health/order": 0.99, "health/held_out_order": 0.9}] * 9) == []
+
+
+def test_a_generator_without_gradient_is_dead():
+    norms = [3.0, 2.0, *[1e-4] * 5]
+    assert verdicts([{"gradient_norm/generator": x} for x in norms]) == [("dead_generator", 7)]
+    assert verdicts([{"gradient_norm/generator": x} for x in (3.0, 0.1, 0.01, 0.01, 0.01, 0.01, 0.01)]) == []

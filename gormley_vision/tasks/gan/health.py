@@ -163,8 +163,8 @@ def _dead(lines: Sequence[Line]) -> str:
 
 
 RULES = (
-    Rule("collapse", ("health/diversity",), _collapse, checks=2),
-    Rule("divergence", ("health/distance",), _apart, checks=2),
+    Rule("collapse", ("health/diversity",), _collapse, checks=4),
+    Rule("divergence", ("health/distance",), _apart, checks=4),
     Rule("divergence", ("health/distance",), _never_near),
     Rule("D_overpowering", ("health/distance", "health/order"), _overpowered),
     Rule("D_fooled", ("health/order",), _fooled, checks=5),
