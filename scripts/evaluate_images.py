@@ -101,7 +101,7 @@ def data_of(path: Path, split: str, image_size: int, channels: int = 0) -> dict[
     return data | {"image_size": image_size or min(height, width), "channels": channels or found}
 
 
-def open_real(options: argparse.Namespace, split: str, like: Mapping[str, Any] | None) -> tuple[Any, dict[str, Any]]:
+def open_real(options: argparse.Namespace, split: str, like: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
     """Open real images, as the samples are. Returns the batches, and the data section that describes them."""
     from gormley_vision.data.batches import open_batches
 
@@ -109,8 +109,7 @@ def open_real(options: argparse.Namespace, split: str, like: Mapping[str, Any] |
     if (where / "config.json").is_file():
         data = {**run_config(where)["data"], "split": split, "placement": "host"}
     else:
-        size, channels = (like["image_size"], like["channels"]) if like else (options.image_size, 0)
-        data = data_of(where, split, size, channels)
+        data = data_of(where, split, like["image_size"], like["channels"])
     data["batch_size"] = batch_size()
     try:
         batches = open_batches(seed=0, minibatches=1, data=data, needs={"image": "image"})
@@ -118,9 +117,10 @@ def open_real(options: argparse.Namespace, split: str, like: Mapping[str, Any] |
         flag = "held_out" if split == options.held_out else "split"
         advice = str(error).replace("--config.data.split=", f"--{flag}=").replace("data.split=", f"--{flag}=")
         raise UserError(advice.replace("--config.data.path=", "--real=")) from None
-    if like and batches.image_shape[0] != like["image_size"]:
+    if batches.image_shape[0] != like["image_size"]:
         raise UserError(
-            f"real images have {batches.image_shape[0]} pixels and the samples {like['image_size']}: pass --image_size"
+            f"real images have {batches.image_shape[0]} pixels and the samples {like['image_size']}: pass others, or "
+            "--image_size with --samples"
         )
     return batches, data
 
@@ -161,10 +161,10 @@ def measure(options: argparse.Namespace, run: Any, tools: Any) -> dict[str, Any]
     fake: dict[str, Any] = {"quantisation": evaluation.QUANTISATION}
     if run is None:
         batches, data = open_files(options)
-        summary = features.summary(evaluation.in_random_order(batches), batches.length)
+        summary, names = features.summary(evaluation.in_random_order(batches), batches.length), batches.class_names
         fake |= {"count": batches.length, "options": {}, "path": data["path"], "sha256": batches.sha256}
     else:
-        summary = features.summary(sampled(run, options), options.num)
+        summary, names = features.summary(sampled(run, options), options.num), run.class_names
         fake |= {
             "count": options.num,
             "options": options.unusual,
@@ -175,7 +175,7 @@ def measure(options: argparse.Namespace, run: Any, tools: Any) -> dict[str, Any]
             "sampling_seed": options.seed,
         }
     figures, more = image_sets.figures(real, summary), {}
-    if real_batches.class_names and summary.by_class:
+    if real_batches.class_names == names and summary.by_class:
         more["by_class"] = image_sets.by_class(real, summary, real_batches.class_names)
     if options.held_out:
         more["held_out"], copied = held_out(options, tools, summary)
@@ -254,7 +254,8 @@ def main() -> None:
     start_jax()
     run = restore(options.workdir, options.step) if options.workdir else None
     extractor = open_extractor(options.extractor)
-    real_batches, data = open_real(options, options.split, open_files(options)[1] if options.samples else None)
+    like = open_files(options)[1] if run is None else run.config["data"]
+    real_batches, data = open_real(options, options.split, like)
     extractor.refuse(real_batches.image_shape)
     mesh = make_mesh({"data": 0, "fsdp": 1, "tensor": 1}, batch_size())
     features = evaluation.Features(extractor, Shardings(mesh, ()), batch_size())

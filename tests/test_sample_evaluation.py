@@ -123,6 +123,15 @@ def test_files_of_anybody_are_compared_and_real_images_are_near_themselves(folde
     assert found["frechet_distance"] < 0.05 * distances(folders / "gan")[8]
     assert found["precision"] > 0.95  # each is one of the real images
     assert found["frechet_distance_extrapolated"] is None  # one count is no line
+    # Of another size they are resized to a run's samples; a run of that size cannot be.
+    np.savez(tmp_path / "large.npz", images=np.repeat(np.repeat(images["image"][:50], 2, axis=1), 2, axis=2))
+    words = (f"--workdir={folders / 'gan'}", f"--real={tmp_path / 'large.npz'}", "--num=20")
+    card = json.loads(program(capsys, *words, f"--extractor=run:{folders / 'classifier'}"))
+    assert card["real"]["image_size"] == 28
+    assert "by_class" not in card
+    words = (f"--samples={tmp_path / 'large.npz'}", f"--real={folders / 'gan'}")
+    with pytest.raises(UserError, match="real images have 28 pixels and the samples 56"):
+        program(capsys, *words, f"--extractor=run:{folders / 'classifier'}")
 
 
 @pytest.mark.parametrize(

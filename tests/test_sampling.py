@@ -47,6 +47,12 @@ def test_the_same_seed_gives_the_same_images_however_many(restored):
     assert not np.array_equal(few.images, sample(restored, num=5, seed=1).images)
 
 
+def test_samples_can_start_at_any_number(restored):
+    whole, part = sample(restored, num=100), sample(restored, num=30, first=70)
+    np.testing.assert_array_equal(whole.images[70:], part.images)
+    np.testing.assert_array_equal(whole.labels[70:], part.labels)
+
+
 def test_labels_are_as_asked_and_are_an_input(restored):
     threes, fives = sample(restored, num=4, label="3"), sample(restored, num=4, label="5")
     assert threes.labels.tolist() == [3, 3, 3, 3]
