@@ -150,6 +150,7 @@ def test_mistakes_are_said(folders, capsys, words, message):
         program(capsys, *(word.format(root=folders) for word in words))
 
 
+@pytest.mark.slow
 def test_without_an_extractor_the_program_says_what_compares_samples(folders):
     command = [sys.executable, "scripts/evaluate.py", f"--workdir={folders / 'gan'}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)

@@ -133,7 +133,8 @@ class Killed(Exception):
     """Stands for the end of the process."""
 
 
-@pytest.mark.parametrize("moment", [pytest.param("before", marks=_SLOW), "after"])
+@_SLOW
+@pytest.mark.parametrize("moment", ["before", "after"])
 def test_killed_around_the_note_of_a_roll_back_it_ends_with_the_same_bits(
     config, ill, rolled_back, tmp_path, monkeypatch, moment
 ):
