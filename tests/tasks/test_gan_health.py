@@ -152,7 +152,10 @@ def test_a_discriminator_that_knows_all_while_samples_stay_far_overpowers():
 
 
 def test_a_discriminator_that_is_fooled_or_knows_its_images_by_heart():
-    assert verdicts(series("order", [0.7, 0.02, 0.01, 0, 0, 0.01])) == [("D_fooled", 6)]
+    fooled = [{"health/order": order, "health/distance": 0.2} for order in (0.7, 0.02, 0.01, 0, 0, 0.01)]
+    assert verdicts(fooled) == [("D_fooled", 6)]
+    nearing = [{"health/order": 0.01, "health/distance": 0.2 * 0.8**i} for i in range(9)]
+    assert verdicts(nearing) == []  # the generator is ahead, and learns
     lines = [{"health/order": 0.99, "health/held_out_order": 0.6}] * 5
     assert verdicts(lines) == [("D_overfitting", 5)]
     assert verdicts([{"health/order": 0.99, "health/held_out_order": 0.9}] * 9) == []
