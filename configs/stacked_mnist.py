@@ -10,8 +10,8 @@ Deviations: digits are drawn from 5,000; DCGAN's nets without norms in the discr
 Reached here: after 5,000 steps all 1,000 modes and KL 0.076, 0.072, 0.071 of 26,000 samples (published: 0.078; of
     uniform ones it would be 0.019), seeds 1, 2, 3, by the second command, whose classifier is right on 98.6 % of
     held-out digits. The other games of configs/sweeps/stacked_mnist_games.py: non-saturating with R1 and R2 998, 1,000
-    and 1,000 modes, KL 0.175, 0.113, 0.070; relativistic with R1 alone 1,000 modes, 0.074 and 0.079, non-saturating with
-    R1 alone 1,000 modes, 0.087 and 0.086 (seeds 1, 2). So with these nets R1 alone does not diverge, and the
+    and 1,000 modes, KL 0.175, 0.113, 0.070; relativistic with R1 alone 1,000 modes, 0.074 and 0.079; non-saturating
+    with R1 alone 1,000 modes, 0.087 and 0.086 (seeds 1, 2). So with these nets R1 alone does not diverge, and the
     non-saturating game covers nearly all modes, unlike the paper's. results/stacked_mnist_games.json. About 7 minutes a
     run on 2 cores of an AMD EPYC, other programs running, jax 0.10.2. Chosen with seed 0 by KL: rate 2e-3 0.070, 1e-3
     0.182 (8,000 steps: 0.118), 4e-3 0.109, 2e-4 0.31 (6,000 steps); weights 0.1 with rate 2e-3 0.128.
