@@ -87,8 +87,12 @@ def make_checkup(config: Config, task: Task, training: Batches) -> Checkup:
     """
     wanted = config["health"]
     held_out = None
-    if wanted.get("held_out"):
-        held_out = make_batches(config, split=wanted["held_out"], class_names=training.class_names)
+    if split := wanted.get("held_out"):
+        try:
+            held_out = make_batches(config, split=split, class_names=training.class_names)
+        except UserError as error:  # sources only know the key data.split
+            advice = str(error).replace("--config.data.split=", "--config.health.held_out=")
+            raise UserError(f"health.held_out={split}: {advice}") from None
     images = {"epoch_images": training.length, "step_images": training.batch_size * training.minibatches}
     every = durations.to_steps(wanted["every"], **images) if wanted.get("every") else 0
     return Checkup(task, training, held_out, every, wanted["action"])

@@ -177,6 +177,19 @@ def modes(what: str, share: str, shown: Callable[[float], str]) -> Callable[[Any
     return finding
 
 
+def health(content: Any) -> Finding:
+    """What benchmarks/health_bench.py counted."""
+    kinds = {
+        "recipes": "recipes as they are",
+        "failed": "runs made to fail",
+        "came_through": "changed runs that did not",
+    }
+    parts = [f"{content[f'{kind}_with_verdict']} of {content[kind]} {what}" for kind, what in kinds.items()]
+    return Finding(
+        f"GANs with a verdict of the health monitor: {'; '.join(parts)}", seeds_of(r["seed"] for r in content["runs"])
+    )
+
+
 FINDINGS: dict[str, Callable[[Any], Finding]] = {
     "vit_fashion_mnist": sweep("Fashion-MNIST test accuracy"),
     "vit_resolution": vit_resolution,
@@ -185,6 +198,7 @@ FINDINGS: dict[str, Callable[[Any], Finding]] = {
     "dcgan_mnist_recipe": dcgan_mnist_recipe,
     "cdcgan_mnist": cdcgan_mnist,
     "stacked_mnist_games": modes("Stacked MNIST, of 1,000", "reverse_kl", lambda kl: f"KL {kl:.3f}"),
+    "health": health,
     "train_step": train_step,
     "gan_recipes": gan_recipes,
     "vit_step": vit_step,

@@ -77,7 +77,7 @@ def test_every_parameter_names_each_of_its_axes(name):
 
 
 def test_every_model_is_among_them():
-    """A module that is added to `models` is added to `MODELS`; Inception is not trained here, so nothing reads names."""
+    """A module that is added to `models` is added to `MODELS`; Inception is not trained here: nothing reads names."""
     names = [room.name for room in pkgutil.iter_modules(models.__path__) if room.name != "inception"]
     rooms = [importlib.import_module(f"gormley_vision.models.{name}") for name in names]
     there = {

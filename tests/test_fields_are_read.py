@@ -32,8 +32,10 @@ from gormley_vision.training.task import Previewed, Sampled, first_state
 
 pytestmark = pytest.mark.slow
 
-# Read by the loop, which these stages leave out; training/test_{start,checkpoints,tracking}.py test them.
+# Read by the loop or at its start, which these stages leave out; test_sample_evaluation.py and, in training/,
+# test_{start,checkpoints,tracking,checkup}.py test them.
 BY_THE_LOOP = {"task", "init_from", "checkpoint.keep_last", "log.tracker"}
+BY_THE_LOOP |= {"health.action", "health.every", "health.held_out", "eval.extractor", "eval.samples"}
 OF_VECTORS = {"log.extent"}  # which these data lack; tests/tasks/test_gan_sampling.py tests it
 TABLES = {task: fields_of({"task": task}) for task in task_modules.names()}
 FIRST = {key: task for task in reversed(TABLES) for key in TABLES[task]}  # a key that several have is tried with one

@@ -78,6 +78,15 @@ def test_examined_at_its_interval_and_training_is_as_without(config, plain, tmp_
     assert same_state(plain, tmp_path / "run")
 
 
+def test_held_out_examples_are_examined_and_a_split_that_is_not_there_is_refused(config, tmp_path):
+    changes = {"health__held_out": "train", "stop_after": "2 steps"}
+    assert run(config, tmp_path / "run", **changes) == 0
+    line = lines_of(tmp_path / "run")[-1]
+    assert line["health/held_out_order"] == line["health/order"]  # the same examples, by choice
+    with pytest.raises(UserError, match=r"health.held_out=nowhere: .*split"):
+        run(config, tmp_path / "other", health__held_out="nowhere")
+
+
 def test_a_warning_is_in_the_records_and_in_the_log_and_training_goes_on(config, plain, ill, tmp_path):
     assert run(config, tmp_path / "run") == 0
     assert [line["step"] for line in lines_of(tmp_path / "run") if "verdict/collapse" in line] == [6]
