@@ -198,6 +198,7 @@ FINDINGS: dict[str, Callable[[Any], Finding]] = {
     "dcgan_mnist_recipe": dcgan_mnist_recipe,
     "cdcgan_mnist": cdcgan_mnist,
     "stacked_mnist_games": modes("Stacked MNIST, of 1,000", "reverse_kl", lambda kl: f"KL {kl:.3f}"),
+    "ring2d_games": modes("eight Gaussians", "near", lambda near: f"{100 * near:.1f} % of samples within 3 sigma"),
     "health": health,
     "train_step": train_step,
     "gan_recipes": gan_recipes,
