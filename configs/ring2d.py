@@ -6,12 +6,12 @@
 Source: the data of Metz et al. 2016 (arXiv:1611.02163, section 3.1); RpGAN + R1 + R2 of Huang et al. 2025
     (arXiv:2501.05441).
 Deviations: dense nets of this project, three layers of 256.
-Reached here: after 10,000 steps all 8 Gaussians and 96.2 to 97.2 % of 10,000 samples within 3 standard deviations in ten
-    of ten seeds, KL 0.015 to 0.080 between them, by the second command. The saturating game of 2014 with the same nets,
-    rates and steps: 87 to 95 % in four of five seeds, and no sample near a Gaussian in the fifth
+Reached here: after 10,000 steps all 8 Gaussians and 96.2 to 97.2 % of 10,000 samples within 3 standard deviations in
+    ten of ten seeds, KL 0.015 to 0.080 between them, by the second command. The saturating game of 2014 with the same
+    nets, rates and steps: 87 to 95 % in four of five seeds, and no sample near a Gaussian in the fifth
     (configs/sweeps/ring2d_games.py, results/ring2d_games.json). About 3 minutes a run on 2 cores of an AMD EPYC, other
-    programs running, jax 0.10.2. Rates and the last weight of the penalties were chosen with seed 100, after eight other
-    settings with seed 0 (55 to 95.2 %).
+    programs running, jax 0.10.2. Rates and the last weight of the penalties were chosen with seed 100, after eight
+    other settings with seed 0 (55 to 95.2 %).
 """
 
 from gormley_vision.config import check_arg, default_config, shrink
