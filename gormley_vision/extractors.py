@@ -24,7 +24,7 @@ from gormley_vision.models import cifar_resnet, inception
 from gormley_vision.sampling import restore
 from gormley_vision.training.task import Extracts
 
-# Of the published file, as in its name; convert_inception.py copies the whole into the file that it writes.
+# How the SHA-256 of the published file begins, as in its name; convert_inception.py copies all of it into its file.
 INCEPTION_SHA256 = "6726825d"
 _FORMS = "inception:FILE.safetensors, cifar_resnet:FILE.npz or run:FOLDER"
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from gormley_vision import durations, experiment
@@ -23,6 +22,7 @@ from gormley_vision.extractors import Extractor, open_extractor
 from gormley_vision.files import read_json
 from gormley_vision.metrics.image_sets import Summary, distance
 from gormley_vision.randomness import named_key, run_key
+from gormley_vision.samples import to_uint8
 from gormley_vision.training.environment import source_commit
 from gormley_vision.training.hosts import put_global
 from gormley_vision.training.sharding import Shardings
@@ -74,12 +74,17 @@ class Features:
         return summary
 
 
+def random_order(batches: Batches) -> np.ndarray:
+    """Return the numbers of all examples, int [N], in the order of `in_random_order`."""
+    return np.random.default_rng(0).permutation(batches.length)
+
+
 def in_random_order(batches: Batches) -> Iterator[Part]:
     """Yield all images of a data set, in a random order that is always the same, and their labels if they have classes.
 
     Sources are often sorted by class, and some figures are of the first images.
     """
-    order = np.random.default_rng(0).permutation(batches.length)
+    order = random_order(batches)
     for first in range(0, batches.length, batches.batch_size):
         found = batches.examples(order[first : first + batches.batch_size])
         yield found["image"], found["label"] if batches.class_names else None
@@ -107,7 +112,7 @@ class SampleEvaluation:
         batch = self._batches.batch_size
         if self._features is None or self._generate is None:
             self._features = Features(self._extractor, shardings, batch)
-            generate = shardings.on_mesh(self._quantised)
+            generate = shardings.on_mesh(self._generated)
             self._generate = jax.jit(generate, out_shardings=shardings.replicated)
         if self._real is None:
             real = Summary(self._batches.length)
@@ -121,13 +126,13 @@ class SampleEvaluation:
             if stop():
                 return None
             ids = put_global(np.arange(first, first + batch, dtype=np.int32), shardings.replicated)
-            images = np.asarray(jax.device_get(self._generate(state, ids)))
+            images = to_uint8(jax.device_get(self._generate(state, ids)))
             fake.add(*self._features(images[: self._num - first]))
         return {"eval/frechet_distance": distance(self._real, fake)}
 
-    def _quantised(self, state: Any, ids: jax.Array) -> jax.Array:
+    def _generated(self, state: Any, ids: jax.Array) -> jax.Array:
         images, _ = self._task.generated(state, named_key(run_key(0), "evaluation"), ids)
-        return jnp.clip(jnp.rint((images + 1) * 127.5), 0, 255).astype(jnp.uint8)
+        return images
 
 
 def of_training(

@@ -13,8 +13,6 @@ import hashlib
 from gormley_vision.errors import UserError, reported
 from gormley_vision.files import refuse_unwritable, user_path
 
-SHA256 = "6726825d"
-
 
 def main() -> None:
     """Check, convert, write."""
@@ -27,9 +25,13 @@ def main() -> None:
         content = options.source.read_bytes()
     except OSError as error:
         raise UserError(f"{options.source} cannot be read: {error.strerror}") from None
+    from gormley_vision.extractors import INCEPTION_SHA256  # imports jax
+
     found = hashlib.sha256(content).hexdigest()
-    if not found.startswith(SHA256):
-        raise UserError(f"{options.source} is not the published file: its SHA-256 is {found}, not {SHA256}...")
+    if not found.startswith(INCEPTION_SHA256):
+        raise UserError(
+            f"{options.source} is not the published file: its SHA-256 is {found}, not {INCEPTION_SHA256}..."
+        )
     try:
         import torch
         from safetensors.torch import save_file

@@ -220,7 +220,7 @@ def draw_neighbours(options: argparse.Namespace, run: Any, tools: Any) -> None:
     parts = sampled(run, options) if run else evaluation.in_random_order(open_files(options)[0])
     images = next(iter(parts))[0][:SHOWN]
     found, _ = features(images)
-    order = np.random.default_rng(0).permutation(batches.length)  # that of `in_random_order`
+    order = evaluation.random_order(batches)
     which, _ = nearest(found, real.kept, NEIGHBOURS)
     rows = [[image[None], batches.examples(order[i])["image"]] for image, i in zip(images, which, strict=True)]
     pictures = np.concatenate([part for row in rows for part in row])

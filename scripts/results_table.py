@@ -227,7 +227,8 @@ def table() -> str:
         finding = find(content)
         environment = own.get("environment", {})
         measured = f"{environment['cores']} cores of an {environment['processor']}" if environment else UNKNOWN
-        commit = f"`{own['commit'][:7]}`" if "commit" in own else f"(`{told['brought_by'][:7]}`)"
+        commit = f"(`{told['brought_by'][:7]}`)" if "commit" not in own else f"`{own['commit'][:7]}`"
+        commit += " with changes" if own.get("commit", "").endswith("+changes") else ""
         commands = own.get("commands") or told.get("commands") or [UNKNOWN]
         cells = [
             f"{finding.figure} ([{name}](results/{name}.json))",

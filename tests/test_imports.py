@@ -81,6 +81,7 @@ ALLOWED = {
         "durations",
         "files",
         "randomness",
+        "samples",
         "errors",
     },
     "figures": {"samples"},

@@ -45,9 +45,7 @@ class Checkup:
     def __init__(self, task: Task, batches: Batches, held_out: Batches | None, every: int, action: str) -> None:
         self.every, self.action = every, action
         self._task = task if isinstance(task, Examined) and every else None
-        self._sets: list[dict[str, np.ndarray]] = []
-        if self._task:
-            self._sets = [_some(batches), _some(held_out) if held_out else {}]
+        self._batches, self._held_out = batches, held_out
         self._rules = task.rules if isinstance(task, Examined) else None
         self._examine: Callable | None = None
 
@@ -55,7 +53,6 @@ class Checkup:
         """Begin or continue the run in `workdir`, whose `lines` were recorded so far."""
         self._workdir, self._shardings, self._checkpoint_every = workdir, shardings, checkpoint_every
         self._monitor = Monitor(self._rules, lines)
-        self._on_device = [put_global(examples, shardings.replicated) for examples in self._sets]
 
     @property
     def healthy(self) -> int:
@@ -72,6 +69,8 @@ class Checkup:
         if self._examine is None:
             examine = self._shardings.on_mesh(self._task.examine)
             self._examine = jax.jit(examine, out_shardings=self._shardings.replicated)
+            sets = [_some(batches) if batches else {} for batches in (self._batches, self._held_out)]
+            self._on_device = [put_global(examples, self._shardings.replicated) for examples in sets]
         found = jax.device_get(self._examine(state, key, *self._on_device))
         # Overflow is recorded as the largest number: JSON has no infinity, and rules shall see how large it is.
         most = float(np.finfo(np.float32).max)
