@@ -19,6 +19,7 @@ from gormley_vision.training.task import Evaluated, Task
 
 log = logging.getLogger(__name__)
 Config = Mapping[str, Any]
+_WITHOUT_EFFECT = ("batch_size", "placement", "workers", "cache_dir", "max_megapixels")  # on figures
 
 
 def make_batches(config: Config, progress=None, split: str = "", class_names: tuple[str, ...] = ()) -> Batches:
@@ -76,7 +77,8 @@ def make_evaluation(config: Config, task: Task, training: Batches, progress=None
         raise UserError(f"eval.split={config['eval']['split']}: {advice}") from None
     _warn_of_unseen_classes(config, training, batches)
     every = durations.to_steps(config["eval"]["every"], epoch_images=training.length, step_images=training.batch_size)
-    return Evaluation(task, batches, every)
+    data = {**config["data"], "split": config["eval"]["split"]}
+    return Evaluation(task, batches, every, {key: data[key] for key in data if key not in _WITHOUT_EFFECT})
 
 
 def make_checkup(config: Config, task: Task, training: Batches) -> Checkup:

@@ -102,6 +102,9 @@ RUN_FIELDS: dict[str, Field] = {
     "data.target_kind": Field(
         "label_map", "what these pictures are", ("label_map", "image"), when={"data.targets": ON}
     ),
+    "data.side_by_side": Field(
+        False, "a picture's left half is the image, its right half the target", when={"data.source": ("folder",)}
+    ),
     "data.context": Field(
         256,
         "tokens of a text, or input tokens in a window (it has one more, the last target)",

@@ -118,7 +118,7 @@ def locked(workdir: Path) -> Iterator[None]:
         workdir.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
         raise UserError(f"{workdir} is a file, but a run needs a folder: pass another --workdir") from None
-    for name in ("checkpoints", "samples", "tensorboard"):
+    for name in ("checkpoints", "cards", "samples", "tensorboard"):
         if (workdir / name).exists() and not (workdir / name).is_dir():
             raise UserError(f"{workdir / name} is a file, but a run needs a folder there: move it away")
     with (workdir / ".lock").open("w") as file:

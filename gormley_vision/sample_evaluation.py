@@ -4,7 +4,6 @@ Every figure has a card: a dict that says how it was measured. `LIKE` lists what
 """
 
 import hashlib
-import importlib.metadata
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,7 +22,7 @@ from gormley_vision.files import read_json
 from gormley_vision.metrics.image_sets import Summary, distance
 from gormley_vision.randomness import named_key, run_key
 from gormley_vision.samples import to_uint8
-from gormley_vision.training.environment import source_commit
+from gormley_vision.training.environment import code
 from gormley_vision.training.hosts import put_global
 from gormley_vision.training.sharding import Shardings
 from gormley_vision.training.task import Generates, Task
@@ -97,9 +96,18 @@ class SampleEvaluation:
     chosen by it is not chosen by the samples that are then reported.
     """
 
-    def __init__(self, task: Generates, extractor: Extractor, batches: Batches, num: int, every: int) -> None:
+    def __init__(
+        self,
+        task: Generates,
+        extractor: Extractor,
+        batches: Batches,
+        num: int,
+        every: int,
+        config: Mapping[str, Any],
+    ) -> None:
         extractor.refuse(batches.image_shape)
         self.every = every
+        self._config = config
         self._task, self._extractor, self._batches, self._num = task, extractor, batches, num
         self._real: Summary | None = None
         self._features: Features | None = None
@@ -130,6 +138,13 @@ class SampleEvaluation:
             fake.add(*self._features(images[: self._num - first]))
         return {"eval/frechet_distance": distance(self._real, fake)}
 
+    def card(self, step: int, figures: Mapping[str, float]) -> dict[str, Any]:
+        """Return a step's card."""
+        data = {**self._config["data"], "split": self._config["eval"]["split"]}
+        fake = {"count": self._num, "step": step, "sampling_seed": "that of evaluation in training"}
+        named = {name.removeprefix("eval/"): value for name, value in figures.items()}
+        return card(self._extractor, described(self._batches, data), fake | of_run(self._config), named)
+
     def _generated(self, state: Any, ids: jax.Array) -> jax.Array:
         images, _ = self._task.generated(state, named_key(run_key(0), "evaluation"), ids)
         return images
@@ -153,14 +168,13 @@ def of_training(
     }
     real = experiment.make_batches({**config, "data": data}, progress, split=wanted["split"])
     every = durations.to_steps(wanted["every"], epoch_images=training.length, step_images=step_images(config))
-    return SampleEvaluation(task, extractor, real, wanted["samples"], every)
+    return SampleEvaluation(task, extractor, real, wanted["samples"], every, config)
 
 
 def card(
     extractor: Extractor, real: Mapping[str, Any], fake: Mapping[str, Any], figures: Mapping[str, Any], **more: Any
 ) -> dict[str, Any]:
     """Return a card: figures with all that they depend on. Only published Inception weights make them FID."""
-    packages = ("jax", "flax", "numpy", "scipy", "pillow")
     return {
         "figures": dict(figures),
         "is_fid": extractor.is_fid,
@@ -168,8 +182,17 @@ def card(
         "real": dict(real),
         "fake": dict(fake),
         **more,
-        "versions": {name: importlib.metadata.version(name) for name in packages},
-        "commit": source_commit(),
+        **code(),
+    }
+
+
+def of_run(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a card tells of samples of a run, with the usual options."""
+    return {
+        "quantisation": QUANTISATION,
+        "options": {},
+        "config_sha256": config_digest(config),
+        "training_seed": config["seed"],
     }
 
 

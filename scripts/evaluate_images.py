@@ -165,13 +165,11 @@ def measure(options: argparse.Namespace, run: Any, tools: Any) -> dict[str, Any]
         fake |= {"count": batches.length, "options": {}, "path": data["path"], "sha256": batches.sha256}
     else:
         summary, names = features.summary(sampled(run, options), options.num), run.class_names
-        fake |= {
+        fake |= evaluation.of_run(run.config) | {
             "count": options.num,
             "options": options.unusual,
             "run": options.workdir.name,
             "step": run.step,
-            "config_sha256": evaluation.config_digest(run.config),
-            "training_seed": run.config["seed"],
             "sampling_seed": options.seed,
         }
     figures, more = image_sets.figures(real, summary), {}

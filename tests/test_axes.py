@@ -16,7 +16,9 @@ from gormley_vision.models import dense_gan, r3gan, resnet_gan, vit_gan
 from gormley_vision.models.dcgan import Discriminator, Generator
 from gormley_vision.models.patchgan import STRIDED_LAYERS, PatchDiscriminator
 from gormley_vision.models.sentence_cnn import SentenceCNN
+from gormley_vision.models.super_resolution import EDSR, ESPCN, FSRCNN
 from gormley_vision.models.transformer import Transformer
+from gormley_vision.models.unet import UNet
 from gormley_vision.models.vit import AttentionPooling, ViT
 
 SMALL = {"width": 8, "depth": 2, "mlp": 12, "heads": 2, "patch_size": 4, "classes": 3}
@@ -53,7 +55,16 @@ MODELS |= {
     "transformer as a classifier": (Transformer(**TEXT, classes=3), TOKENS),
     "sentence cnn": (SentenceCNN(11, 8, 3, width=8, maps=4), TOKENS),
 }
-MODELS |= {f"patchgan of {field} pixels": (PatchDiscriminator(field, 4), IMAGES) for field in STRIDED_LAYERS}
+MODELS |= {
+    f"patchgan of {field} pixels": (PatchDiscriminator(field, 4), jnp.zeros((2, 96, 96, 3))) for field in STRIDED_LAYERS
+}
+MODELS |= {
+    "U-Net": (UNet(levels=5, width=4), IMAGES),
+    "U-Net with BatchNorm": (UNet(levels=5, width=4, norm="batch"), IMAGES),
+    "espcn": (ESPCN(), IMAGES),
+    "fsrcnn": (FSRCNN(), IMAGES),
+    "edsr": (EDSR(features=4, blocks=2, bicubic_skip=True), IMAGES),
+}
 
 
 def parameters(module, *inputs):

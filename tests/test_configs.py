@@ -189,7 +189,7 @@ def _another(field):
         ("--config.data.flip=maybe", "needs true or false"),
         ("--config.generator_optimizer.learning_rate=fast", "needs a number"),
         ("--config.discriminator.architecture=pachgan", "'patchgan'"),
-        ("--config.discriminator.receptive_field=15", "one of '0', '1', '16', '34', '70'"),
+        ("--config.discriminator.receptive_field=15", "did you mean '1'"),
         ("--config.checkpoint.every=5 epoch5", "write '50 epochs'"),
         ("--config.data.batch_size=0", "at least 1"),
         ("--config.generator_optimizer.learning_rate=nan", "finite number"),

@@ -37,6 +37,7 @@ ALLOWED = {
     "data": {"errors", "files", "user_code"},
     "models": {"layers", "errors"},
     "samples": {"errors", "files"},
+    "tiling": {"errors"},
     "tasks": {
         "axes",
         "health",
@@ -47,6 +48,7 @@ ALLOWED = {
         "losses",
         "metrics",
         "samples",
+        "tiling",
         "fields",
         "files",
         "durations",

@@ -74,6 +74,16 @@ def test_the_loops_figure_is_that_of_all_real_images_and_as_many_fakes(folders):
     assert found[8] == pytest.approx(frechet_distance(a, b), rel=1e-4)
 
 
+def test_each_evaluation_in_training_has_a_card(folders):
+    found = distances(folders / "gan")
+    cards = {int(path.stem): sample_evaluation.read_card(path) for path in (folders / "gan" / "cards").iterdir()}
+    assert {step: card["figures"]["frechet_distance"] for step, card in cards.items()} == found
+    sample_evaluation.refuse_unlike({Path(str(step)): card for step, card in cards.items()})
+    card = cards[8]
+    assert (card["fake"]["count"], card["fake"]["step"], card["real"]["split"]) == (SAMPLES, 8, "train")
+    assert card["extractor"]["name"].startswith("classification run classifier")
+
+
 def test_eight_devices_find_what_one_finds_and_a_signal_ends_it(folders):
     restored = gormley_vision.restore(folders / "gan")
     config = {**restored.config, "data": {**restored.config["data"], "batch_size": 64}}

@@ -74,3 +74,23 @@ def _draw_rectangle(key: jax.Array, min_area: float) -> tuple[jax.Array, jax.Arr
     ratio = jnp.exp(jax.random.uniform(ratio_key, (), minval=jnp.log(3 / 4), maxval=jnp.log(4 / 3)))
     sides = jnp.minimum(jnp.sqrt(area * jnp.stack([1 / ratio, ratio])), 1.0)
     return sides, jax.random.uniform(corner_key, (2,)) * (1 - sides)
+
+
+def crop_at_random(key: jax.Array, images: jax.Array, side: int) -> jax.Array:
+    """Cut a square of `side` pixels out of each image [B, H, W, C], every place equally likely: [B, side, side, C]."""
+    batch, height, width, channels = images.shape
+    if (height, width) == (side, side):
+        return images
+    last = jnp.array([height - side, width - side])
+    corners = jax.random.randint(key, (batch, 2), 0, last[None] + 1)
+    shape = (side, side, channels)
+    return jax.vmap(lambda image, corner: jax.lax.dynamic_slice(image, (corner[0], corner[1], 0), shape))(
+        images, corners
+    )
+
+
+def turn_at_random(key: jax.Array, images: jax.Array) -> jax.Array:
+    """Turn each square image [B, H, H, C] by 0, 90, 180 or 270 degrees."""
+    turns = jax.random.randint(key, (len(images), 1, 1, 1), 0, 4)
+    images = jnp.where(turns >= 2, images[:, ::-1, ::-1], images)
+    return jnp.where(turns % 2 == 1, jnp.rot90(images, axes=(1, 2)), images)

@@ -13,7 +13,7 @@ from gormley_vision.data.features import Example, Feature, label_feature
 from gormley_vision.data.folder_listing import Listing, list_folder, size_and_time
 from gormley_vision.data.images import Conversion
 from gormley_vision.data.spatial import convert
-from gormley_vision.data.targets import KINDS, Targets, open_targets
+from gormley_vision.data.targets import KINDS, Targets, halves, open_targets
 from gormley_vision.errors import UserError
 from gormley_vision.files import user_path
 
@@ -34,6 +34,7 @@ class FolderSource:
         class_names: tuple[str, ...],
         conversion: Conversion,
         targets: Targets | None = None,
+        side_by_side: bool = False,
     ) -> None:
         self.class_names = class_names
         self.features: dict[str, Feature] = {"image": conversion.feature, **label_feature(class_names)}
@@ -49,6 +50,10 @@ class FolderSource:
             "decode": conversion.identity,
         }
         self._targets = targets
+        self._side_by_side = side_by_side
+        if side_by_side:
+            self.features["target"] = conversion.feature
+            self.identity["target"] = ["right half"]
         if targets is not None:
             self.features["target"] = targets.feature
             self.identity["files"] += [
@@ -64,7 +69,9 @@ class FolderSource:
         example: dict[str, Any] = {"image": decode_file(path, self._conversion.max_megapixels)}
         if self.labels is not None:
             example["label"] = self.labels[index]
-        if self._targets is not None:
+        if self._side_by_side:
+            example["image"], example["target"] = halves(example["image"], path)
+        elif self._targets is not None:
             example["target"] = self._targets.read(index, self._conversion.max_megapixels)
         try:
             return convert(example, self.features, self._conversion)
@@ -80,7 +87,8 @@ def open_folder(data: Mapping[str, Any]) -> FolderSource:
     with one warning that counts them; hidden and system files are left out silently.
 
     If `data.targets` names a second folder, each image has a `target` from it, a label map or an image, depending on
-    `data.target_kind`; see `targets.open_targets`.
+    `data.target_kind`; see `targets.open_targets`. With `data.side_by_side` it is the right half of the picture itself,
+    and the image the left one.
 
     Raises:
         UserError: there is no such folder or split, no images, or images both inside and in subfolders.
@@ -105,14 +113,16 @@ def open_folder(data: Mapping[str, Any]) -> FolderSource:
     if left_out := listing.describe_left_out():
         _log.warning("%s: %s", root, left_out)
     files = listing.images or [f"{name}/{image}" for name, images in listing.by_class.items() for image in images]
-    targets = None
+    targets, side_by_side = None, data.get("side_by_side", False)
+    if data["targets"] and side_by_side:
+        raise UserError("data.side_by_side has targets in the pictures themselves: --config.data.targets=''")
     if data["targets"]:
         check_choice("data.target_kind", data["target_kind"], KINDS)
         targets = open_targets(data["targets"], data["target_kind"], split, files, conversion.feature)
     if listing.images:
-        return FolderSource(root, files, None, (), conversion, targets)
+        return FolderSource(root, files, None, (), conversion, targets, side_by_side)
     labels = np.repeat(np.arange(len(listing.by_class)), [len(images) for images in listing.by_class.values()])
-    return FolderSource(root, files, labels, tuple(listing.by_class), conversion, targets)
+    return FolderSource(root, files, labels, tuple(listing.by_class), conversion, targets, side_by_side)
 
 
 def _check_folders(root: Path, listing: Listing) -> None:

@@ -159,7 +159,7 @@ def to_uint8(
     """
     window = window_of(*image.size, image_size, crop, crop_fraction)
     x, y = window.x, window.y
-    image = _to_mode(image, "L" if channels == 1 else "RGB")
+    image = to_mode(image, "L" if channels == 1 else "RGB")
     image = image.crop((x.start, y.start, x.start + x.length, y.start + y.length))
     if image.size != (x.resized, y.resized):
         image = image.resize((x.resized, y.resized), RESIZE_FILTERS[resize_filter])
@@ -167,7 +167,7 @@ def to_uint8(
     return np.array(image, dtype=np.uint8).reshape(image_size, image_size, channels)
 
 
-def _to_mode(image: Image.Image, mode: str) -> Image.Image:
+def to_mode(image: Image.Image, mode: str) -> Image.Image:
     """Convert to "L" or "RGB"; Pillow's own `convert` drops transparency and clips 16-bit grey."""
     if image.mode == "F":
         raise UserError("a floating-point image has no fixed range: save it as 8-bit or 16-bit PNG")

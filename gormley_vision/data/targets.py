@@ -1,4 +1,4 @@
-"""A second folder with a target for each picture of a first, matched by name: label maps or images."""
+"""A target for each picture of a folder: of a second folder, by name, or the right half of the picture itself."""
 
 import logging
 from collections import Counter
@@ -43,7 +43,22 @@ class Targets:
         """
         path = self.root / self.files[index]
         image = decode_file(path, max_megapixels)
-        return image if self.feature.kind == "image" else _classes(path, image, len(self.feature.class_names))
+        return image if self.feature.kind == "image" else classes_of(path, image, len(self.feature.class_names))
+
+
+def halves(image: Image.Image, path: Path) -> tuple[Image.Image, Image.Image]:
+    """Cut a picture into its left and right half: an image and its target, side by side as in pix2pix's sets.
+
+    Raises:
+        UserError: the width is odd. Names the file.
+    """
+    if image.width % 2:
+        raise UserError(
+            f"{path} is {image.width} pixels wide, so it is not two pictures side by side: "
+            "--config.data.side_by_side=false, or remove it"
+        )
+    half = image.width // 2
+    return image.crop((0, 0, half, image.height)), image.crop((half, 0, image.width, image.height))
 
 
 def open_targets(folder: str, kind: str, split: str, images: Sequence[str], feature: Feature) -> Targets:
@@ -98,7 +113,7 @@ def _class_names(folder: Path) -> tuple[str, ...]:
     return tuple(line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
 
 
-def _classes(path: Path, image: Image.Image, count: int) -> np.ndarray:
+def classes_of(path: Path, image: Image.Image, count: int) -> np.ndarray:
     """Return the classes of a label map: a grey picture's values, or a palette's indices, not its colours."""
     classes = np.asarray(image).astype(np.int64)
     if classes.ndim != 2 or image.mode == "F" or classes.min() < 0 or classes.max() > VOID:

@@ -52,7 +52,7 @@ class Convolution(nn.Module):
 
 
 class TransposedConvolution(nn.Module):
-    """Fractionally-strided, no bias: [B, h, w, C] -> [B, h*stride, w*stride, features].
+    """Fractionally-strided: [B, h, w, C] -> [B, h*stride, w*stride, features].
 
     The kernel is that of the convolution that this transposes, [k, k, features, C].
     """
@@ -62,14 +62,20 @@ class TransposedConvolution(nn.Module):
     stride: int
     padding: tuple[int, int]
     outputs: str = "conv_out"
+    use_bias: bool = False
+    initial: Initializer = normal_weights
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Convolve with fractional stride."""
         shape = (self.kernel_size, self.kernel_size, self.features, x.shape[-1])
         names = ("conv_height", "conv_width", self.outputs, "conv_in")
-        kernel = self.param("kernel", named(normal_weights, *names), shape).astype(x.dtype)
-        return convolve_transposed(x, kernel, stride=self.stride, padding=self.padding)
+        kernel = self.param("kernel", named(self.initial, *names), shape).astype(x.dtype)
+        y = convolve_transposed(x, kernel, stride=self.stride, padding=self.padding)
+        if not self.use_bias:
+            return y
+        bias = self.param("bias", named(nn.initializers.zeros, "features"), (self.features,)).astype(x.dtype)
+        return y + bias[None, None, None, :]
 
 
 def batch_norm(train: bool, dtype: jnp.dtype, scale: Initializer = _one_plus_normal) -> nn.BatchNorm:
@@ -82,6 +88,33 @@ def batch_norm(train: bool, dtype: jnp.dtype, scale: Initializer = _one_plus_nor
         bias_init=named(nn.initializers.zeros, "features"),
         dtype=dtype,
     )
+
+
+def _standardised(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    """Return float32 (or wider) numbers of mean 0 and variance 1 over `axes`; 1e-5 is added to a variance."""
+    x = at_least_float32(x)
+    centred = x - x.mean(axes, keepdims=True)
+    return centred * jax.lax.rsqrt(jnp.mean(centred**2, axes, keepdims=True) + 1e-5)
+
+
+def instance_norm(x: jax.Array) -> jax.Array:
+    """Normalise each channel of each image of [B, H, W, C] over its pixels (Ulyanov et al. 2016, arXiv:1607.08022).
+
+    No scale and no bias, as in pix2pix's and CycleGAN's code. A map of one pixel becomes 0.
+    """
+    return _standardised(x, (1, 2)).astype(x.dtype)
+
+
+class StatelessBatchNorm(nn.Module):
+    """BatchNorm of [B, H, W, C] that always uses the statistics of the batch it gets, and keeps no running ones."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalise, then scale and shift."""
+        scale = self.param("scale", named(_one_plus_normal, "features"), (x.shape[-1],))
+        bias = self.param("bias", named(nn.initializers.zeros, "features"), (x.shape[-1],))
+        y = _standardised(x, (0, 1, 2)) * scale[None, None, None, :] + bias[None, None, None, :]
+        return y.astype(x.dtype)
 
 
 def dense(

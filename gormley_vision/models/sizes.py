@@ -2,6 +2,9 @@
 
 from gormley_vision.errors import UserError
 
+# Pixels for which a PatchGAN has a logit, by its receptive field.
+PATCH_SIZES = {1: 1, 16: 6, 34: 12, 70: 24, 142: 48, 286: 96}
+
 
 def halvings(image_size: int) -> tuple[int, int]:
     """Return (size of the smallest map, number of halvings) for an image of 16 to 128 pixels.

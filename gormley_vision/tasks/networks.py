@@ -40,6 +40,11 @@ def to_unit_range(images: jax.Array) -> jax.Array:
     return images.astype(jnp.float32) / 127.5 - 1
 
 
+def update_norm(before: Network, after: Network) -> jax.Array:
+    """Return the norm of what an update added to the parameters."""
+    return optax.tree.norm(optax.tree.sub(after.variables["params"], before.variables["params"]))
+
+
 def finite(name: str, tree: Any) -> dict[str, jax.Array]:
     """Return for each array of a tree a scalar bool, under 'name/path': whether all its elements are finite."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)

@@ -1,11 +1,14 @@
 """The numbers of a recipe in a step: constants of its config, or schedules (gormley_vision/schedules.py)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+from gormley_vision import durations, schedules
+from gormley_vision.fields import Field
 
 Number = float | jax.Array
 
@@ -36,3 +39,25 @@ class Schedule(NamedTuple):
 def at(scalars: Mapping[str, float | Schedule], images_seen: jax.Array) -> dict[str, Number]:
     """Return each number after `images_seen` images."""
     return {key: value(images_seen) if isinstance(value, Schedule) else value for key, value in scalars.items()}
+
+
+def scalars_of(
+    config: Mapping[str, Any], fields: Mapping[str, Field], keys: Iterable[str], text: str, images: Mapping[str, int]
+) -> dict[str, float | Schedule]:
+    """Return the numbers under `keys`: constants of the config, or what the schedules in its key `text` say.
+
+    `images` has `epoch_images` and `step_images`, by which durations are converted.
+    """
+
+    def value(key: str) -> Any:
+        section, _, name = key.rpartition(".")
+        return config[section][name]
+
+    run = durations.to_images(config["duration"], **images)
+    constants: dict[str, float | Schedule] = {
+        key: durations.to_images(value(key), **images) if fields[key].is_duration else value(key) for key in keys
+    }
+    return constants | {
+        key: Schedule(schedules.resolved(points, run_images=run, **images))
+        for key, points in schedules.parsed(value(text)).items()
+    }

@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -19,6 +20,13 @@ def describe_environment(mesh: jax.sharding.Mesh) -> dict[str, str]:
         "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
         **{name: importlib.metadata.version(name) for name in packages},
     }
+
+
+def code() -> dict[str, Any]:
+    """Return the versions and the source commit, for cards of figures."""
+    packages = ("jax", "flax", "numpy", "scipy", "pillow")
+    versions = {name: importlib.metadata.version(name) for name in packages}
+    return {"versions": versions, "commit": source_commit()}
 
 
 def source_commit() -> str:

@@ -1,6 +1,6 @@
 """Exact evaluation over a full split: every example counts once, whatever the batch size."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import jax
@@ -8,6 +8,7 @@ import numpy as np
 
 from gormley_vision.data.batches import Batches
 from gormley_vision.errors import UserError
+from gormley_vision.training.environment import code
 from gormley_vision.training.hosts import put_global
 from gormley_vision.training.sharding import Shardings
 from gormley_vision.training.task import Derived, Evaluated
@@ -23,12 +24,19 @@ class Evaluates(Protocol):
     ) -> dict[str, float] | None:
         """Return figures by the names under which they are recorded; None if `stop`, called often, returns nonzero."""
 
+    def card(self, step: int, figures: Mapping[str, float]) -> dict[str, Any]:
+        """Return, as JSON, figures of a step with all that they depend on."""
+
 
 class Evaluation:
-    """Runs a task's `eval_step` over all of `batches`, every `every` steps (0: only at the end)."""
+    """Runs a task's `eval_step` over all of `batches`, every `every` steps (0: only at the end).
 
-    def __init__(self, task: Evaluated, batches: Batches, every: int) -> None:
+    `data` is the config's section, for cards.
+    """
+
+    def __init__(self, task: Evaluated, batches: Batches, every: int, data: Mapping[str, Any] | None = None) -> None:
         self.batches, self.every = batches, every
+        self._data = data or {}
         self._task = task
         self._step: Callable | None = None  # compiled at the first call, for its mesh
 
@@ -60,3 +68,8 @@ class Evaluation:
         if isinstance(self._task, Derived):
             means = self._task.eval_figures(means)
         return {f"eval/{name}": mean for name, mean in means.items()}
+
+    def card(self, step: int, figures: Mapping[str, float]) -> dict[str, Any]:
+        """Return figures of a step, the data that they are of, and the code."""
+        data = {**self._data, "count": self.batches.length, "sha256": self.batches.sha256}
+        return {"figures": dict(figures), "step": step, "data": data, **code()}

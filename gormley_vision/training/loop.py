@@ -207,6 +207,8 @@ def _run_steps(
             if figures is None:
                 return vote(interrupts.signal)
             values = values | figures
+            if records is not None:
+                records.card(step, evaluation.card(step, figures))
         verdicts = checkup.judged({"step": step, **values})
         values = values | {f"verdict/{verdict.name}": 1.0 for verdict in verdicts}
         progress.report(step, values)

@@ -21,8 +21,9 @@ from gormley_vision.samples import Samples, Texts, read_png, write_png
 from gormley_vision.training.board import Board
 from gormley_vision.training.tracking import Tracked
 
-RECORDS = ("metrics.jsonl", "samples", "tensorboard")  # the records of steps in a run's folder, besides checkpoints
-_SAMPLE = r"\d{8}\.(?:png|txt)"
+# The records of steps in a run's folder, besides checkpoints.
+RECORDS = ("metrics.jsonl", "cards", "samples", "tensorboard")
+_SAMPLE = r"\d{8}\.(?:png|txt|json)"
 _INTERRUPTED = rf"\.(?:metrics\.jsonl|config\.json|data\.json|{_SAMPLE})\.\d+"  # `write_atomically`, killed
 
 
@@ -50,6 +51,7 @@ class Records:
 
     def __init__(self, workdir: Path, step: int, config: Mapping[str, Any]) -> None:
         cut_back(workdir, step)
+        self._cards = workdir / "cards"
         self._writers: list[Writer] = [Files(workdir, config), Board(workdir / "tensorboard", step)]
         if config["log"]["tracker"] != "none":
             tracker = Tracked(config["log"]["tracker"], workdir, flatten(config))
@@ -71,6 +73,10 @@ class Records:
                 writer.text(step, samples.joined())
             else:
                 writer.picture(step, samples.grid())
+
+    def card(self, step: int, card: Mapping[str, Any]) -> None:
+        """Write how a step's evaluation was measured, to cards/<step>.json."""
+        write_json(self._cards / f"{step:08d}.json", card)
 
     def flush(self) -> None:
         """Flush all writers."""
@@ -116,12 +122,16 @@ class Files:
 
 
 def cut_back(workdir: Path, step: int) -> None:
-    """Drop what an earlier process recorded after `step`: lines of metrics.jsonl, and samples."""
+    """Drop what an earlier process recorded after `step`: lines of metrics.jsonl, samples and cards."""
     path = workdir / "metrics.jsonl"
     if path.exists():
         kept = [line for line in path.read_text(errors="replace").splitlines() if _step_of(line) <= step]
         write_atomically(path, "".join(f"{line}\n" for line in kept).encode())
-    for file in [*workdir.glob("*"), *workdir.glob("samples/*")]:  # files with other names are the user's
+    for file in [
+        *workdir.glob("*"),
+        *workdir.glob("samples/*"),
+        *workdir.glob("cards/*"),
+    ]:  # files with other names are the user's
         if re.fullmatch(_INTERRUPTED, file.name) or (re.fullmatch(_SAMPLE, file.name) and int(file.stem) > step):
             file.unlink()
 

@@ -129,6 +129,46 @@ class Classifies(Protocol):
 
 
 @runtime_checkable
+class Translates(Protocol):
+    """Can make one picture of another."""
+
+    @property
+    def classes(self) -> int:
+        """Of the label maps that it reads; 0 if it reads images."""
+
+    @property
+    def input_channels(self) -> int:
+        """Of the pictures that it reads."""
+
+    @property
+    def fills(self) -> bool:
+        """Whether it fills holes, and must be told where these are."""
+
+    @property
+    def squeezed_to(self) -> int:
+        """The side to which pictures were squeezed in training; 0 if they were not."""
+
+    @property
+    def scale(self) -> int:
+        """How many times as large its pictures are."""
+
+    def translate(
+        self, state: Any, picture: np.ndarray, known: np.ndarray | None = None, *, tile: int = 0
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the picture that is made of `picture`, uint8 [H, W, C], and that picture as it is, of the same size.
+
+        `known`, bool [H, W], says which pixels are known; `tile` is the side of parts computed one after another.
+        """
+
+    def degrade(self, target: np.ndarray, number: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Return the target, perhaps cut, an input made of it as in training, and which pixels that knows.
+
+        Raises:
+            UserError: the task makes no inputs.
+        """
+
+
+@runtime_checkable
 class Transferred(Protocol):
     """Can start from another run's weights."""
 

@@ -80,6 +80,13 @@ def test_the_loop_evaluates_the_averaged_weights_on_the_whole_split(lab, split, 
     assert lines[-1]["eval/accuracy"] == (logits.argmax(1) == stored["labels"]).mean()
     np.testing.assert_allclose(lines[-1]["eval/loss"], losses.mean(), rtol=1e-5)
 
+    cards = {path.name: json.loads(path.read_text()) for path in (workdir / "cards").iterdir()}
+    assert sorted(cards) == ["00000003.json", "00000006.json", "00000008.json"]
+    card = cards["00000008.json"]
+    assert card["figures"] == {name: value for name, value in lines[-1].items() if name.startswith("eval/")}
+    assert (card["step"], card["data"]["split"], card["data"]["count"]) == (8, "test", 21)
+    assert len(card["data"]["sha256"]) == 64
+
 
 @pytest.mark.slow
 def test_the_script_finds_what_the_loop_found_and_evaluates_at_another_size(programs, evaluated):

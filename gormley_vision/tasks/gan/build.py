@@ -6,7 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from gormley_vision import durations, schedules
+from gormley_vision import durations
 from gormley_vision.augmentation import policies
 from gormley_vision.data.features import Description
 from gormley_vision.errors import UserError
@@ -15,7 +15,7 @@ from gormley_vision.losses.adversarial import OBJECTIVES, Objective, discriminat
 from gormley_vision.models import dcgan, dense_gan, patchgan, r3gan, resnet_gan, vit_gan
 from gormley_vision.tasks.gan.fields import FIELDS, PENALTIES, SCHEDULED, is_on, minibatches
 from gormley_vision.tasks.gan.task import GAN, step_phases
-from gormley_vision.tasks.scalars import Schedule
+from gormley_vision.tasks.scalars import scalars_of
 
 GENERATORS: dict[str, Any] = {
     "dcgan": dcgan.Generator,
@@ -59,7 +59,7 @@ def make_gan(config: Mapping[str, Any], description: Description) -> GAN:
         objective=objective,
         penalties={kind: _penalty(kind, gan["difference"]) for kind in PENALTIES if is_on(config, kind)},
         penalty_every=gan["penalty_every"],
-        scalars=_scalars(config, images),
+        scalars=scalars_of(config, FIELDS, SCHEDULED, "gan.schedules", images),
         update_rules={player: config[f"{player}_optimizer"]["name"] for player in ("generator", "discriminator")},
         latent_size=config["generator"]["latent_size"],
         latent=config["generator"]["latent"],
@@ -112,17 +112,3 @@ def _net(config: Mapping[str, Any], player: str, class_names: tuple[str, ...]) -
 
     arguments = {name: value for name, value in section.items() if reads(name)}
     return arguments | {"classes": len(class_names), "dtype": jnp.dtype(config["compute_dtype"])}
-
-
-def _scalars(config: Mapping[str, Any], images: dict[str, int]) -> dict[str, float | Schedule]:
-    """Return the numbers of the recipe by key: constants, or what a schedule says."""
-    constants: dict[str, float | Schedule] = {}
-    for key in SCHEDULED:
-        section, _, name = key.rpartition(".")
-        value = config[section][name]
-        constants[key] = durations.to_images(value, **images) if FIELDS[key].is_duration else value
-    run = durations.to_images(config["duration"], **images)
-    found = schedules.parsed(config["gan"]["schedules"])
-    return constants | {
-        key: Schedule(schedules.resolved(points, run_images=run, **images)) for key, points in found.items()
-    }

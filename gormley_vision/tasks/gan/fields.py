@@ -20,39 +20,11 @@ from gormley_vision.fields import (
     count,
     duration,
 )
-from gormley_vision.models.sizes import halvings
+from gormley_vision.models.sizes import PATCH_SIZES, halvings
+from gormley_vision.tasks.players import OBJECTIVES, RELATIVISTIC, optimizer_fields, weight
 
 PENALTIES = ("r1", "r2", "gradient_penalty", "dragan")
-RELATIVISTIC = ("relativistic_paired", "relativistic_average")
-OBJECTIVES = ("non_saturating", "saturating", "hinge", "least_squares", "wasserstein", *RELATIVISTIC)
-_PATCH_SIZES = {1: 1, 16: 6, 34: 12, 70: 24}  # pixels for which a PatchGAN has a logit, by its receptive field
 ROPES = ("none", "roformer", "llama", "naver_axial", "naver_mixed", "timm", "dinov3")
-
-
-def _weight(of: str) -> Field:
-    return Field(0.0, f"weight of {of}; 0 for none", at_least=0, at_most=LARGE)
-
-
-def _optimizer_fields(player: str, learning_rate: float) -> dict[str, Field]:
-    section = f"{player}_optimizer"
-    return {
-        f"{section}.name": Field("adam", "update rule", ("adam", "momentum_sgd", "rmsprop")),
-        f"{section}.learning_rate": Field(learning_rate, "step size; 0 freezes the player", at_least=0, at_most=LARGE),
-        f"{section}.momentum": Field(
-            0.5,
-            "Adam's beta1, or the momentum of SGD",
-            at_least=0,
-            below=1,
-            when={f"{section}.name": ("adam", "momentum_sgd")},
-        ),
-        f"{section}.beta2": Field(
-            0.999,
-            "decay of the second moment",
-            at_least=0,
-            below=1,
-            when={f"{section}.name": ("adam", "rmsprop")},
-        ),
-    }
 
 
 def _if(player: str, *architectures: str) -> dict[str, tuple[Value, ...]]:
@@ -116,10 +88,10 @@ FIELDS: dict[str, Field] = {
         below=1,
         when={"gan.objective": ("non_saturating", "saturating")},
     ),
-    "gan.r1": _weight("half the squared gradient norm of D at real images"),
-    "gan.r2": _weight("the same at fake images"),
-    "gan.gradient_penalty": _weight("WGAN-GP's, between real and fake images (10 in the paper)"),
-    "gan.dragan": _weight("DRAGAN's, around real images (10 in the paper)"),
+    "gan.r1": weight("half the squared gradient norm of D at real images"),
+    "gan.r2": weight("the same at fake images"),
+    "gan.gradient_penalty": weight("WGAN-GP's, between real and fake images (10 in the paper)"),
+    "gan.dragan": weight("DRAGAN's, around real images (10 in the paper)"),
     "gan.penalty_every": Field(
         1,
         "steps from one turn of the penalties to the next, with that much more weight",
@@ -191,12 +163,12 @@ FIELDS: dict[str, Field] = {
     ),
     **_player_fields("discriminator"),
     "discriminator.receptive_field": Field(
-        0, "pixels one logit sees", (0, 1, 16, 34, 70), when=_if("discriminator", "patchgan")
+        0, "pixels one logit sees", (0, *PATCH_SIZES), when=_if("discriminator", "patchgan")
     ),
     "discriminator.norm": Field(
         "batch",
-        "BatchNorm, or none and biases instead",
-        ("batch", "none"),
+        "BatchNorm; none and biases instead; or, in a patchgan, instance norm and biases",
+        ("batch", "instance", "none"),
         when=_if("discriminator", "dcgan", "patchgan"),
     ),
     "discriminator.pooling": Field(
@@ -218,8 +190,8 @@ FIELDS: dict[str, Field] = {
         when={"gan.conditional": (True,), "discriminator.architecture": ("dcgan", "dense", "resnet", "vit")},
     ),
     "discriminator.spectral_norm": Field(False, "divide each matrix by its largest singular value"),
-    **_optimizer_fields("generator", 2e-4),
-    **_optimizer_fields("discriminator", 2e-4),
+    **optimizer_fields("generator", 2e-4),
+    **optimizer_fields("discriminator", 2e-4),
 }
 
 TENSOR_KEYS = ("generator.width", "discriminator.width")
@@ -384,10 +356,12 @@ def _check_discriminator(config: Mapping[str, Any]) -> None:
     section = config["discriminator"]
     if section["architecture"] == "patchgan" and not section["receptive_field"]:
         raise UserError("patchgan needs its receptive field: pass --config.discriminator.receptive_field=16")
+    if section["architecture"] == "dcgan" and section["norm"] == "instance":
+        raise UserError("a dcgan has no instance norm: --config.discriminator.norm=none, or architecture=patchgan")
     field = section["receptive_field"] if section["architecture"] == "patchgan" else 1
-    if config["data"]["image_size"] < _PATCH_SIZES[field]:
+    if config["data"]["image_size"] < PATCH_SIZES[field]:
         raise UserError(
-            f"discriminator.receptive_field={field} needs images of at least {_PATCH_SIZES[field]} pixels: "
+            f"discriminator.receptive_field={field} needs images of at least {PATCH_SIZES[field]} pixels: "
             "--config.discriminator.receptive_field=34"
         )
     if config["accumulate"] > 1 and (section["input_dropout"] or section["dropout"]):

@@ -12,7 +12,7 @@ from gormley_vision.augmentation.differentiable import augment
 from gormley_vision.losses.classification import softmax_cross_entropy
 from gormley_vision.tasks.accumulation import run_in_microbatches
 from gormley_vision.tasks.gan import spectral_norm
-from gormley_vision.tasks.networks import Network, Variables, apply_gradients
+from gormley_vision.tasks.networks import Network, Variables, apply_gradients, update_norm
 from gormley_vision.tasks.scalars import Number
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ def update_discriminator(
         params = jax.tree.map(lambda x: jnp.clip(x, -gan.clip_weights, gan.clip_weights), params)
     variables = {**after.variables, "params": params, **spectral}
     after = Network(variables, after.opt_state, after.updates)
+    logged["update_norm/discriminator"] = update_norm(player, after)
     return after, gradients, logged, jnp.mean(jnp.sign(real_logits))
 
 
@@ -103,8 +104,9 @@ def update_generator(gan: "GAN", player: Network, discriminator: Variables, turn
     real_logits = None if turn.real is None else judged("generator/real", turn.real, turn.labels)[0]
     (value, batch_stats), gradients = jax.value_and_grad(loss, has_aux=True)(player.variables["params"])
     logged = {"loss/generator": value, "gradient_norm/generator": optax.tree.norm(gradients)}
-    optimizer = gan.optimizer("generator", turn.scalars)
-    return apply_gradients(player, gradients, batch_stats, optimizer), gradients, logged
+    after = apply_gradients(player, gradients, batch_stats, gan.optimizer("generator", turn.scalars))
+    logged["update_norm/generator"] = update_norm(player, after)
+    return after, gradients, logged
 
 
 def _penalties(gan: "GAN", critics: Mapping[str, Callable], turn: Turn, real: jax.Array, fake: jax.Array) -> Metrics:

@@ -1,0 +1,25 @@
+"""Colorization: the a and b of Lab from L, which stays as it is.
+
+    python train.py --config=configs/colorize_photos.py --config.data.path=photos --workdir=runs/colorize
+    python scripts/translate.py --workdir=runs/colorize --in=photo.jpg --out=coloured.png
+
+Source: pix2pix's game (Isola et al. 2017, arXiv:1611.07004): U-Net, PatchGAN, cross-entropy + 100 L1, Adam 2e-4 (0.5,
+    0.999); the colour space is that of Zhang et al. 2016 (arXiv:1603.08511), a and b over 110.
+Deviations: 128 pixels, width 32, batch 4, instance normalisation, a constant rate.
+"""
+
+from gormley_vision.config import check_arg, default_config, shrink
+
+
+def get_config(arg: str = ""):
+    """`arg` 'smoke' shrinks the experiment to seconds, on made-up images."""
+    config = default_config("image_to_image")
+    config.duration = "10000 steps"
+    config.data.update(source="folder", split="train[:90%]", image_size=143, channels=3, batch_size=4, flip=True)
+    config.translation.update(degradation="grey", patch=128)
+    config.generator.width = 32
+    config.eval.split = "train[90%:]"
+    config.eval.every = "1000 steps"
+    config.log.samples_every = "500 steps"
+    config.checkpoint.every = "1000 steps"
+    return shrink(config) if check_arg(arg) else config

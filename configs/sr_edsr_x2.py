@@ -1,0 +1,26 @@
+"""Super-resolution by 2: a small EDSR, trained on anybody's photographs.
+
+    python train.py --config=configs/sr_edsr_x2.py --config.data.path=photos --workdir=runs/sr
+    python scripts/translate.py --workdir=runs/sr --in=Set5 --degrade --out=enlarged
+
+Source: Lim et al. 2017 (EDSR, arXiv:1707.02921): L1, flips and turns, 48-pixel inputs, batch 16, Adam 1e-4.
+"""
+
+from gormley_vision.config import check_arg, default_config, shrink
+
+
+def get_config(arg: str = ""):
+    """`arg` 'smoke' shrinks the experiment to seconds, on made-up images."""
+    config = default_config("image_to_image")
+    config.duration = "8000 steps"
+    config.data.update(source="folder", split="train[:90%]", image_size=160, channels=3, batch_size=16, flip=True)
+    config.translation.update(degradation="downscale", scale=2, patch=64, turns=True, adversarial=0.0, l1=1.0)
+    config.translation.ema_half_life = "2000 images"
+    config.translation.schedules = "generator_optimizer.learning_rate = 0: 1e-3, 100%: 0 cosine"
+    config.generator.update(architecture="edsr", width=32, blocks=4)
+    config.generator_optimizer.update(learning_rate=1e-3, momentum=0.9)
+    config.eval.split = "train[90%:]"
+    config.eval.every = "1000 steps"
+    config.log.samples_every = "1000 steps"
+    config.checkpoint.every = "1000 steps"
+    return shrink(config) if check_arg(arg) else config

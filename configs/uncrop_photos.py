@@ -1,0 +1,25 @@
+"""Uncropping: photographs of which one half is missing, at any side.
+
+    python train.py --config=configs/uncrop_photos.py --config.data.path=photos --workdir=runs/uncrop
+    python scripts/translate.py --workdir=runs/uncrop --in=photo.jpg --extend=0,64,0,64 --out=wide.png
+
+Source: pix2pix's game (Isola et al. 2017, arXiv:1611.07004): U-Net, PatchGAN, cross-entropy + 100 L1, Adam 2e-4 (0.5,
+    0.999); the halves are those of Palette (Saharia et al. 2021, arXiv:2111.05826).
+Deviations: 128 pixels, width 32, batch 4, instance normalisation, a constant rate.
+"""
+
+from gormley_vision.config import check_arg, default_config, shrink
+
+
+def get_config(arg: str = ""):
+    """`arg` 'smoke' shrinks the experiment to seconds, on made-up images."""
+    config = default_config("image_to_image")
+    config.duration = "10000 steps"
+    config.data.update(source="folder", split="train[:90%]", image_size=143, channels=3, batch_size=4, flip=True)
+    config.translation.update(degradation="side", patch=128)
+    config.generator.width = 32
+    config.eval.split = "train[90%:]"
+    config.eval.every = "1000 steps"
+    config.log.samples_every = "500 steps"
+    config.checkpoint.every = "1000 steps"
+    return shrink(config) if check_arg(arg) else config

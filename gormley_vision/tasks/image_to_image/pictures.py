@@ -1,0 +1,83 @@
+"""Translates pictures of any size with a trained net, and makes such inputs of pictures, as in training. numpy around.
+
+A picture is uint8 [H, W, C]; where a net's inputs are label maps it is uint8 [H, W].
+"""
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gormley_vision.randomness import named_key, run_key
+from gormley_vision.tasks.networks import to_unit_range
+from gormley_vision.tiling import tiled
+
+if TYPE_CHECKING:
+    from gormley_vision.tasks.image_to_image.task import Translation
+
+
+def translate(
+    task: "Translation", state: Any, picture: np.ndarray, known: np.ndarray | None, tile: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the net's picture, uint8 [s H, s W, C], and what is given: the picture without a net, of the same size.
+
+    Args:
+        known: bool [H, W], for a net that fills holes.
+        tile: side of the parts that are computed one after another, in pixels of `picture`; 0: the default, which is
+          the whole picture for a net that halves its maps, and otherwise such that nothing differs but rounding.
+    """
+    image = picture[..., None] if picture.ndim == 2 else picture
+    if known is not None:
+        image = np.concatenate([image, known[..., None].astype(np.uint8)], axis=-1)
+    height, width = image.shape[:2]
+    unit = task.multiple
+    image = np.pad(image, [(0, -height % unit), (0, -width % unit), (0, 0)], mode="symmetric")
+    overlap = task.reach
+    if not tile:
+        tile = max(image.shape[:2]) if overlap is None else 2 * overlap + 64
+    function = partial(task.compiled_pictures, state.ema)
+    if overlap is None and tile >= max(image.shape[:2]):
+        both = np.asarray(function(image[None]))[0]
+    else:
+        tile = -(-tile // unit) * unit
+        overlap = tile // 4 // unit * unit if overlap is None else min(overlap, (tile - 1) // 2)
+        both = tiled(function, image, tile=tile, overlap=overlap, scale=task.scale)
+    scale = task.scale
+    made, given = np.split(both[: scale * height, : scale * width], 2, axis=-1)
+    return made, given
+
+
+def pictures(task: "Translation", variables: Any, images: jax.Array) -> jax.Array:
+    """Return pictures and what was given, beside each other, uint8 [b, s h, s w, 2 C]. Compiled once for a size."""
+    known = images[..., -1:] > 0 if task.fills else None
+    images = images[..., :-1] if task.fills else images
+    given = task.degradation.given(task.read(images[..., 0] if task.classes else images), known)
+    output: Any = task.generator.apply(variables, given.inputs, train=False)
+    made = task.degradation.image(given, output)
+    shown = jnp.clip(jnp.round((given.shown + 1) * 127.5), 0, 255) if task.classes else task.levels(given.shown)
+    made = task.levels(made)
+    channels = max(made.shape[-1], shown.shape[-1])
+    return jnp.concatenate([jnp.broadcast_to(x, (*x.shape[:3], channels)) for x in (made, shown)], -1).astype(jnp.uint8)
+
+
+def degrade(task: "Translation", target: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Return the target, cut to sides that the scale divides, an input made of it, and which pixels that knows.
+
+    Random draws depend on `number` alone.
+    """
+    scale = task.scale
+    height, width = (side // scale * scale for side in target.shape[:2])
+    target = target[:height, :width]
+    picture, known = task.compiled_corruption(named_key(run_key(0), "degrade", number), target[None])
+    return target, np.asarray(picture)[0], None if known is None else np.asarray(known)[0, ..., 0]
+
+
+def corrupted(task: "Translation", key: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+    """Return inputs made of uint8 targets, in 8 bits, and which pixels they know. Compiled once for a size."""
+    degradation = task.degradation
+    image, known = degradation.corrupt(key, degradation.from_rgb(to_unit_range(targets)))
+    if known is None and degradation.scale == 1:
+        image = degradation.given(image, None).shown
+    return task.levels(image).astype(jnp.uint8), known

@@ -1,0 +1,385 @@
+"""Image-to-image translation: a generator from image to image, and a discriminator that sees input and output.
+
+pix2pix (Isola et al. 2017, arXiv:1611.07004) and what has its form: super-resolution, inpainting, uncropping,
+colorization. A step makes inputs from targets (`degradations.py`), or has both as pairs; updates the discriminator
+once, then the generator against it, on the same minibatch and the same outputs, as pix2pix's code does. The
+generator descends weight * adversarial loss + weights * reconstruction losses; without an adversarial weight there is
+no discriminator. No batch statistics are kept: BatchNorm, if at all, is by the batch at hand (models/unet.py says why).
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from gormley_vision.augmentation.geometry import crop_at_random, draw_mirrored, turn_at_random
+from gormley_vision.errors import UserError
+from gormley_vision.losses import penalties
+from gormley_vision.losses.adversarial import Objective
+from gormley_vision.losses.reconstruction import RECONSTRUCTION
+from gormley_vision.randomness import named_key
+from gormley_vision.samples import Pictures
+from gormley_vision.tasks.accumulation import accumulated
+from gormley_vision.tasks.image_to_image import pictures
+from gormley_vision.tasks.image_to_image.degradations import Degradation, Given
+from gormley_vision.tasks.networks import (
+    Network,
+    Variables,
+    apply_gradients,
+    ema_decay,
+    finite,
+    moving_average,
+    new_network,
+    to_unit_range,
+    update_norm,
+)
+from gormley_vision.tasks.optimizers import make_optimizer
+from gormley_vision.tasks.scalars import Number, Schedule, at
+
+Arrays = dict[str, jax.Array]
+PLAYERS = ("generator", "discriminator")
+
+
+@flax.struct.dataclass
+class TranslationState:
+    """All that training changes, and the first examples of the first batch, for previews.
+
+    `ema` holds the averaged generator's variables. `discriminator` is {} without an adversarial loss.
+    """
+
+    step: jax.Array
+    generator: Network
+    discriminator: Network | dict[str, Any]
+    ema: Variables
+    shown: Arrays
+
+
+@dataclasses.dataclass(frozen=True)
+class Translation:
+    """The task."""
+
+    generator: nn.Module
+    discriminator: nn.Module | None
+    degradation: Degradation
+    source: str  # the feature that inputs are made of
+    target: str  # the feature that is to be predicted
+    classes: int  # of a label map that is the source; 0: it is an image
+    shapes: Mapping[str, tuple[int, ...]]  # of the features above
+    patch: int  # side of the targets, pixels
+    turns: bool
+    flip: bool
+    objective: Objective
+    conditional: bool  # the discriminator sees the input
+    discriminator_weight: float
+    penalties: tuple[str, ...]  # of losses/penalties.py
+    losses: tuple[str, ...]  # of losses/reconstruction.py
+    scalars: Mapping[str, float | Schedule]  # by config key
+    update_rules: Mapping[str, str]  # by player
+    multiple: int  # the sides of the generator's inputs are multiples of it
+    reach: int | None  # pixels of the input around its own place that an output depends on; None: all
+    batch_size: int
+    accumulate: int
+    ema_ramp: float
+    preview_count: int
+
+    afterwards = "translate pictures with it: python scripts/translate.py --workdir={workdir} --in=FOLDER --out=FOLDER"
+
+    @property
+    def input_channels(self) -> int:
+        """Of the pictures that are translated."""
+        return 1 if self.classes else self.shapes[self.source][-1]
+
+    @property
+    def fills(self) -> bool:
+        """Whether holes are filled."""
+        return self.degradation.needs_mask
+
+    @property
+    def squeezed_to(self) -> int:
+        """The side to which pairs are squeezed; 0 for other pictures."""
+        return self.patch if self.source != self.target else 0
+
+    @property
+    def scale(self) -> int:
+        """How many times as large outputs are."""
+        return self.degradation.scale
+
+    def init(self, key: jax.Array) -> TranslationState:
+        """Return a fresh state, a function of the key only."""
+        zeros = {name: jnp.zeros((1, *shape), jnp.uint8) for name, shape in self.shapes.items()}
+        given, target = self._given(key, self._cut(zeros))
+        generator = {
+            "params": self.generator.init(named_key(key, "init/generator"), given.inputs, train=False)["params"]
+        }
+        first = at(self.scalars, jnp.float32(0))
+        discriminator: Any = {}
+        if self.discriminator is not None:
+            made = self.discriminator.init(named_key(key, "init/discriminator"), self._seen(given, target), train=True)
+            variables = {"params": made["params"], "batch_stats": made.get("batch_stats", {})}
+            discriminator = new_network(variables, self._optimizer("discriminator", first))
+        return TranslationState(
+            step=jnp.zeros((), jnp.int32),
+            generator=new_network(generator | {"batch_stats": {}}, self._optimizer("generator", first)),
+            discriminator=discriminator,
+            ema=jax.tree.map(jnp.copy, generator),  # a copy: a donated buffer may appear only once
+            shown={name: jnp.zeros((self.preview_count, *shape), jnp.uint8) for name, shape in self.shapes.items()},
+        )
+
+    def _optimizer(self, player: str, scalars: Mapping[str, Number]) -> optax.GradientTransformation:
+        numbers: Any = {name: scalars[f"{player}_optimizer.{name}"] for name in ("learning_rate", "momentum", "beta2")}
+        return make_optimizer(name=self.update_rules[player], **numbers)
+
+    def train_step(
+        self, state: TranslationState, batch: Arrays, key: jax.Array
+    ) -> tuple[TranslationState, Arrays, Arrays]:
+        """Update the discriminator, then the generator.
+
+        Args:
+            batch: features uint8 [1, m, H, W, C], a label map [1, m, H, W].
+            key: the run's key; random draws also depend on `state.step`.
+
+        Returns:
+            The new state, scalars to log, and checks of finiteness.
+        """
+        seen = state.step.astype(jnp.float32) * self.batch_size
+        scalars = at(self.scalars, seen)
+        examples = {name: batch[name][0] for name in self.shapes}
+        shown = {
+            name: jnp.where(state.step == 0, jnp.resize(x, (self.preview_count, *x.shape[1:])), state.shown[name])
+            for name, x in examples.items()
+        }
+        parts = self._given(named_key(key, "degradation", state.step), self._augmented(key, state.step, examples))
+        dropout = named_key(key, "dropout", state.step)
+        metrics: Arrays = {
+            f"schedule/{key}": jnp.asarray(scalars[key]) for key, x in self.scalars.items() if isinstance(x, Schedule)
+        }
+        discriminator: Any = state.discriminator
+        checks: Arrays = {}
+        if self.discriminator is not None:
+            discriminator, metrics, checks = self._update(
+                "discriminator", discriminator, (state.generator, parts, dropout, scalars), metrics, checks
+            )
+        generator, metrics, checks = self._update(
+            "generator", state.generator, (discriminator, parts, dropout, scalars), metrics, checks
+        )
+        half_life = scalars["translation.ema_half_life"]
+        decay = ema_decay(seen + self.batch_size, self.batch_size, half_life, self.ema_ramp)
+        ema = moving_average(state.ema, {"params": generator.variables["params"]}, decay)
+        return TranslationState(state.step + 1, generator, discriminator, ema, shown), metrics, checks
+
+    def _update(
+        self, player: str, network: Network, context: Any, metrics: Arrays, checks: Arrays
+    ) -> tuple[Network, Arrays, Arrays]:
+        """Descend a player's loss once; the mean over microbatches."""
+        opponent, parts, dropout, scalars = context
+        loss = {"generator": self._generator_loss, "discriminator": self._discriminator_loss}[player]
+
+        def of_microbatch(params: Any, parts: Any, number: jax.Array) -> tuple[jax.Array, Arrays]:
+            return loss(params, opponent, parts, jax.random.fold_in(dropout, number), scalars)
+
+        gradient = jax.value_and_grad(of_microbatch, has_aux=True)
+        (value, logged), gradients = accumulated(gradient, network.variables["params"], parts, self.accumulate)
+        checks = checks | finite(f"{player}/loss", value) | finite(f"{player}/gradient", gradients)
+        after = apply_gradients(network, gradients, network.variables["batch_stats"], self._optimizer(player, scalars))
+        logged |= {f"loss/{player}": value, f"gradient_norm/{player}": optax.tree.norm(gradients)}
+        return after, metrics | logged | {f"update_norm/{player}": update_norm(network, after)}, checks
+
+    def _discriminator_loss(
+        self, params: Any, generator: Network, parts: tuple[Given, jax.Array], dropout: jax.Array, scalars: Any
+    ) -> tuple[jax.Array, Arrays]:
+        given, target = parts
+        fake = jax.lax.stop_gradient(self._generated(generator.variables["params"], given, dropout))
+        variables = {"params": params}
+
+        def critic(images: jax.Array) -> jax.Array:
+            return self._judged(variables, given, images)
+
+        real_logits, fake_logits = critic(target), critic(fake)
+        value = self.objective.discriminator(real_logits, fake_logits)
+        for name in self.penalties:
+            value += scalars[f"translation.{name}"] * penalties.PENALTIES[name](critic, dropout, target, fake)
+        shown = jax.nn.sigmoid if self.objective.probabilities else jnp.asarray
+        logged = {
+            "discriminator/real": jnp.mean(shown(real_logits)),
+            "discriminator/fake": jnp.mean(shown(fake_logits)),
+        }
+        return self.discriminator_weight * value, logged
+
+    def _generator_loss(
+        self,
+        params: Any,
+        discriminator: Any,
+        parts: tuple[Given, jax.Array],
+        dropout: jax.Array,
+        scalars: Any,
+    ) -> tuple[jax.Array, Arrays]:
+        given, target = parts
+        fake = self._generated(params, given, dropout)
+        found = {name: RECONSTRUCTION[name](fake, target) for name in self.losses}
+        value = sum(scalars[f"translation.{name}"] * loss for name, loss in found.items())
+        logged = {f"loss/{name}": loss for name, loss in found.items()}
+        if self.discriminator is not None:
+            variables = {"params": discriminator.variables["params"]}
+            real = self._judged(variables, given, target) if self.objective.relativistic else None
+            adversarial = self.objective.generator(self._judged(variables, given, fake), real)
+            logged["loss/adversarial"] = adversarial
+            value += scalars["translation.adversarial"] * adversarial
+        return jnp.asarray(value), logged
+
+    def _generated(self, params: Any, given: Given, dropout: jax.Array) -> jax.Array:
+        output: Any = self.generator.apply({"params": params}, given.inputs, train=True, rngs={"dropout": dropout})
+        return self.degradation.image(given, output)
+
+    def _judged(self, variables: Any, given: Given, images: jax.Array) -> jax.Array:
+        """Return the discriminator's logits, normalised by the batch at hand."""
+        assert self.discriminator is not None
+        logits, _ = self.discriminator.apply(variables, self._seen(given, images), train=True, mutable=["batch_stats"])
+        assert isinstance(logits, jax.Array)
+        return logits
+
+    def _seen(self, given: Given, images: jax.Array) -> jax.Array:
+        """Return what the discriminator sees: the input beside the image, [B, H, W, c + C]."""
+        if not self.conditional:
+            return images
+        beside = given.inputs if given.inputs.shape[1:3] == images.shape[1:3] else given.shown
+        return jnp.concatenate([beside, images], axis=-1)
+
+    def _augmented(self, key: jax.Array, step: jax.Array, examples: Arrays) -> Arrays:
+        """Cut out, mirror and turn at random; the pictures of a pair alike."""
+        cut, mirror, turn = (named_key(key, name, step) for name in ("patch", "flip", "turn"))
+
+        def moved(x: jax.Array) -> jax.Array:
+            images = x if x.ndim == 4 else x[..., None]
+            images = crop_at_random(cut, images, self.patch)
+            if self.flip:
+                mirrored = draw_mirrored(mirror, len(images))[:, None, None, None]
+                images = jnp.where(mirrored, images[:, :, ::-1], images)
+            images = turn_at_random(turn, images) if self.turns else images
+            return images if x.ndim == 4 else images[..., 0]
+
+        return {name: moved(x) for name, x in examples.items()}
+
+    def _cut(self, examples: Arrays) -> Arrays:
+        """Cut the centre out of uint8 pictures: what is evaluated and shown."""
+
+        def centre(x: jax.Array) -> jax.Array:
+            top, left = ((size - self.patch) // 2 for size in x.shape[1:3])
+            return x[:, top : top + self.patch, left : left + self.patch]
+
+        return {name: centre(x) for name, x in examples.items()}
+
+    def _given(self, key: jax.Array, examples: Arrays) -> tuple[Given, jax.Array]:
+        """Return inputs and targets of uint8 pictures."""
+        target = self.degradation.from_rgb(to_unit_range(examples[self.target]))
+        if self.source == self.target:
+            return self.degradation.given(*self.degradation.corrupt(key, target)), target
+        return self.degradation.given(self.read(examples[self.source]), None), target
+
+    def read(self, pictures: jax.Array) -> jax.Array:
+        """Convert uint8 pictures [B, H, W, C], or label maps [B, H, W], to the degradation's images."""
+        if self.classes:
+            return jax.nn.one_hot(pictures, self.classes)  # 255, no class, becomes zeros
+        return self.degradation.from_rgb(to_unit_range(pictures))
+
+    def eval_step(self, state: TranslationState, batch: Arrays) -> Arrays:
+        """Return sums over the examples whose 'mask' is set, and 'count': 'l1' and 'psnr' of outputs in 8 bits.
+
+        'given_l1' and 'given_psnr' are those of the input as it is, where that is an image. What is drawn at random
+        for an input depends on its target alone.
+        """
+        examples = self._cut({name: batch[name] for name in self.shapes})
+        numbers = jnp.sum(examples[self.target].astype(jnp.uint32), axis=(1, 2, 3))
+
+        def one(number: jax.Array, example: Arrays) -> Any:
+            alone = jax.tree.map(lambda x: x[None], example)
+            return jax.tree.map(lambda x: x[0], self._given(jax.random.fold_in(jax.random.key(0), number), alone)[0])
+
+        given = jax.vmap(one)(numbers, examples)
+        output: Any = self.generator.apply(state.ema, given.inputs, train=False)
+        mask, target = batch["mask"].astype(jnp.float32), examples[self.target].astype(jnp.float32)
+        sums = {"count": jnp.sum(mask)}
+        measured = {"": self.degradation.image(given, output)} | ({} if self.classes else {"given_": given.shown})
+        for name, images in measured.items():
+            error = (self.levels(images) - target) / 255
+            squared = jnp.maximum(jnp.mean(jnp.square(error), axis=(1, 2, 3)), 1e-10)  # at most 100 dB
+            sums[f"{name}l1"] = jnp.sum(jnp.mean(jnp.abs(error), axis=(1, 2, 3)) * mask)
+            sums[f"{name}psnr"] = jnp.sum(-10 * jnp.log10(squared) * mask)
+        return sums
+
+    def levels(self, images: jax.Array) -> jax.Array:
+        """Convert the degradation's images to whole numbers from 0 to 255, in RGB, float32."""
+        return jnp.clip(jnp.round((self.degradation.to_rgb(images).astype(jnp.float32) + 1) * 127.5), 0, 255)
+
+    def translate(
+        self, state: TranslationState, picture: np.ndarray, known: np.ndarray | None = None, *, tile: int = 0
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return a picture as the averaged generator makes it, and as it was given; see `pictures.translate`."""
+        return pictures.translate(self, state, picture, known, tile)
+
+    def degrade(self, target: np.ndarray, number: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Return a picture, and an input made of it as in training; see `pictures.degrade`.
+
+        Raises:
+            UserError: the run learned from pairs.
+        """
+        if self.source != self.target:
+            raise UserError("this run learned from pairs, and makes no inputs itself: leave out --degrade")
+        return pictures.degrade(self, target, number)
+
+    @functools.cached_property
+    def compiled_pictures(self) -> Any:
+        """`pictures.pictures` of this task, compiled."""
+        return jax.jit(functools.partial(pictures.pictures, self))
+
+    @functools.cached_property
+    def compiled_corruption(self) -> Any:
+        """`pictures.corrupted` of this task, compiled."""
+        return jax.jit(functools.partial(pictures.corrupted, self))
+
+    def preview(self, state: TranslationState, key: jax.Array) -> jax.Array:
+        """Return for each shown example what is given, the output, and the target: [3 n, H, W, C] in [-1, 1]."""
+        given, target = self._given(named_key(key, "preview"), self._cut(state.shown))
+        output: Any = self.generator.apply(state.ema, given.inputs, train=False)
+        rows = [given.shown, self.degradation.image(given, output), target]
+        if self.classes:  # what is given is colours of classes
+            rows = [rows[0], *map(self.degradation.to_rgb, rows[1:])]
+        else:
+            rows = list(map(self.degradation.to_rgb, rows))
+        channels = max(row.shape[-1] for row in rows)
+        rows = [jnp.broadcast_to(row, (*row.shape[:3], channels)) for row in rows]
+        triples = jnp.stack(rows, axis=1)
+        return jnp.clip(triples.reshape(-1, *triples.shape[2:]), -1, 1)
+
+    def show(self, preview: Any) -> Pictures:
+        """Return them in rows of two triples."""
+        return Pictures(np.asarray(preview, np.float32), columns=6)
+
+    def transfer(
+        self, weights: Arrays, state: TranslationState, *, config: Mapping[str, Any], class_names: tuple[str, ...]
+    ) -> Arrays:
+        """Return another such run's weights; a discriminator that it lacks starts fresh, one that is not played with is
+        left out.
+
+        Raises:
+            UserError: the other run is of another task.
+        """
+        del class_names
+        if config["task"] != "image_to_image":
+            raise UserError(
+                f"init_from is a {config['task']} run, and this needs one of image_to_image: pass its folder"
+            )
+        own = {name: x for name, x in weights.items() if not name.startswith("discriminator/")}
+        if not isinstance(state.discriminator, Network):
+            return own
+        if len(own) < len(weights):
+            return weights
+        paths = jax.tree_util.tree_leaves_with_path(state.discriminator.variables)
+        fresh = {"/".join(["discriminator", "variables", *(key.key for key in path)]): x for path, x in paths}
+        return own | fresh

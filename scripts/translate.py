@@ -1,0 +1,210 @@
+"""Translate pictures by a trained image-to-image run: enlarge, colour, fill, extend, or turn one kind into another.
+
+    python scripts/translate.py --workdir=runs/sr --in=photo.jpg --out=large.png
+    python scripts/translate.py --workdir=runs/sr --in=Set5 --degrade --out=enlarged
+    python scripts/translate.py --workdir=runs/inpaint --in=photo.jpg --mask=hole.png --out=filled.png
+    python scripts/translate.py --workdir=runs/uncrop --in=photo.jpg --extend=0,64,0,64 --out=wide.png
+    python scripts/translate.py --workdir=runs/pix2pix --in=labels --targets=photos --out=scenes
+
+`--in` is a picture or a folder of pictures, `--out` FILE.png or a folder. What is to be filled is white in `--mask` (a
+file, or a folder with a mask of each picture's name), or transparent in the picture itself, or what `--extend` adds
+(pixels at the top, right, bottom and left). With `--degrade` the pictures are targets: an input is made of each as in
+training. These, and pairs with `--targets`, are scored: PSNR and SSIM of the outputs and of the inputs as they are;
+after super-resolution of luma, without a border of `scale` pixels, as the field does.
+"""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from gormley_vision.errors import UserError, reported
+
+with reported():  # what loads now takes a moment
+    import numpy as np
+    from PIL import Image
+
+    from gormley_vision.data.decoding import decode_file
+    from gormley_vision.data.folder_listing import list_files
+    from gormley_vision.data.images import to_mode
+    from gormley_vision.data.targets import classes_of
+    from gormley_vision.files import refuse_unwritable, user_path, write_json
+    from gormley_vision.metrics.image_quality import luma, psnr, ssim, without_border
+    from gormley_vision.samples import write_png
+
+
+def parse() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--workdir", required=True, type=user_path, help="the run's folder")
+    parser.add_argument("--in", dest="source", required=True, type=user_path, help="a picture, or a folder of them")
+    parser.add_argument("--out", required=True, type=user_path, help="FILE.png, or a folder")
+    parser.add_argument("--mask", type=user_path, help="white where a picture is to be filled")
+    parser.add_argument("--extend", default="", help="TOP,RIGHT,BOTTOM,LEFT: pixels to add, which are filled")
+    parser.add_argument("--degrade", action="store_true", help="the pictures are targets: make the inputs of them")
+    parser.add_argument("--targets", type=user_path, help="folder with each picture's target, by name")
+    parser.add_argument("--own_size", action="store_true", help="of pairs: do not resize to the size of training")
+    parser.add_argument("--tile", type=int, default=0, help="pixels of the parts that a picture is computed in")
+    parser.add_argument("--step", type=int, help="step of the checkpoint (default: the newest one)")
+    parser.add_argument("--json", type=user_path, help="also write the scores to this file")
+    options = parser.parse_args()
+    if sum(map(bool, (options.mask, options.extend, options.degrade))) > 1:
+        raise UserError("--mask, --extend and --degrade each say what is to be filled: pass one of them")
+    if options.degrade and options.targets:
+        raise UserError("--degrade takes the pictures themselves as targets: leave out --targets")
+    if options.tile < 0:
+        raise UserError(f"--tile={options.tile}: a number of pixels, or 0 for the default")
+    if options.json:
+        refuse_unwritable(options.json)
+    return options
+
+
+def files_of(options: argparse.Namespace) -> Iterator[tuple[Path, Path]]:
+    """Yield each picture and the file that it becomes."""
+    if options.source.is_file():
+        single = options.out.suffix.lower() == ".png"
+        yield options.source, options.out if single else options.out / f"{options.source.stem}.png"
+        return
+    if not options.source.is_dir():
+        raise UserError(f"no picture or folder {options.source}: pass --in=FILE or --in=FOLDER")
+    if options.out.suffix.lower() == ".png":
+        raise UserError(f"--in is a folder, so its pictures go to one: --out={options.out.with_suffix('')}")
+    names = list_files(options.source)
+    if not names:
+        raise UserError(f"no pictures in {options.source}: pass --in=FILE or --in=FOLDER")
+    taken: set[str] = set()
+    for name in names:
+        out = str(Path(name).with_suffix(""))
+        out = out if out not in taken else name  # a.jpg and a.png
+        taken.add(out)
+        yield options.source / name, options.out / f"{out}.png"
+
+
+def partner(folder: Path, file: Path, source: Path, what: str) -> Path:
+    """Return the file of the same name, whatever its suffix, in a folder; a single file is its own."""
+    if folder.is_file():
+        return folder
+    stem = file.relative_to(source).with_suffix("") if source.is_dir() else Path(file.stem)
+    found = sorted((folder / stem.parent).glob(f"{stem.name}.*")) if folder.is_dir() else []
+    if not found:
+        raise UserError(f"{file} has no {what} in {folder}: add {stem}.png, or leave out --{what}")
+    return found[0]
+
+
+def read(task: Any, path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """Read a picture as the run's inputs are, and what of it is not transparent, bool [H, W]; None if all is opaque."""
+    image = decode_file(path)
+    if task.classes:
+        return classes_of(path, image, task.classes), None
+    opaque = np.asarray(image.convert("RGBA"))[..., 3] > 127 if image.has_transparency_data else None
+    array = np.asarray(to_mode(image, "L" if task.input_channels == 1 else "RGB"), np.uint8)
+    return (array[..., None] if array.ndim == 2 else array), opaque
+
+
+def given(options: argparse.Namespace, run: Any, file: Path, number: int) -> tuple[np.ndarray, Any, Any]:
+    """Return a picture as the net is to read it, which of its pixels are known, and its target; None for neither."""
+    task, target = run.task, None
+    picture, known = read(task, file)
+    if options.degrade:
+        target, picture, known = task.degrade(picture, number)
+    elif options.mask:
+        path = partner(options.mask, file, options.source, "mask")
+        known = np.asarray(decode_file(path).convert("L")) < 128
+        if known.shape != picture.shape[:2]:
+            raise UserError(
+                f"the mask {path} has {known.shape[1]}x{known.shape[0]} pixels, and {file} "
+                f"{picture.shape[1]}x{picture.shape[0]}: make it as large"
+            )
+    elif options.extend:
+        sides = margins(options.extend)
+        known = np.pad(np.ones(picture.shape[:2], bool), sides)
+        picture = np.pad(picture, [*sides, (0, 0)], mode="edge")
+    if task.fills and known is None:
+        raise UserError(f"this run fills holes, and {file} has none: pass --mask=FILE, --extend=..., or --degrade")
+    if not task.fills and (options.mask or options.extend):
+        raise UserError("this run does not fill holes: leave out --mask and --extend")
+    return picture, known if task.fills else None, target
+
+
+def margins(text: str) -> list[tuple[int, int]]:
+    """Parse --extend to ((top, bottom), (left, right))."""
+    try:
+        top, right, bottom, left = map(int, text.split(","))
+        if min(top, right, bottom, left) < 0:
+            raise ValueError
+    except ValueError:
+        raise UserError(
+            f"--extend={text}: four numbers of pixels, top, right, bottom, left: --extend=0,64,0,64"
+        ) from None
+    return [(top, bottom), (left, right)]
+
+
+def resized(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize uint8 [H, W, C] to (height, width) by Lanczos, a label map [H, W] by the nearest pixel."""
+    filter_ = Image.Resampling.NEAREST if picture.ndim == 2 else Image.Resampling.LANCZOS
+    image = Image.fromarray(picture[..., 0] if picture.shape[2:] == (1,) else picture)
+    array = np.asarray(image.resize(size[::-1], filter_))
+    return array[..., None] if picture.shape[2:] == (1,) else array
+
+
+def scores(made: np.ndarray, target: np.ndarray, scale: int, known: np.ndarray | None) -> dict[str, float]:
+    """Return PSNR and SSIM; of holes PSNR within them, too."""
+    a, b = made.astype(np.float64), np.broadcast_to(target, made.shape).astype(np.float64)
+    found = {}
+    if known is not None and not known.all():
+        found["psnr_hole"] = psnr(a[~known], b[~known])
+    if scale > 1:
+        a, b = (luma(x) if x.shape[-1] == 3 else x[..., 0] for x in (a, b))
+        a, b = without_border(a, scale), without_border(b, scale)
+    return {"psnr": psnr(a, b), "ssim": ssim(a, b), **found}
+
+
+def main() -> None:
+    """Restore, translate, score."""
+    options = parse()
+    files = list(files_of(options))
+    from gormley_vision.run import start_jax
+    from gormley_vision.sampling import restore
+    from gormley_vision.training.task import Translates
+
+    start_jax()
+    run = restore(options.workdir, options.step)
+    task = run.task
+    if not isinstance(task, Translates):
+        raise UserError(f"a {run.config['task']} run does not translate pictures: pass a run of image_to_image")
+    rows = []
+    for number, (file, out) in enumerate(files):
+        picture, known, target = given(options, run, file, number)
+        size = picture.shape[:2]
+        squeezed = task.squeezed_to and not options.own_size
+        if squeezed:
+            picture = resized(picture, (task.squeezed_to, task.squeezed_to))
+        made, unchanged = task.translate(run.state, picture, known, tile=options.tile)
+        if squeezed:
+            made, unchanged = resized(made, size), resized(unchanged, size)
+        write_png(out, made)
+        if options.targets:
+            path = partner(options.targets, file, options.source, "targets")
+            target = np.asarray(to_mode(decode_file(path), "L" if made.shape[-1] == 1 else "RGB")).reshape(*size, -1)
+        line = f"{number + 1}/{len(files)} {out}"
+        if target is not None:
+            row = {"file": file.name, **scores(made, target, task.scale, known)}
+            if not task.classes:
+                row |= {f"given_{key}": x for key, x in scores(unchanged, target, task.scale, known).items()}
+            rows.append(row)
+            line += "  " + "  ".join(f"{key} {x:.4f}" for key, x in row.items() if isinstance(x, float))
+        print(line, flush=True)
+    if rows:
+        mean = {key: float(np.mean([row[key] for row in rows])) for key in rows[0] if key != "file"}
+        print("mean  " + "  ".join(f"{key} {x:.4f}" for key, x in mean.items()))
+        if options.json:
+            write_json(options.json, {"run": options.workdir.name, "step": run.step, "mean": mean, "pictures": rows})
+    elif options.json:
+        raise UserError("--json has nothing to say without targets: pass --degrade, or --targets=FOLDER")
+
+
+if __name__ == "__main__":
+    with reported():
+        main()
