@@ -7,13 +7,14 @@ Runs whose configs only differ in the seed are one arm, named by the keys in whi
     python scripts/compare.py --cards A.json B.json [...]
 
 compares what scripts/evaluate.py --extractor=... --out=FILE.json measured, and refuses cards that were not measured
-alike: it says which fields differ.
+alike: it says which fields differ. Figures that not every card of an arm has are left out, and named.
 """
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from gormley_vision.errors import UserError, reported
 
@@ -22,6 +23,7 @@ with reported():  # importing takes a moment
     from gormley_vision.files import refuse_unwritable, user_path, write_json
     from gormley_vision.sweeps.arms import arms_of, mean_and_deviation
     from gormley_vision.sweeps.runs import metrics_of
+    from gormley_vision.training.cards import is_figure, read_card, refuse_unlike
 
 
 def main() -> None:
@@ -61,8 +63,6 @@ def compare_cards(paths: Sequence[Path], out: Path | None) -> None:
     Raises:
         UserError: two were not measured alike; names the fields.
     """
-    from gormley_vision.sample_evaluation import read_card, refuse_unlike  # imports jax
-
     cards = {path: read_card(path) for path in paths}
     refuse_unlike(cards)
     arms: dict[str, list[Path]] = {}
@@ -73,19 +73,32 @@ def compare_cards(paths: Sequence[Path], out: Path | None) -> None:
         seeds = [cards[path]["fake"].get("training_seed") for path in members]
         if len(set(seeds)) < len(seeds) and len(members) > 1:
             raise UserError(f"{', '.join(map(str, members))} are of one arm and share a training seed: leave one out")
-        found = {}
-        for name, value in cards[members[0]]["figures"].items():
-            values = [cards[path]["figures"][name] for path in members]
-            if isinstance(value, float) and all(isinstance(x, float) for x in values):
-                found[name] = dict(zip(("mean", "standard_deviation"), mean_and_deviation(values), strict=True))
+        steps = [cards[path]["fake"].get("step") for path in members]
+        if len(set(steps)) > 1:
+            each = ", ".join(f"{step} in {path}" for step, path in zip(steps, members, strict=True))
+            print(f"the samples are of different steps: {each}", file=sys.stderr)
+        found = averaged({path: cards[path]["figures"] for path in members})
         print(f"{', '.join(map(str, members))}")
         for name, figure in found.items():
             spread = f" +- {figure['standard_deviation']:.4f}" if len(members) > 1 else ""
             print(f"  {name}: {figure['mean']:.4f}{spread}")
-        rows.append({"cards": [str(path) for path in members], "training_seeds": seeds, "figures": found})
+        names = [str(path) for path in members]
+        rows.append({"cards": names, "training_seeds": seeds, "steps": steps, "figures": found})
     if out:
         card = cards[paths[0]]
         write_json(out, {"arms": rows, **{part: card[part] for part in ("extractor", "real", "is_fid")}})
+
+
+def averaged(figures: Mapping[Path, Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Return {name: mean and deviation} of the figures that all cards have, and name the others on standard error."""
+    found = {}
+    for name in dict.fromkeys(name for each in figures.values() for name in each):
+        values = [each.get(name) for each in figures.values()]
+        if all(map(is_figure, values)):
+            found[name] = dict(zip(("mean", "standard_deviation"), mean_and_deviation(values), strict=True))
+        elif lacking := [str(path) for path, each in figures.items() if each.get(name) is None]:
+            print(f"left out: {name}, which is not in {', '.join(lacking)}", file=sys.stderr)
+    return found
 
 
 def by_seed(runs: list[tuple[str, Path]]) -> dict[str, Path]:

@@ -14,6 +14,7 @@ after super-resolution of luma, without a border of `scale` pixels, as the field
 """
 
 import argparse
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ with reported():  # what loads now takes a moment
     from PIL import Image
 
     from gormley_vision.data.decoding import decode_file
-    from gormley_vision.data.folder_listing import list_files
+    from gormley_vision.data.folder_listing import list_folder
     from gormley_vision.data.images import to_mode
     from gormley_vision.data.targets import classes_of
     from gormley_vision.files import refuse_unwritable, user_path, write_json
@@ -56,6 +57,8 @@ def parse() -> argparse.Namespace:
         raise UserError("--degrade takes the pictures themselves as targets: leave out --targets")
     if options.tile < 0:
         raise UserError(f"--tile={options.tile}: a number of pixels, or 0 for the default")
+    if options.json and not (options.degrade or options.targets):
+        raise UserError("--json has nothing to say without targets: pass --degrade, or --targets=FOLDER")
     if options.json:
         refuse_unwritable(options.json)
     return options
@@ -71,7 +74,10 @@ def files_of(options: argparse.Namespace) -> Iterator[tuple[Path, Path]]:
         raise UserError(f"no picture or folder {options.source}: pass --in=FILE or --in=FOLDER")
     if options.out.suffix.lower() == ".png":
         raise UserError(f"--in is a folder, so its pictures go to one: --out={options.out.with_suffix('')}")
-    names = list_files(options.source)
+    listing = list_folder(options.source)
+    names = [*listing.images, *(f"{name}/{image}" for name, images in listing.by_class.items() for image in images)]
+    if left_out := listing.describe_left_out():
+        print(f"{options.source}: {left_out}", file=sys.stderr)
     if not names:
         raise UserError(f"no pictures in {options.source}: pass --in=FILE or --in=FOLDER")
     taken: set[str] = set()
@@ -165,6 +171,10 @@ def main() -> None:
     """Restore, translate, score."""
     options = parse()
     files = list(files_of(options))
+    for file, _ in files:  # before anything long starts
+        for folder, what in ((options.mask, "mask"), (options.targets, "targets")):
+            if folder:
+                partner(folder, file, options.source, what)
     from gormley_vision.run import start_jax
     from gormley_vision.sampling import restore
     from gormley_vision.training.task import Translates
@@ -201,8 +211,6 @@ def main() -> None:
         print("mean  " + "  ".join(f"{key} {x:.4f}" for key, x in mean.items()))
         if options.json:
             write_json(options.json, {"run": options.workdir.name, "step": run.step, "mean": mean, "pictures": rows})
-    elif options.json:
-        raise UserError("--json has nothing to say without targets: pass --degrade, or --targets=FOLDER")
 
 
 if __name__ == "__main__":

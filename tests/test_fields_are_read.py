@@ -48,6 +48,11 @@ KEYS = [(task, key) for key, task in FIRST.items() if key not in BY_THE_LOOP | O
 STILL_IN_THE_PROGRAM = {
     "gan.ema_ramp",  # the smaller of it and a half-life of 0
     "classification.ema_ramp",
+    "translation.ema_ramp",
+    "translation.reverse",  # refused where there is nothing to reverse
+    "generator.blocks",  # edsr's; unet, without it, is another size
+    "generator.residual_scale",
+    "generator.bicubic_skip",
     "classification.only_head",  # a linear probe of random weights
     "optimizer.layer_decay",  # of layers that are frozen
     "language_modeling.ema_ramp",
@@ -64,6 +69,8 @@ _TEXT = {"data.source": "text", "data.path": "words.txt", "data.split": "train",
 SMALL: dict[str, dict[str, Any]] = {
     "gan": _IMAGES | {"generator.width": 16, "discriminator.width": 16},
     "classification": _IMAGES | {"vit.patch_size": 8},
+    "image_to_image": _IMAGES
+    | {"data.image_size": 64, "data.targets": "photos", "data.target_kind": "image", "generator.levels": 6},
     "language_modeling": _TEXT,
     "masked_language_modeling": _TEXT,
     "masked_patches": _IMAGES | {"vit.patch_size": 8},
@@ -90,6 +97,10 @@ OTHERS: dict[str, Any] = {
     "masked_language_modeling.random_share": 0.2,
     "masked_language_modeling.mask_share": 0.5,
 }
+
+
+# What else must hold for a key to make sense.
+WITH: dict[str, dict[str, Any]] = {"translation.scale": {"generator.architecture": "edsr"}}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -152,6 +163,7 @@ def base(task: str, key: str) -> dict[str, Any]:
                 flat[other] = another(other, TABLES[task][other], flat[other])
 
     need(key)
+    flat |= WITH.get(key, {})
     config.update_from_flattened_dict(flat)
     cfg.reset_unread(config)  # of another network, for instance
     return flatten(config)

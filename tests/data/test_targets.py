@@ -59,6 +59,19 @@ def test_a_map_of_a_palette_holds_its_numbers_and_is_never_blended(pair):
     assert (source[0]["target"] == [1, 3, 5, 7]).all()
 
 
+def test_a_picture_may_be_an_image_and_its_target_side_by_side(pair):
+    pictures = {"photos/1.png": columns(8), "photos/2.png": columns(8, 8)}
+    source = pair(pictures, targets="", side_by_side=True)
+    assert source.features["target"] == source.features["image"]
+    assert (source[0]["image"][..., 0] == [0, 1, 2, 3]).all()
+    assert (source[0]["target"][..., 0] == [4, 5, 6, 7]).all()
+    assert source[1]["target"].shape == (4, 4, 1)  # half of 8x8 is 4x8, cropped and resized like any picture
+    with pytest.raises(UserError, match=r"3\.png is 7 pixels wide, so it is not two pictures .*side_by_side=false"):
+        pair(pictures | {"photos/3.png": columns(7)}, targets="", side_by_side=True)[2]
+    with pytest.raises(UserError, match=r"--config\.data\.targets=''"):
+        pair(pictures, side_by_side=True)
+
+
 def test_the_second_folder_may_hold_images_and_have_splits(pair, settings, tmp_path):
     pictures = {f"{folder}/test/1.png": columns(4) for folder in ("photos", "maps")} | {"maps/1.png": columns(7)}
     source = pair(pictures, split="test", target_kind="image", channels=3)
