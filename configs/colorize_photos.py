@@ -6,6 +6,7 @@
 Source: pix2pix's game (Isola et al. 2017, arXiv:1611.07004): U-Net, PatchGAN, cross-entropy + 100 L1, Adam 2e-4 (0.5,
     0.999); the colour space is that of Zhang et al. 2016 (arXiv:1603.08511), a and b over 110.
 Deviations: 128 pixels, width 32, batch 4, instance normalisation, a constant rate.
+Reached here: not run to its end here.
 """
 
 from gormley_vision.config import check_arg, default_config, shrink

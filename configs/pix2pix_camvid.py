@@ -11,6 +11,7 @@ Source: Isola et al. 2017 (pix2pix, arXiv:1611.07004), by junyanz/pytorch-CycleG
     rate, half falling linearly to 0.
 Deviations: 128 pixels, so 7 halvings (41.8 million parameters at width 64); instance normalisation, which is what
     BatchNorm is at batch 1 but for its scale and bias; labels enter as one number a class, not as colours.
+Reached here: not run to its end here.
 """
 
 from gormley_vision.config import check_arg, default_config, shrink

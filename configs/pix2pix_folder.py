@@ -11,7 +11,8 @@ as pix2pix's own sets do,
 from left to right; `--config.translation.reverse=true` is the other direction.
 
 Source: as configs/pix2pix_camvid.py, at the paper's 256 pixels: 8 halvings, 54.4 million parameters.
-Deviation: instance normalisation, which is what BatchNorm is at batch 1 but for its scale and bias.
+Deviations: instance normalisation, which is what BatchNorm is at batch 1 but for its scale and bias.
+Reached here: not run to its end here.
 """
 
 from gormley_vision.config import check_arg, default_config, shrink

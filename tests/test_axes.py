@@ -1,6 +1,7 @@
 """Every parameter of every model names all its axes, in words of the table; and what the words say."""
 
 import importlib
+import inspect
 import pkgutil
 
 import flax.linen as nn
@@ -16,6 +17,7 @@ from gormley_vision.models import dense_gan, r3gan, resnet_gan, vit_gan
 from gormley_vision.models.dcgan import Discriminator, Generator
 from gormley_vision.models.patchgan import STRIDED_LAYERS, PatchDiscriminator
 from gormley_vision.models.sentence_cnn import SentenceCNN
+from gormley_vision.models.style_nets import Decoder, TransformerNet
 from gormley_vision.models.super_resolution import EDSR, ESPCN, FSRCNN
 from gormley_vision.models.transformer import Transformer
 from gormley_vision.models.unet import UNet
@@ -63,12 +65,15 @@ MODELS |= {
     "U-Net with BatchNorm": (UNet(levels=5, width=4, norm="batch"), IMAGES),
     "espcn": (ESPCN(), IMAGES),
     "fsrcnn": (FSRCNN(), IMAGES),
+    "style transfer": (TransformerNet(4), IMAGES),
+    "AdaIN's decoder": (Decoder("relu2_1"), jnp.zeros((2, 8, 8, 128))),
     "edsr": (EDSR(features=4, blocks=2, bicubic_skip=True), IMAGES),
 }
 
 
 def parameters(module, *inputs):
-    params = jax.eval_shape(lambda key: module.init(key, *inputs, train=True), jax.random.key(0))["params"]
+    mode = {"train": True} if "train" in inspect.signature(module.__call__).parameters else {}
+    params = jax.eval_shape(lambda key: module.init(key, *inputs, **mode), jax.random.key(0))["params"]
     found = []
     map_parameters(found.append, params)
     return found

@@ -49,6 +49,7 @@ STILL_IN_THE_PROGRAM = {
     "gan.ema_ramp",  # the smaller of it and a half-life of 0
     "classification.ema_ramp",
     "translation.ema_ramp",
+    "style.ema_ramp",
     "translation.reverse",  # refused where there is nothing to reverse
     "generator.blocks",  # edsr's; unet, without it, is another size
     "generator.residual_scale",
@@ -74,6 +75,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "language_modeling": _TEXT,
     "masked_language_modeling": _TEXT,
     "masked_patches": _IMAGES | {"vit.patch_size": 8},
+    "style_transfer": {},
     "text_classification": {"data.source": "table", "data.path": "rows", "data.context": 8},
 }
 # Values that a rule does not find.

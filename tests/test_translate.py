@@ -139,7 +139,7 @@ def test_label_maps_become_pictures_and_are_compared(folders, tmp_path, capsys):
         ("--workdir={0}/inpaint --in={0}/in --out={1}", "pass --mask=FILE, --extend=..., or --degrade"),
         ("--workdir={0}/inpaint --in={0}/in --out={1} --extend=1,2", "--extend=0,64,0,64"),
         ("--workdir={0}/pairs --in={0}/maps --out={1} --degrade", "learned from pairs"),
-        ("--workdir={0}/pairs --in={0}/in --out={1}", "is not a label map"),
+        ("--workdir={0}/pairs --in={0}/in --out={1}", "classes.txt names 0 to 2"),
         ("--workdir={0}/sr --in={0}/in --out={1} --json={1}/s.json", "--json has nothing to say"),
         ("--workdir={0}/sr --in={0}/in --out={1} --targets={0}/maps", "has no targets in"),
     ],

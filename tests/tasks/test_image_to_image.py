@@ -163,6 +163,9 @@ def test_an_untrained_edsr_is_bicubic_interpolation():
     sums = jax.jit(task.eval_step)(state, {"image": jnp.asarray(IMAGES), "mask": jnp.ones(4, bool)})
     assert float(sums["psnr"]) == float(sums["given_psnr"])
     assert float(sums["count"]) == 4
+    figures = task.eval_figures({name: float(x) / 4 for name, x in sums.items() if name != "count"})
+    assert figures.keys() == {"l1", "psnr", "sharpness", "given_l1", "given_psnr", "given_sharpness"}
+    assert 0.3 < figures["sharpness"] < 1  # an enlarged picture is smoother than what it was made of
     small = jnp.round((imresize(to_unit_range(jnp.asarray(IMAGES)), 1 / 2) + 1) * 127.5)
     large = np.clip(np.round(np.asarray(imresize(jnp.clip(small, 0, 255), 2))), 0, 255)
     error = np.mean(((large - IMAGES) / 255) ** 2, axis=(1, 2, 3))

@@ -24,6 +24,7 @@ from gormley_vision.errors import UserError
 from gormley_vision.losses import penalties
 from gormley_vision.losses.adversarial import Objective
 from gormley_vision.losses.reconstruction import RECONSTRUCTION
+from gormley_vision.metrics.sharpness import gradient_energy
 from gormley_vision.randomness import named_key
 from gormley_vision.samples import Pictures
 from gormley_vision.tasks.accumulation import accumulated
@@ -289,10 +290,10 @@ class Translation:
         return self.degradation.from_rgb(to_unit_range(pictures))
 
     def eval_step(self, state: TranslationState, batch: Arrays) -> Arrays:
-        """Return sums over the examples whose 'mask' is set, and 'count': 'l1' and 'psnr' of outputs in 8 bits.
+        """Return sums over the examples whose 'mask' is set, and 'count', of outputs in 8 bits: 'l1', 'psnr', 'energy'.
 
-        'given_l1' and 'given_psnr' are those of the input as it is, where that is an image. What is drawn at random
-        for an input depends on its target alone.
+        Those of the input as it is, where that is an image, are 'given_l1' and so on; 'target_energy' is that of
+        targets. What is drawn at random for an input depends on its target alone.
         """
         examples = self._cut({name: batch[name] for name in self.shapes})
         numbers = jnp.sum(examples[self.target].astype(jnp.uint32), axis=(1, 2, 3))
@@ -311,7 +312,16 @@ class Translation:
             squared = jnp.maximum(jnp.mean(jnp.square(error), axis=(1, 2, 3)), 1e-10)  # at most 100 dB
             sums[f"{name}l1"] = jnp.sum(jnp.mean(jnp.abs(error), axis=(1, 2, 3)) * mask)
             sums[f"{name}psnr"] = jnp.sum(-10 * jnp.log10(squared) * mask)
+            sums[f"{name}energy"] = jnp.sum(gradient_energy(self.levels(images)) * mask)
+        sums["target_energy"] = jnp.sum(gradient_energy(target) * mask)
         return sums
+
+    def eval_figures(self, means: Mapping[str, float]) -> dict[str, float]:
+        """Return 'sharpness' in place of energies: the gradient energy of outputs over that of targets."""
+        figures = {name: mean for name, mean in means.items() if not name.endswith("energy")}
+        energies = {name: means[f"{name}energy"] for name in ("", "given_") if f"{name}energy" in means}
+        whole = max(means["target_energy"], 1e-12)
+        return figures | {f"{name}sharpness": energy / whole for name, energy in energies.items()}
 
     def levels(self, images: jax.Array) -> jax.Array:
         """Convert the degradation's images to whole numbers from 0 to 255, in RGB, float32."""
