@@ -126,6 +126,24 @@ def verdicts(lines):
     return [(verdict.name, verdict.step) for verdict in found]
 
 
+@pytest.mark.parametrize(
+    ("good", "bad", "checks"),
+    [
+        ({"health/distance": 0.05, "health/order": 0.7}, {"health/distance": 1.0, "health/order": 0.9}, 20),
+        ({"health/distance": 0.05, "health/order": 0.7}, {"health/distance": 1.0, "health/order": 0.999}, 10),
+        ({"health/distance": 0.05, "health/order": 0.7}, {"health/distance": 0.2, "health/order": 0.01}, 5),
+    ],
+    ids=["never near", "D overpowering", "D fooled"],
+)
+def test_what_is_clean_lies_before_all_that_a_verdict_is_of(good, bad, checks):
+    monitor = Monitor([rule for rule in RULES if rule.begins({**bad})])
+    found = []
+    for step in range(1, 4 + checks):
+        found += monitor.add({"step": step, **(good if step <= 3 else bad)})
+    assert [verdict.step for verdict in found] == [3 + checks]
+    assert monitor.clean == 3
+
+
 def series(name, values):
     return [{f"health/{name}": value} for value in values]
 

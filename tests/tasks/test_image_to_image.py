@@ -144,6 +144,26 @@ def test_other_objectives_and_penalties_step(objective):
     assert float(logged["loss/adversarial"]) > 0
 
 
+def test_batch_norm_is_by_the_batch_at_hand_and_a_feature_loss_is_of_features():
+    task = task_of(
+        {"translation.degradation": "grey", "generator.norm": "batch", "discriminator.norm": "batch"}
+        | {"translation.perceptual": 2.0, "translation.feature_layers": "relu1_1,relu2_1", "translation.l1": 0.0}
+        | {"generator.dropout": 0.0, "translation.adversarial": 0.5}
+    )
+    state = started(task)
+    after, logged, checks = stepped(task, state)
+    assert all(map(bool, checks.values()))
+    assert same(after.discriminator.variables["batch_stats"], state.discriminator.variables["batch_stats"])
+    lab = task.degradation.from_rgb(to_unit_range(jnp.asarray(IMAGES)))
+    given = task.degradation.given(lab, None)
+    made = task.degradation.image(given, task.generator.apply(state.ema, given.inputs, train=False))
+    maps = [task.features(task.degradation.to_rgb(x), task.features.unit_scales()) for x in (made, lab)]
+    expected = np.mean([np.mean((np.asarray(maps[0][n]) - maps[1][n]) ** 2) for n in ("relu1_1", "relu2_1")])
+    assert float(logged["loss/perceptual"]) == pytest.approx(expected, rel=1e-4)
+    total = 2 * float(logged["loss/perceptual"]) + 0.5 * float(logged["loss/adversarial"])
+    assert float(logged["loss/generator"]) == pytest.approx(total, rel=1e-5)
+
+
 def test_microbatches_make_the_same_step():
     changes = {"translation.degradation": "blur", "generator.dropout": 0.0, "generator_optimizer.name": "momentum_sgd"}
     changes |= {"discriminator_optimizer.name": "momentum_sgd"}
@@ -316,6 +336,7 @@ def test_a_game_starts_from_a_net_trained_without_one():
         ({"data.image_size": 36}, r"data.image_size=32, or fewer --config.generator.levels"),
         ({"discriminator.receptive_field": 142}, "receptive_field=70"),
         ({"translation.adversarial": 0.0, "translation.l1": 0.0}, "translation.l1=100"),
+        ({"translation.perceptual": 1.0, "translation.feature_layers": "relu9_1"}, "relu1_1,relu2_1"),
         ({"accumulate": 2, "generator.norm": "batch"}, "generator.norm=instance"),
         ({"translation.degradation": "grey", "data.channels": 1}, "data.channels=3"),
         (

@@ -13,7 +13,7 @@ from gormley_vision.config import default_config, validate
 from gormley_vision.errors import UserError
 from gormley_vision.experiment import described, make_task
 from gormley_vision.models.vgg import random_weights, torchvision_shapes
-from gormley_vision.tasks.style_transfer.features import open_weights
+from gormley_vision.tasks.feature_nets import open_weights
 from gormley_vision.tasks.style_transfer.fields import SAMPLING
 from gormley_vision.tasks.style_transfer.pictures import open_picture
 from gormley_vision.training.task import first_state

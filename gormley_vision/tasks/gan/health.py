@@ -96,7 +96,8 @@ def _largest_singular_value(gan: "GAN", params: Mapping, key: jax.Array) -> jax.
 
 
 # ---------------------------------------------------------------------------------------------------------
-# Rules. Figures of the first checks, when the generator knows nothing, show no sign.
+# Rules. Figures of the first checks, when the generator knows nothing, show no sign. Those that look back at several
+# checks say which can be among them: a roll-back goes to before the first.
 
 
 def _collapse(lines: Sequence[Line]) -> str:
@@ -123,12 +124,20 @@ def _stuck(lines: Sequence[Line], checks: int) -> bool:
     return min(distances[checks // 2 :]) > 0.9 * min(distances[: checks // 2])
 
 
+def _is_far(line: Line) -> bool:
+    return line["health/distance"] >= FAR
+
+
 def _never_near(lines: Sequence[Line]) -> str:
     if not _stuck(lines, 20):
         return ""
     return (
         f"samples are {lines[-1]['health/distance']:.2f} of the spread of real images away from them, and not nearing"
     )
+
+
+def _knows_all(line: Line) -> bool:
+    return _is_far(line) and line["health/order"] >= 0.99
 
 
 def _overpowered(lines: Sequence[Line]) -> str:
@@ -141,9 +150,13 @@ def _overpowered(lines: Sequence[Line]) -> str:
     )
 
 
+def _is_fooled(line: Line) -> bool:
+    return line["health/order"] <= 0.05
+
+
 def _fooled(lines: Sequence[Line]) -> str:
     before, now = lines[-5:][0], lines[-1]
-    if len(lines) < 5 or max(line["health/order"] for line in lines[-5:]) > 0.05:
+    if len(lines) < 5 or not all(map(_is_fooled, lines[-5:])):
         return ""
     # A generator that is ahead, and still nearing real images, is no fault.
     if now["health/distance"] < max(0.1, before["health/distance"]):
@@ -171,9 +184,9 @@ def _dead(lines: Sequence[Line]) -> str:
 RULES = (
     Rule("collapse", ("health/diversity",), _collapse, checks=4),
     Rule("divergence", ("health/distance",), _apart, checks=4),
-    Rule("divergence", ("health/distance",), _never_near),
-    Rule("D_overpowering", ("health/distance", "health/order"), _overpowered),
-    Rule("D_fooled", ("health/distance", "health/order"), _fooled),
+    Rule("divergence", ("health/distance",), _never_near, begins=_is_far),
+    Rule("D_overpowering", ("health/distance", "health/order"), _overpowered, begins=_knows_all),
+    Rule("D_fooled", ("health/distance", "health/order"), _fooled, begins=_is_fooled),
     Rule("D_overfitting", ("health/order", "health/held_out_order"), _memorises, checks=5, serious=False),
     Rule("dead_generator", ("gradient_norm/generator",), _dead, checks=5),
     worsening("eval/frechet_distance"),

@@ -13,6 +13,8 @@ from gormley_vision.losses.reconstruction import RECONSTRUCTION
 from gormley_vision.models.patchgan import PatchDiscriminator
 from gormley_vision.models.super_resolution import EDSR, ESPCN, FSRCNN
 from gormley_vision.models.unet import UNet
+from gormley_vision.tasks.feature_layers import layers_of
+from gormley_vision.tasks.feature_nets import FeatureNet, open_weights
 from gormley_vision.tasks.image_to_image import degradations
 from gormley_vision.tasks.image_to_image.fields import FIELDS, SCHEDULED, multiple, side
 from gormley_vision.tasks.image_to_image.task import PLAYERS, Translation
@@ -56,6 +58,7 @@ def make_image_to_image(config: Mapping[str, Any], description: Description) -> 
         discriminator_weight=options["discriminator_weight"],
         penalties=tuple(name for name in ("r1", "r2") if options[name]),
         losses=tuple(name for name in RECONSTRUCTION if options[name]),
+        features=_features(options, dtype),
         scalars=scalars_of(config, FIELDS, SCHEDULED, "translation.schedules", images),
         update_rules={player: config[f"{player}_optimizer"]["name"] for player in PLAYERS},
         multiple=multiple(config),
@@ -77,6 +80,14 @@ def _classes(feature: Feature) -> int:
             "folder that data.targets names"
         )
     return len(feature.class_names)
+
+
+def _features(options: Mapping[str, Any], dtype: Any) -> FeatureNet | None:
+    """Return the network of the perceptual loss, unnormalised; None without one."""
+    if not options["perceptual"]:
+        return None
+    layers = layers_of(options["feature_layers"])
+    return FeatureNet(open_weights(options["features"], layers), layers, "max", False, dtype)
 
 
 def _generator(section: Mapping[str, Any], channels: int, scale: int, dtype: Any) -> nn.Module:

@@ -18,6 +18,7 @@ from gormley_vision.fields import (
     count,
 )
 from gormley_vision.models.sizes import PATCH_SIZES
+from gormley_vision.tasks.feature_layers import check_layers
 from gormley_vision.tasks.players import OBJECTIVES, optimizer_fields, weight
 
 MASKS = ("box", "strokes", "side", "sides")
@@ -27,6 +28,7 @@ _PAIRS = {"translation.degradation": ("none",)}
 _ENLARGE = ("espcn", "fsrcnn")
 _UNET = {"generator.architecture": ("unet",)}
 _EDSR = {"generator.architecture": ("edsr",)}
+_PERCEIVES = {"translation.perceptual": ON}
 _PLAYS = {"translation.adversarial": ON}
 
 FIELDS: dict[str, Field] = {
@@ -67,6 +69,11 @@ FIELDS: dict[str, Field] = {
     "translation.l1": dataclasses.replace(weight("the mean absolute error, in [-1, 1]"), default=100.0),
     "translation.l2": weight("the mean squared error"),
     "translation.charbonnier": weight("the mean of sqrt(error^2 + 1e-6)"),
+    "translation.perceptual": weight("the mean squared difference of a network's features"),
+    "translation.features": Field(
+        "random:0", "that network: vgg19:FILE.safetensors (docs/style.md), or random:SEED", when=_PERCEIVES
+    ),
+    "translation.feature_layers": Field("relu5_4", "its layers, whose mean counts", when=_PERCEIVES),
     "translation.schedules": Field("", "numbers that change, as in gan.schedules (docs/gan.md)"),
     **average_fields("translation", "0 images", of="generator"),
     "generator.architecture": Field("unet", "the net", ("unet", "edsr", *_ENLARGE)),
@@ -108,7 +115,8 @@ SCHEDULED = (
         for player in ("generator", "discriminator")
         for name in ("learning_rate", "momentum", "beta2")
     ),
-    *(f"translation.{name}" for name in ("adversarial", "l1", "l2", "charbonnier", "r1", "r2", "ema_half_life")),
+    *(f"translation.{name}" for name in ("adversarial", "l1", "l2", "charbonnier", "perceptual", "r1", "r2")),
+    "translation.ema_half_life",
 )
 
 
@@ -211,7 +219,11 @@ def _check_generator(config: Mapping[str, Any]) -> None:
 
 def _check_losses(config: Mapping[str, Any]) -> None:
     options, size = config["translation"], side(config)
-    if not any(options[name] for name in ("adversarial", "l1", "l2", "charbonnier")):
+    if options["perceptual"]:
+        check_layers("translation.feature_layers", options["feature_layers"])
+        if config["data"]["channels"] != 3:
+            raise UserError("translation.perceptual is of colour pictures: --config.data.channels=3")
+    if not any(options[name] for name in ("adversarial", "perceptual", "l1", "l2", "charbonnier")):
         raise UserError("no loss has a weight: --config.translation.l1=100")
     if not options["adversarial"]:
         if config["accumulate"] > 1 and config["generator"]["norm"] == "batch" and multiple(config) > 1:

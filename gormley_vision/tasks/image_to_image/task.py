@@ -21,25 +21,21 @@ import optax
 
 from gormley_vision.augmentation.geometry import crop_at_random, draw_mirrored, turn_at_random
 from gormley_vision.errors import UserError
-from gormley_vision.losses import penalties
 from gormley_vision.losses.adversarial import Objective
-from gormley_vision.losses.reconstruction import RECONSTRUCTION
 from gormley_vision.metrics.sharpness import gradient_energy
 from gormley_vision.randomness import named_key
 from gormley_vision.samples import Pictures
-from gormley_vision.tasks.accumulation import accumulated
+from gormley_vision.tasks.feature_nets import FeatureNet
 from gormley_vision.tasks.image_to_image import pictures
 from gormley_vision.tasks.image_to_image.degradations import Degradation, Given
+from gormley_vision.tasks.image_to_image.updates import Turn, seen, update
 from gormley_vision.tasks.networks import (
     Network,
     Variables,
-    apply_gradients,
     ema_decay,
-    finite,
     moving_average,
     new_network,
     to_unit_range,
-    update_norm,
 )
 from gormley_vision.tasks.optimizers import make_optimizer
 from gormley_vision.tasks.scalars import Number, Schedule, at
@@ -81,6 +77,7 @@ class Translation:
     discriminator_weight: float
     penalties: tuple[str, ...]  # of losses/penalties.py
     losses: tuple[str, ...]  # of losses/reconstruction.py
+    features: FeatureNet | None  # of the perceptual loss
     scalars: Mapping[str, float | Schedule]  # by config key
     update_rules: Mapping[str, str]  # by player
     multiple: int  # the sides of the generator's inputs are multiples of it
@@ -122,18 +119,19 @@ class Translation:
         first = at(self.scalars, jnp.float32(0))
         discriminator: Any = {}
         if self.discriminator is not None:
-            made = self.discriminator.init(named_key(key, "init/discriminator"), self._seen(given, target), train=True)
+            made = self.discriminator.init(named_key(key, "init/discriminator"), seen(self, given, target), train=True)
             variables = {"params": made["params"], "batch_stats": made.get("batch_stats", {})}
-            discriminator = new_network(variables, self._optimizer("discriminator", first))
+            discriminator = new_network(variables, self.optimizer("discriminator", first))
         return TranslationState(
             step=jnp.zeros((), jnp.int32),
-            generator=new_network(generator | {"batch_stats": {}}, self._optimizer("generator", first)),
+            generator=new_network(generator | {"batch_stats": {}}, self.optimizer("generator", first)),
             discriminator=discriminator,
             ema=jax.tree.map(jnp.copy, generator),  # a copy: a donated buffer may appear only once
             shown={name: jnp.zeros((self.preview_count, *shape), jnp.uint8) for name, shape in self.shapes.items()},
         )
 
-    def _optimizer(self, player: str, scalars: Mapping[str, Number]) -> optax.GradientTransformation:
+    def optimizer(self, player: str, scalars: Mapping[str, Number]) -> optax.GradientTransformation:
+        """Return a player's update rule with a step's numbers."""
         numbers: Any = {name: scalars[f"{player}_optimizer.{name}"] for name in ("learning_rate", "momentum", "beta2")}
         return make_optimizer(name=self.update_rules[player], **numbers)
 
@@ -163,94 +161,16 @@ class Translation:
         }
         discriminator: Any = state.discriminator
         checks: Arrays = {}
+        turn = Turn(*parts, dropout, scalars)
         if self.discriminator is not None:
-            discriminator, metrics, checks = self._update(
-                "discriminator", discriminator, (state.generator, parts, dropout, scalars), metrics, checks
-            )
-        generator, metrics, checks = self._update(
-            "generator", state.generator, (discriminator, parts, dropout, scalars), metrics, checks
-        )
+            discriminator, logged, checked = update(self, "discriminator", discriminator, state.generator, turn)
+            metrics, checks = metrics | logged, checks | checked
+        generator, logged, checked = update(self, "generator", state.generator, discriminator, turn)
+        metrics, checks = metrics | logged, checks | checked
         half_life = scalars["translation.ema_half_life"]
         decay = ema_decay(seen + self.batch_size, self.batch_size, half_life, self.ema_ramp)
         ema = moving_average(state.ema, {"params": generator.variables["params"]}, decay)
         return TranslationState(state.step + 1, generator, discriminator, ema, shown), metrics, checks
-
-    def _update(
-        self, player: str, network: Network, context: Any, metrics: Arrays, checks: Arrays
-    ) -> tuple[Network, Arrays, Arrays]:
-        """Descend a player's loss once; the mean over microbatches."""
-        opponent, parts, dropout, scalars = context
-        loss = {"generator": self._generator_loss, "discriminator": self._discriminator_loss}[player]
-
-        def of_microbatch(params: Any, parts: Any, number: jax.Array) -> tuple[jax.Array, Arrays]:
-            return loss(params, opponent, parts, jax.random.fold_in(dropout, number), scalars)
-
-        gradient = jax.value_and_grad(of_microbatch, has_aux=True)
-        (value, logged), gradients = accumulated(gradient, network.variables["params"], parts, self.accumulate)
-        checks = checks | finite(f"{player}/loss", value) | finite(f"{player}/gradient", gradients)
-        after = apply_gradients(network, gradients, network.variables["batch_stats"], self._optimizer(player, scalars))
-        logged |= {f"loss/{player}": value, f"gradient_norm/{player}": optax.tree.norm(gradients)}
-        return after, metrics | logged | {f"update_norm/{player}": update_norm(network, after)}, checks
-
-    def _discriminator_loss(
-        self, params: Any, generator: Network, parts: tuple[Given, jax.Array], dropout: jax.Array, scalars: Any
-    ) -> tuple[jax.Array, Arrays]:
-        given, target = parts
-        fake = jax.lax.stop_gradient(self._generated(generator.variables["params"], given, dropout))
-        variables = {"params": params}
-
-        def critic(images: jax.Array) -> jax.Array:
-            return self._judged(variables, given, images)
-
-        real_logits, fake_logits = critic(target), critic(fake)
-        value = self.objective.discriminator(real_logits, fake_logits)
-        for name in self.penalties:
-            value += scalars[f"translation.{name}"] * penalties.PENALTIES[name](critic, dropout, target, fake)
-        shown = jax.nn.sigmoid if self.objective.probabilities else jnp.asarray
-        logged = {
-            "discriminator/real": jnp.mean(shown(real_logits)),
-            "discriminator/fake": jnp.mean(shown(fake_logits)),
-        }
-        return self.discriminator_weight * value, logged
-
-    def _generator_loss(
-        self,
-        params: Any,
-        discriminator: Any,
-        parts: tuple[Given, jax.Array],
-        dropout: jax.Array,
-        scalars: Any,
-    ) -> tuple[jax.Array, Arrays]:
-        given, target = parts
-        fake = self._generated(params, given, dropout)
-        found = {name: RECONSTRUCTION[name](fake, target) for name in self.losses}
-        value = sum(scalars[f"translation.{name}"] * loss for name, loss in found.items())
-        logged = {f"loss/{name}": loss for name, loss in found.items()}
-        if self.discriminator is not None:
-            variables = {"params": discriminator.variables["params"]}
-            real = self._judged(variables, given, target) if self.objective.relativistic else None
-            adversarial = self.objective.generator(self._judged(variables, given, fake), real)
-            logged["loss/adversarial"] = adversarial
-            value += scalars["translation.adversarial"] * adversarial
-        return jnp.asarray(value), logged
-
-    def _generated(self, params: Any, given: Given, dropout: jax.Array) -> jax.Array:
-        output: Any = self.generator.apply({"params": params}, given.inputs, train=True, rngs={"dropout": dropout})
-        return self.degradation.image(given, output)
-
-    def _judged(self, variables: Any, given: Given, images: jax.Array) -> jax.Array:
-        """Return the discriminator's logits, normalised by the batch at hand."""
-        assert self.discriminator is not None
-        logits, _ = self.discriminator.apply(variables, self._seen(given, images), train=True, mutable=["batch_stats"])
-        assert isinstance(logits, jax.Array)
-        return logits
-
-    def _seen(self, given: Given, images: jax.Array) -> jax.Array:
-        """Return what the discriminator sees: the input beside the image, [B, H, W, c + C]."""
-        if not self.conditional:
-            return images
-        beside = given.inputs if given.inputs.shape[1:3] == images.shape[1:3] else given.shown
-        return jnp.concatenate([beside, images], axis=-1)
 
     def _augmented(self, key: jax.Array, step: jax.Array, examples: Arrays) -> Arrays:
         """Cut out, mirror and turn at random; the pictures of a pair alike."""

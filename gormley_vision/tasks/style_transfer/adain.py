@@ -18,9 +18,9 @@ from gormley_vision.models.style_nets import Decoder
 from gormley_vision.models.vgg import CHANNELS
 from gormley_vision.randomness import named_key
 from gormley_vision.samples import Pictures
+from gormley_vision.tasks.feature_nets import FeatureNet, Maps
 from gormley_vision.tasks.networks import to_unit_range
 from gormley_vision.tasks.single_network import Arrays, State, Training
-from gormley_vision.tasks.style_transfer.features import FeatureNet, Maps
 from gormley_vision.tasks.style_transfer.pictures import open_picture
 
 SHOWN = 8  # pairs of a preview, in rows of three: content, style, result

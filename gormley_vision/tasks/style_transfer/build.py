@@ -9,11 +9,11 @@ import jax.numpy as jnp
 from gormley_vision.data.features import Description
 from gormley_vision.models.style_nets import Decoder, TransformerNet
 from gormley_vision.models.vgg import CHANNELS
+from gormley_vision.tasks.feature_layers import layers_of
+from gormley_vision.tasks.feature_nets import FeatureNet, open_weights
 from gormley_vision.tasks.single_network import Training
 from gormley_vision.tasks.style_transfer.adain import StyleDecoder
-from gormley_vision.tasks.style_transfer.features import FeatureNet, open_weights
 from gormley_vision.tasks.style_transfer.feedforward import Painter
-from gormley_vision.tasks.style_transfer.fields import layers_of
 from gormley_vision.tasks.style_transfer.gatys import PictureOptimisation
 from gormley_vision.tasks.style_transfer.objective import Objective
 from gormley_vision.tasks.style_transfer.pictures import open_picture

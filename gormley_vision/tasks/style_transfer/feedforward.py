@@ -14,9 +14,9 @@ from gormley_vision.models import vgg
 from gormley_vision.models.style_nets import TransformerNet
 from gormley_vision.randomness import named_key
 from gormley_vision.samples import Pictures
+from gormley_vision.tasks.feature_nets import Maps, as_input
 from gormley_vision.tasks.networks import to_unit_range
 from gormley_vision.tasks.single_network import Arrays, State, Training
-from gormley_vision.tasks.style_transfer.features import Maps, as_input
 from gormley_vision.tasks.style_transfer.objective import Objective
 from gormley_vision.tasks.style_transfer.pictures import open_picture
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from gormley_vision.errors import UserError, nearest_multiple
 from gormley_vision.fields import IMAGE_FIELDS, LARGE, LARGEST_WIDTH, OPTIMIZER_FIELDS, Field, Value, average_fields
+from gormley_vision.tasks.feature_layers import LAYERS, check_layers, layers_of
 
-LAYERS = tuple(f"relu{b}_{i}" for b, n in enumerate((2, 2, 4, 4, 4), 1) for i in range(1, n + 1))  # models.vgg.LAYERS
 FAKE = "fake"  # a drawn picture, in place of a file
 
 _GATYS = {"style.method": ("gatys",)}
@@ -81,11 +81,6 @@ SAMPLING: dict[str, Field] = {
 }
 
 
-def layers_of(text: str) -> tuple[str, ...]:
-    """Return the layers in 'relu1_1,relu2_1'."""
-    return tuple(name.strip() for name in text.split(",")) if text else ()
-
-
 def needs(config: Mapping[str, Any]) -> dict[str, str]:
     """Return the features that an example needs: an image; none if the picture is optimised."""
     return {} if config["style"]["method"] == "gatys" else {"image": "image"}
@@ -121,10 +116,7 @@ def check(config: Mapping[str, Any]) -> None:
     """
     style, data = config["style"], config["data"]
     for key in ("content_layers", "style_layers"):
-        layers = layers_of(style[key])
-        unknown = [name for name in layers if name not in LAYERS]
-        if unknown or not layers:
-            raise UserError(f"style.{key}={style[key]!r}: write layers as in 'relu1_1,relu2_1', of {', '.join(LAYERS)}")
+        check_layers(f"style.{key}", style[key])
     if style["method"] == "gatys":
         return
     if data["channels"] != 3:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from gormley_vision.losses.style import Gram, content_loss, gram_loss, gram_matrix, total_variation
-from gormley_vision.tasks.style_transfer.features import FeatureNet, Maps
+from gormley_vision.tasks.feature_nets import FeatureNet, Maps
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
