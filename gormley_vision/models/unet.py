@@ -29,10 +29,14 @@ from gormley_vision.layers.gan import (
     instance_norm,
     leaky_relu,
 )
+from gormley_vision.layers.holes import GatedConvolution, PartialConvolution
 
 
 class UNet(nn.Module):
     """Images [B, H, W, C] in [-1, 1] to images [B, H, W, out_channels] in [-1, 1].
+
+    With `convolution` 'gated' or 'partial' those on the way down are such (layers/holes.py), for images with holes;
+    'partial' takes the last channel for the mask: above 0 where a pixel is known. Deviation: the way up is as it was.
 
     `levels` halvings: 8 for 256 pixels, 7 for 128, 5 for 32 end at one pixel. Widths are 1, 2, 4, 8, 8, ... times
     `width`. `norm` is 'instance' (no scale, no bias), 'batch' or 'none'; with BatchNorm only the last convolution has a
@@ -44,6 +48,7 @@ class UNet(nn.Module):
     width: int = 64
     norm: str = "instance"
     dropout: float = 0.5
+    convolution: str = "plain"
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -68,11 +73,17 @@ class UNet(nn.Module):
             "batch": lambda x: StatelessBatchNorm()(x),
             "none": lambda x: x,
         }
-        x = images.astype(self.dtype)
+        x, known = images.astype(self.dtype), images[..., -1:] > 0
         maps = []
         for level, features in enumerate(widths):
             inputs = "conv_in" if level else "channels"
-            x = Convolution(features, 4, 2, (1, 1), use_bias, inputs)(leaky_relu(x) if level else x)
+            x = leaky_relu(x) if level else x
+            if self.convolution == "partial":
+                x, known = PartialConvolution(features, 4, 2, (1, 1), inputs)(x, known)
+            elif self.convolution == "gated":
+                x = GatedConvolution(features, 4, 2, (1, 1), lambda x: x, inputs)(x)
+            else:
+                x = Convolution(features, 4, 2, (1, 1), use_bias, inputs)(x)
             if 0 < level < self.levels - 1:
                 x = normalise[self.norm](x)
             maps.append(x)

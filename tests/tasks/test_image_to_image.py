@@ -220,6 +220,20 @@ def test_pixels_outside_of_a_hole_stay_to_the_bit(mask):
     assert np.array_equal(task.translate(state, hidden, known)[0], made)
 
 
+@pytest.mark.parametrize("convolution", ["partial", "gated"])
+def test_nets_for_holes(convolution):
+    task = task_of({"translation.degradation": "strokes", "generator.convolution": convolution})
+    state = started(task)
+    _, _, checks = stepped(task, state)
+    assert all(map(bool, checks.values()))
+    target = to_unit_range(jnp.asarray(IMAGES))
+    inputs = task.degradation.given(*task.degradation.corrupt(jax.random.key(0), target)).inputs
+    other = jnp.where(inputs[..., -1:] > 0, inputs[..., :-1], 0.3)  # something else under the holes
+    run = jax.jit(lambda x: task.generator.apply(state.ema, x, train=False))
+    differs = np.abs(run(inputs) - run(jnp.concatenate([other, inputs[..., -1:]], -1))).max()
+    assert (differs == 0) == (convolution == "partial")
+
+
 def test_colours_leave_the_lightness_as_it_is():
     task = task_of({"translation.degradation": "grey"})
     state = started(task)
@@ -337,6 +351,7 @@ def test_a_game_starts_from_a_net_trained_without_one():
         ({"discriminator.receptive_field": 142}, "receptive_field=70"),
         ({"translation.adversarial": 0.0, "translation.l1": 0.0}, "translation.l1=100"),
         ({"translation.perceptual": 1.0, "translation.feature_layers": "relu9_1"}, "relu1_1,relu2_1"),
+        ({"generator.convolution": "partial"}, "degradation=strokes"),
         ({"accumulate": 2, "generator.norm": "batch"}, "generator.norm=instance"),
         ({"translation.degradation": "grey", "data.channels": 1}, "data.channels=3"),
         (

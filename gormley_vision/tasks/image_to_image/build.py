@@ -92,8 +92,9 @@ def _features(options: Mapping[str, Any], dtype: Any) -> FeatureNet | None:
 
 def _generator(section: Mapping[str, Any], channels: int, scale: int, dtype: Any) -> nn.Module:
     width, options = section["width"], {"dtype": dtype}
+    norm, dropout = section["norm"], section["dropout"]
     if section["architecture"] == "unet":
-        return UNet(channels, section["levels"], width, section["norm"], section["dropout"], **options)
+        return UNet(channels, section["levels"], width, norm, dropout, section["convolution"], **options)
     if section["architecture"] == "edsr":
         blocks = section["blocks"]
         return EDSR(scale, width, blocks, section["residual_scale"], section["bicubic_skip"], **options)

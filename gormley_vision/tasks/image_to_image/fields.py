@@ -88,6 +88,12 @@ FIELDS: dict[str, Field] = {
     "generator.dropout": Field(
         0.5, "share left out in the innermost layers, in training", at_least=0, below=1, when=_UNET
     ),
+    "generator.convolution": Field(
+        "plain",
+        "on the way down; gated and partial ones are for pictures with holes",
+        ("plain", "gated", "partial"),
+        when=_UNET,
+    ),
     "generator.blocks": dataclasses.replace(count(4, "residual blocks", 1000), when=_EDSR),
     "generator.residual_scale": Field(
         1.0, "factor of each block's branch (0.1 in large nets)", at_least=0, at_most=1, when=_EDSR
@@ -202,6 +208,11 @@ def _check_generator(config: Mapping[str, Any]) -> None:
         raise UserError(
             f"edsr makes images from images alike: --config.generator.architecture=unet with "
             f"translation.degradation={options['degradation']}"
+        )
+    if config["generator"]["convolution"] == "partial" and options["degradation"] not in MASKS:
+        raise UserError(
+            "generator.convolution=partial needs holes: --config.translation.degradation=strokes (or "
+            f"{', '.join(name for name in MASKS if name != 'strokes')}), or --config.generator.convolution=gated"
         )
     if not enlarges and architecture in _ENLARGE:
         raise UserError(
