@@ -1,6 +1,7 @@
 """Makes what a config describes, for any task: the task itself, the batches, the evaluation."""
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ import jax
 from jax.sharding import Mesh
 
 from gormley_vision import durations, task_modules
+from gormley_vision.data import slices
 from gormley_vision.data.batches import Batches, open_batches
 from gormley_vision.data.features import Description
 from gormley_vision.errors import UserError, listed
@@ -19,6 +21,7 @@ from gormley_vision.training.task import Evaluated, Task
 
 log = logging.getLogger(__name__)
 Config = Mapping[str, Any]
+_SPLIT = "--config.data.split="  # in errors of sources, which only know this key
 _WITHOUT_EFFECT = ("batch_size", "placement", "workers", "cache_dir", "max_megapixels")  # on figures
 
 
@@ -66,15 +69,69 @@ def described(config: Config, class_names: tuple[str, ...], length: int) -> Desc
     return Description(task_modules.find(config["task"]).described(config, class_names), length)
 
 
+def make_part(
+    config: Config,
+    key: str,
+    split: str,
+    progress=None,
+    class_names: tuple[str, ...] = (),
+    trained: Batches | None = None,
+) -> Batches:
+    """Open the part `split` of the data set, which the config's `key` names.
+
+    If `trained` is given, that on which the run trains, the part must not share examples with it.
+
+    Raises:
+        UserError: there is no such part; says what to type for `key`.
+    """
+    used = config["data"]["split"]
+    try:
+        found = make_batches(config, progress, split=split, class_names=class_names)
+    except UserError as error:
+        flag = f"--config.{key}"
+        advice = held_out_advice(str(error), used, flag) if trained else str(error).replace(_SPLIT, f"{flag}=")
+        raise UserError(f"{key}={split}: {advice}") from None
+    if trained and overlap((used, trained), (split, found)):
+        raise UserError(
+            f"{key}={split} has examples that are trained on (data.split={used}): {cut(used, f'--config.{key}')}"
+        )
+    return found
+
+
+def overlap(a: tuple[str, Batches], b: tuple[str, Batches]) -> bool:
+    """Return whether two splits of one data set share examples; false if their source does not tell."""
+    (first, here), (second, there) = a, b
+    if here.sha256 == there.sha256:
+        return True
+    if slices.name_of(first) == slices.name_of(second) and not ("[" in first and "[" in second):
+        return True
+    (start, stop), (other_start, other_stop) = (x.identity.get("part", (0, math.inf)) for x in (here, there))
+    wholes = [{key: x.identity[key] for key in x.identity if not key.startswith("part")} for x in (here, there)]
+    return wholes[0] == wholes[1] and max(start, other_start) < min(stop, other_stop)
+
+
+def cut(split: str, flag: str) -> str:
+    """Return what to type, so that a set without another part has held-out examples."""
+    name = slices.name_of(split) or "train"
+    return (
+        "name a part that is not trained on. If the set has none, cut one off: train with "
+        f"--config.data.split='{name}[:90%]', and pass {flag}='{name}[90%:]'"
+    )
+
+
+def held_out_advice(error: str, trained: str, flag: str) -> str:
+    """Return a source's error about a held-out split for our `flag`, without advice to name what is trained on."""
+    what, found, advised = error.rpartition(f": {_SPLIT}")
+    if found and advised == slices.name_of(trained):
+        return f"{what}: {cut(trained, flag)}"
+    return error.replace(_SPLIT, f"{flag}=")
+
+
 def make_evaluation(config: Config, task: Task, training: Batches, progress=None) -> Evaluation | None:
     """Return the loop's evaluation; None if the task has none or the config names no split for it."""
     if not isinstance(task, Evaluated) or not config["eval"]["split"]:
         return None
-    try:
-        batches = make_batches(config, progress, split=config["eval"]["split"], class_names=training.class_names)
-    except UserError as error:  # sources only know the key data.split
-        advice = str(error).replace("--config.data.split=", "--config.eval.split=")
-        raise UserError(f"eval.split={config['eval']['split']}: {advice}") from None
+    batches = make_part(config, "eval.split", config["eval"]["split"], progress, training.class_names)
     _warn_of_unseen_classes(config, training, batches)
     every = durations.to_steps(config["eval"]["every"], epoch_images=training.length, step_images=training.batch_size)
     data = {**config["data"], "split": config["eval"]["split"]}
@@ -85,16 +142,13 @@ def make_checkup(config: Config, task: Task, training: Batches) -> Checkup:
     """Return what watches over the run.
 
     Raises:
-        UserError: the data set has no such split as health.held_out.
+        UserError: the data set has no such split as health.held_out, or it is trained on.
     """
     wanted = config["health"]
     held_out = None
     if split := wanted.get("held_out"):
-        try:
-            held_out = make_batches(config, split=split, class_names=training.class_names)
-        except UserError as error:  # sources only know the key data.split
-            advice = str(error).replace("--config.data.split=", "--config.health.held_out=")
-            raise UserError(f"health.held_out={split}: {advice}") from None
+        names = training.class_names
+        held_out = make_part(config, "health.held_out", split, class_names=names, trained=training)
     images = {"epoch_images": training.length, "step_images": training.batch_size * training.minibatches}
     every = durations.to_steps(wanted["every"], **images) if wanted.get("every") else 0
     return Checkup(task, training, held_out, every, wanted["action"])

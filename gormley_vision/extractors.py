@@ -8,7 +8,6 @@
 
 import dataclasses
 import hashlib
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from gormley_vision.training.task import Extracts
 
 # How the SHA-256 of the published file begins, as in its name; convert_inception.py copies all of it into its file.
 INCEPTION_SHA256 = "6726825d"
+_COLOURS = {1: "grey", 3: "colour"}
 _FORMS = "inception:FILE.safetensors, cifar_resnet:FILE.npz or run:FOLDER"
 
 
@@ -49,8 +49,8 @@ class Extractor:
     compute: Callable[[Any, jax.Array], tuple[jax.Array, jax.Array]]
     is_fid: bool = False
 
-    def refuse(self, shape: tuple[int, ...]) -> None:
-        """Refuse images [H, W, C] that the network does not read.
+    def refuse(self, shape: tuple[int, ...], option: str = "") -> None:
+        """Refuse images [H, W, C] that the network does not read; `option` is what sets their size, if anything does.
 
         Raises:
             UserError: says which it reads.
@@ -59,11 +59,12 @@ class Extractor:
         if self.side and (height, width) != (self.side, self.side):
             raise UserError(
                 f"the extractor {self.name} reads images of {self.side}x{self.side} pixels, and these have "
-                f"{height}x{width}: pass another extractor, or --image_size={self.side}"
+                f"{height}x{width}: pass another extractor" + (f", or {option}={self.side}" if option else "")
             )
         if channels != self.channels and (channels, self.channels) != (1, 3):
             raise UserError(
-                f"the extractor {self.name} reads {self.channels} channels, and these images have {channels}"
+                f"the extractor {self.name} reads {_COLOURS[self.channels]} images, and these are "
+                f"{_COLOURS[channels]}: pass another extractor"
             )
 
     def features(self, weights: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -119,9 +120,9 @@ def _inception(path: Path) -> Extractor:
 
 def _cifar_resnet(path: Path) -> Extractor:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+    except Exception as error:  # many kinds, depending on the damage, and a TypeError for a single array (.npy)
         raise UserError(f"{path} cannot be read ({error}): pass an .npz file of a CIFAR ResNet's weights") from None
     blocks = sum(name.startswith("layer1.") and name.endswith("conv1.weight") for name in arrays)
     _refuse_unlike(path, {name: x.shape for name, x in arrays.items()}, cifar_resnet.shapes(blocks))

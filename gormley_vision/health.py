@@ -19,8 +19,8 @@ _RECENT = 20  # lines, of what is usual
 class Rule:
     """What is wrong (`verdict`), the figures that it reads, and how many checks in a row must show its sign.
 
-    `sign` is a function of the lines so far, the newest last, to what is seen there, or '' if all is well. Only a
-    serious verdict stops a run or rolls it back.
+    `sign` is a function of the lines so far, the newest last, to what is seen there, or '' if all is well. A sign of
+    several lines has `begins`: whether a line can be one of them. Only a serious verdict stops a run or rolls it back.
     """
 
     verdict: str
@@ -28,6 +28,7 @@ class Rule:
     sign: Callable[[Sequence[Line]], str]
     checks: int = 1
     serious: bool = True
+    begins: Callable[[Line], bool] = lambda line: False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +48,8 @@ class Monitor:
     """Applies rules, or, without any, those of every task, to lines in order.
 
     Attributes:
-        clean: the last step with figures of a serious rule at which no such rule showed its sign; 0 at first.
+        clean: the last step with figures of a serious rule at which no such rule's sign showed, or could have begun;
+            0 at first. What is there lies before everything that the next verdict will be of.
     """
 
     def __init__(self, rules: Iterable[Rule] | None, lines: Iterable[Line] = ()) -> None:
@@ -55,6 +57,7 @@ class Monitor:
         self._is_common, self._names = rules is None, set[str]()
         self._lines: dict[Rule, list[Line]] = {rule: [] for rule in rules or ()}
         self._in_a_row = dict.fromkeys(self._lines, 0)
+        self._ill = set[Rule]()
         for line in lines:
             self.add(line)
 
@@ -63,19 +66,28 @@ class Monitor:
         if self._is_common and (fresh := sorted(line.keys() - self._names)):
             self._names |= line.keys()
             self._lines |= {rule: [] for rule in of_common(fresh)}
-        found, serious, ill = [], False, False
+        found, serious = [], False
         for rule in self._lines:
             if not all(name in line for name in rule.figures):
                 continue
             self._lines[rule].append(line)
             seen = rule.sign(self._lines[rule])
             self._in_a_row[rule] = self._in_a_row.get(rule, 0) + 1 if seen else 0
-            serious, ill = serious or rule.serious, ill or bool(seen and rule.serious)
+            if rule.serious:
+                serious = True
+                (self._ill.add if seen or rule.begins(line) else self._ill.discard)(rule)
             if self._in_a_row[rule] == rule.checks:
                 found.append(Verdict(rule.verdict, int(line["step"]), seen, rule.serious))
-        if serious and not ill:
+        if serious and not self._ill:  # a rule without figures in this line is as it was
             self.clean = int(line["step"])
         return found
+
+    def forget(self, name: str) -> None:
+        """Forget the figures of this name so far: those that come are measured otherwise."""
+        for rule in self._lines:
+            if name in rule.figures:
+                self._lines[rule], self._in_a_row[rule] = [], 0
+                self._ill.discard(rule)
 
 
 def of_common(names: Iterable[str]) -> list[Rule]:

@@ -1,11 +1,12 @@
 """Compares images with real ones by an extractor's features: of a run while it trains, or of anybody's files.
 
-Every figure has a card: a dict that says how it was measured. `LIKE` lists what must agree for two to be compared.
+Every figure has a card: a dict that says how it was measured (training/cards.py).
 """
 
 import hashlib
 import json
 import logging
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,33 +19,20 @@ from gormley_vision.config import flatten, step_images
 from gormley_vision.data.batches import Batches
 from gormley_vision.errors import UserError
 from gormley_vision.extractors import Extractor, open_extractor
-from gormley_vision.files import read_json
 from gormley_vision.metrics.image_sets import Summary, distance
 from gormley_vision.randomness import named_key, run_key
 from gormley_vision.samples import to_uint8
+from gormley_vision.training import checkpoints as ckpt
+from gormley_vision.training.cards import card_of, unlike
 from gormley_vision.training.environment import code
 from gormley_vision.training.hosts import put_global
+from gormley_vision.training.records import past_lines
 from gormley_vision.training.sharding import Shardings
 from gormley_vision.training.task import Generates, Task
 
 log = logging.getLogger(__name__)
 Part = tuple[np.ndarray, np.ndarray | None]  # images uint8 [n, H, W, C], labels int [n]
 
-# What two cards must have in common.
-LIKE = (
-    "extractor.name",
-    "extractor.sha256",
-    "extractor.preparation",
-    "real.sha256",
-    "real.split",
-    "real.count",
-    "real.image_size",
-    "real.crop",
-    "real.resize_filter",
-    "fake.count",
-    "fake.quantisation",
-    "fake.options",
-)
 QUANTISATION = "uint8, rounded"
 
 
@@ -89,6 +77,28 @@ def in_random_order(batches: Batches) -> Iterator[Part]:
         yield found["image"], found["label"] if batches.class_names else None
 
 
+def refuse_unfit(extractor: Extractor, batches: Batches, what: str, option: str = "") -> None:
+    """Refuse a set of images (`what`) that is a single one, or that the network does not read; see `Extractor.refuse`.
+
+    Raises:
+        UserError: says why.
+    """
+    if batches.length < 2:
+        raise UserError(f"there is {batches.length} image in {what}, and a distance between sets needs at least 2")
+    try:
+        extractor.refuse(batches.image_shape, option)
+    except UserError as error:
+        raise UserError(f"{what}: {error}") from None
+
+
+def warn_of_few(features: int, counts: Mapping[str, int]) -> None:
+    """Warn of sets, {what: number}, with fewer images than features: their covariance lacks directions."""
+    if few := [f"{count} {what}" for what, count in counts.items() if count < features]:
+        log.warning(
+            "fewer images than features (%d): %s; the Fréchet distance is mostly bias", features, ", ".join(few)
+        )
+
+
 class SampleEvaluation:
     """The Fréchet distance of a training run's averaged generator to its real images, every `every` steps.
 
@@ -105,7 +115,7 @@ class SampleEvaluation:
         every: int,
         config: Mapping[str, Any],
     ) -> None:
-        extractor.refuse(batches.image_shape)
+        refuse_unfit(extractor, batches, f"eval.split={config['eval']['split']}", "--config.data.image_size")
         self.every = every
         self._config = config
         self._task, self._extractor, self._batches, self._num = task, extractor, batches, num
@@ -129,6 +139,8 @@ class SampleEvaluation:
                     return None
                 real.add(*self._features(images))
             self._real = real
+            counts = {"samples (raise eval.samples)": self._num, "real images": self._batches.length}
+            warn_of_few(real.kept.shape[1], counts)
         fake = Summary(self._num)
         for first in range(0, self._num, batch):
             if stop():
@@ -161,14 +173,39 @@ def of_training(
     wanted = config.get("eval", {})
     if not isinstance(task, Generates) or not wanted.get("extractor"):
         return None
-    extractor = open_extractor(wanted["extractor"])
+    try:
+        extractor = open_extractor(wanted["extractor"])
+    except UserError as error:
+        raise UserError(
+            f"eval.extractor={wanted['extractor']}: {error}. Name it where it is now, or train without it: "
+            "--config.eval.extractor=''"
+        ) from None
     data = {
         **config["data"],
         "placement": "host" if config["data"]["placement"] == "device" else config["data"]["placement"],
     }
-    real = experiment.make_batches({**config, "data": data}, progress, split=wanted["split"])
+    real = experiment.make_part({**config, "data": data}, "eval.split", wanted["split"], progress)
     every = durations.to_steps(wanted["every"], epoch_images=training.length, step_images=step_images(config))
     return SampleEvaluation(task, extractor, real, wanted["samples"], every, config)
+
+
+def best_step(workdir: Path) -> int:
+    """Return the kept checkpoint with the smallest eval/frechet_distance in training, measured as the newest one.
+
+    Raises:
+        UserError: there is none.
+    """
+    lines = past_lines(workdir, sys.maxsize)
+    distances = {line["step"]: line["eval/frechet_distance"] for line in lines if "eval/frechet_distance" in line}
+    cards = {step: found for step in distances if (found := card_of(workdir, step))}
+    other = {step for step, found in cards.items() if unlike(found, cards[max(cards)])}
+    kept = (distances.keys() - other) & set(ckpt.steps_of(workdir / "checkpoints"))
+    if not kept:
+        raise UserError(
+            f"{workdir} has no kept checkpoint that was evaluated in training{' as the newest one' if other else ''}: "
+            "train with --config.eval.extractor and --config.checkpoint.keep_every, or leave out --best"
+        )
+    return min(sorted(kept), key=distances.__getitem__)
 
 
 def card(
@@ -191,6 +228,7 @@ def of_run(config: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "quantisation": QUANTISATION,
         "options": {},
+        **{name: config["data"][name] for name in ("image_size", "channels")},
         "config_sha256": config_digest(config),
         "training_seed": config["seed"],
     }
@@ -206,32 +244,3 @@ def config_digest(config: Mapping[str, Any]) -> str:
     """Return the SHA-256 of a config less its seed: runs that share it are one arm."""
     flat = {key: value for key, value in flatten(config).items() if key != "seed"}
     return hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest()
-
-
-def read_card(path: Path) -> dict[str, Any]:
-    """Read a card.
-
-    Raises:
-        UserError: the file is not one.
-    """
-    found = read_json(path)
-    if not isinstance(found, dict) or not {"figures", "extractor", "real", "fake"} <= found.keys():
-        raise UserError(f"{path} is not a card: pass what scripts/evaluate.py --extractor=... --out=FILE.json wrote")
-    return found
-
-
-def refuse_unlike(cards: Mapping[Path, Mapping[str, Any]]) -> None:
-    """Refuse cards that were not measured alike.
-
-    Raises:
-        UserError: names the fields that differ, with their values.
-    """
-    differing = []
-    for field in LIKE:
-        part, _, name = field.partition(".")
-        values = {path: found[part].get(name) for path, found in cards.items()}
-        if len(set(map(str, values.values()))) > 1:
-            each = ", ".join(f"{value!r} in {path}" for path, value in values.items())
-            differing.append(f"  {field}: {each}")
-    if differing:
-        raise UserError("these figures were not measured alike, so they cannot be compared:\n" + "\n".join(differing))

@@ -93,11 +93,12 @@ def averaged(figures: Mapping[Path, Mapping[str, Any]]) -> dict[str, dict[str, f
     """Return {name: mean and deviation} of the figures that all cards have, and name the others on standard error."""
     found = {}
     for name in dict.fromkeys(name for each in figures.values() for name in each):
-        values = [each.get(name) for each in figures.values()]
+        values: list[Any] = [each.get(name) for each in figures.values()]
         if all(map(is_figure, values)):
             found[name] = dict(zip(("mean", "standard_deviation"), mean_and_deviation(values), strict=True))
-        elif lacking := [str(path) for path, each in figures.items() if each.get(name) is None]:
-            print(f"left out: {name}, which is not in {', '.join(lacking)}", file=sys.stderr)
+        elif not all(isinstance(value, dict) for value in values):
+            lacking = [str(path) for path, value in zip(figures, values, strict=True) if not is_figure(value)]
+            print(f"left out: {name}, for which there is no number in {', '.join(lacking)}", file=sys.stderr)
     return found
 
 

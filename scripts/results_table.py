@@ -1,4 +1,4 @@
-"""The README's table of results, from results/*.json: figure, seeds, hardware, commit, command.
+"""The README's table of results, from results/: figure, seeds, hardware, commit, command.
 
     python scripts/results_table.py [--docs=README.md]
 
@@ -177,6 +177,17 @@ def modes(what: str, share: str, shown: Callable[[float], str]) -> Callable[[Any
     return finding
 
 
+def cifar_gans(content: Any) -> Finding:
+    """The cards that benchmarks/cifar_gans.py wrote, and of training images the floor."""
+    cards = sorted(content.values(), key=lambda card: card["figures"]["frechet_distance"])
+    parts = [f"{card['figures']['frechet_distance']:.3g} ({card['name']})" for card in cards]
+    return Finding(
+        "Fréchet distance to CIFAR-10's test images (JPEG q75 copy) by ResNet-56's features, after 10 minutes of one "
+        f"core each: {', '.join(parts)}",
+        seeds_of(card["fake"]["training_seed"] for card in cards if "training_seed" in card["fake"]),
+    )
+
+
 def health(content: Any) -> Finding:
     """What benchmarks/health_bench.py counted."""
     kinds = {
@@ -200,6 +211,7 @@ FINDINGS: dict[str, Callable[[Any], Finding]] = {
     "stacked_mnist_games": modes("Stacked MNIST, of 1,000", "reverse_kl", lambda kl: f"KL {kl:.3f}"),
     "ring2d_games": modes("eight Gaussians", "near", lambda near: f"{100 * near:.1f} % of samples within 3 sigma"),
     "health": health,
+    "cifar_gans": cifar_gans,
     "train_step": train_step,
     "gan_recipes": gan_recipes,
     "vit_step": vit_step,
@@ -217,13 +229,23 @@ def seeds_of(seeds: Any) -> str:
     return ", ".join(sorted({str(seed) for seed in seeds}))
 
 
+def read(name: str) -> Any:
+    """Read results/NAME.json, or every file of the folder results/NAME."""
+    folder = RESULTS / name
+    if folder.is_dir():
+        return {path.stem: read_json(path) for path in folder.iterdir()}
+    return read_json(folder.with_suffix(".json"))
+
+
 def table() -> str:
     """The table, one row per file."""
     provenance = read_json(RESULTS / "provenance.json")
     lines = ["| figure | seeds | hardware | commit | command |", "| --- | --- | --- | --- | --- |"]
     for name, find in FINDINGS.items():
-        content, told = read_json(RESULTS / f"{name}.json"), provenance[name]
+        content, told = read(name), provenance[name]
         own = content if isinstance(content, dict) else {}
+        if (RESULTS / name).is_dir():  # of cards, each of which says its own commit: the same
+            own = next(iter(content.values()))
         finding = find(content)
         environment = own.get("environment", {})
         measured = f"{environment['cores']} cores of an {environment['processor']}" if environment else UNKNOWN

@@ -1,5 +1,6 @@
 """Extractors from files and runs, and what is said of files that are none."""
 
+import dataclasses
 import hashlib
 import subprocess
 import sys
@@ -76,8 +77,12 @@ def test_a_cifar_resnet_is_the_network_written_plainly(resnet):
     np.testing.assert_allclose(probabilities, softmax / softmax.sum(1, keepdims=True), rtol=1e-2, atol=1e-5)
     assert "ResNet-20" in extractor.name
     assert not extractor.is_fid
-    with pytest.raises(UserError, match="32x32 pixels, and these have 28x28"):
+    with pytest.raises(UserError, match=r"32x32 pixels, and these have 28x28: pass another extractor$"):
         extractor.refuse((28, 28, 3))
+    with pytest.raises(UserError, match=r"another extractor, or --config.data.image_size=32$"):
+        extractor.refuse((28, 28, 3), "--config.data.image_size")
+    with pytest.raises(UserError, match="reads grey images, and these are colour: pass another extractor"):
+        dataclasses.replace(extractor, channels=1).refuse((32, 32, 3))
 
 
 def test_grey_images_are_repeated_and_colour_is_refused_by_a_grey_network(resnet):
@@ -125,6 +130,8 @@ def test_its_parameters_are_those_of_the_paper(inception_arrays):
         ("run:", "name one of"),
         ("cifar_resnet:{folder}/absent.npz", "cannot be read"),
         ("cifar_resnet:{folder}/text.npz", "cannot be read"),
+        ("cifar_resnet:{folder}/array.npy", "cannot be read"),
+        ("cifar_resnet:{folder}", "cannot be read"),
         ("cifar_resnet:{folder}/other.npz", "other weights than this network"),
         ("inception:{folder}/text.npz", "cannot be read"),
         ("inception:{folder}/other.safetensors", "is not Inception-v3 of 2015-12-05"),
@@ -134,6 +141,7 @@ def test_its_parameters_are_those_of_the_paper(inception_arrays):
 def test_what_is_no_network(tmp_path, text, message):
     (tmp_path / "text.npz").write_text("hello")
     np.savez(tmp_path / "other.npz", images=np.zeros((2, 3)))
+    np.save(tmp_path / "array.npy", np.zeros(3))
     save_file({"x": np.zeros(3, np.float32)}, tmp_path / "other.safetensors")
     with pytest.raises(UserError, match=message):
         open_extractor(text.format(folder=tmp_path))

@@ -74,6 +74,41 @@ def test_the_last_clean_step_is_before_the_first_sign():
     assert monitor.clean == 2
 
 
+def test_a_sign_lasts_until_its_figures_come_again():
+    monitor = Monitor([worsening("x"), diverging("y")])
+    for step, line in enumerate([{"x": 10}, {"y": 1.0}, {"x": 16}, {"y": 0.9}, {"y": 0.8}], start=1):
+        monitor.add({"step": step, **line})
+    assert monitor.clean == 2  # y's lines say nothing of x
+    monitor.add({"step": 6, "x": 10})
+    assert monitor.clean == 6
+
+
+def test_what_a_sign_of_several_lines_can_have_begun_with_is_not_clean():
+    def sign(lines):
+        return "x" if len(lines) > 2 and min(line["x"] for line in lines[-3:]) > 1 else ""
+
+    monitor = Monitor([Rule("high", ("x",), sign, begins=lambda line: line["x"] > 1)])
+    clean = []
+    for step, x in enumerate([0, 2, 0, 2, 2, 2], start=1):
+        found = monitor.add({"step": step, "x": x})
+        clean.append(monitor.clean)
+    assert clean == [1, 1, 3, 3, 3, 3]
+    assert [verdict.step for verdict in found] == [6]
+
+
+def test_figures_that_are_forgotten_are_compared_no_more():
+    monitor = Monitor([worsening("x")])
+    for step, x in enumerate([10, 16, 16, 17], start=1):
+        monitor.add({"step": step, "x": x})
+    assert monitor.clean == 1
+    monitor.forget("y")
+    assert monitor.add({"step": 5, "x": 16}) == []
+    assert monitor.clean == 1
+    monitor.forget("x")
+    assert monitor.add({"step": 6, "x": 16}) == []
+    assert monitor.clean == 6
+
+
 @pytest.mark.parametrize("cut", range(8))
 def test_continued_from_its_records_it_comes_to_the_same_verdicts(cut):
     lines = [{"step": i, "loss/a": x} for i, x in enumerate([2.3, 1.0, 0.5, 2.4, 2.5, 2.6, 0.4, 2.9])]

@@ -44,7 +44,7 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     """Return |mean_a - mean_b|^2 + tr(A + B - 2 (A^1/2 B A^1/2)^1/2), for covariances A and B.
 
     The root is of a symmetric matrix, so its eigenvalues are real; those below 0 by rounding count as 0. (The
-    original's root of A B has the same trace, but is not symmetric.)
+    original's root of A B has the same trace, but is not symmetric.) So does a distance below 0 by rounding.
 
     Raises:
         ValueError: fewer than two features, which have no covariance.
@@ -56,7 +56,7 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     cross = linalg.eigvalsh(root @ b.covariance @ root)
     apart = a.mean - b.mean
     trace = np.trace(a.covariance) + np.trace(b.covariance) - 2 * np.sqrt(np.maximum(cross, 0)).sum()
-    return float(apart @ apart + trace)
+    return max(0.0, float(apart @ apart + trace))
 
 
 class Extrapolation(NamedTuple):

@@ -61,7 +61,12 @@ def nearest(queries: np.ndarray, among: np.ndarray, k: int = 1) -> tuple[np.ndar
 
     Returns:
         Their numbers, int [m, k], and distances [m, k].
+
+    Raises:
+        ValueError: k > n.
     """
+    if k > len(among):
+        raise ValueError(f"{k} nearest of {len(among)} features")
     found, distances = np.empty((len(queries), k), int), np.empty((len(queries), k))
     for rows, block in _blocks(queries, among):
         found[rows] = np.argsort(block, axis=1, kind="stable")[:, :k] if k > 1 else block.argmin(axis=1)[:, None]

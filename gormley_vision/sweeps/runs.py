@@ -80,8 +80,15 @@ class Row:
 
     @property
     def verdicts(self) -> str:
-        """The verdicts on the run's health with their steps (docs/health.md), such as 'collapse at 900'."""
-        found = (
+        """The verdicts on the run's health with their steps (docs/health.md), such as 'collapse at 900'.
+
+        Those after which the run went back are no longer among its lines, but in its rollbacks.json.
+        """
+        found, undone = [], self.folder / "rollbacks.json"
+        for entry in read_json(undone) if undone.is_file() else ():
+            why = re.match(r"step \d+: ([^:(]*[^:( ])", entry["why"])
+            found.append(f"back from {entry['step']} to {entry['to']}" + (f" ({why[1]})" if why else ""))
+        found += (
             f"{key.removeprefix('verdict/').replace('_', ' ')} at {line['step']}"
             for line in self.lines
             for key in line

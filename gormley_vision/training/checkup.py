@@ -18,6 +18,7 @@ from gormley_vision.errors import UserError
 from gormley_vision.files import read_json, write_json
 from gormley_vision.health import Line, Monitor, Verdict
 from gormley_vision.training import checkpoints as ckpt
+from gormley_vision.training.cards import Card, card_of, unlike
 from gormley_vision.training.hosts import put_global
 from gormley_vision.training.sharding import Shardings
 from gormley_vision.training.task import Examined, Task
@@ -25,6 +26,8 @@ from gormley_vision.training.task import Examined, Task
 log = logging.getLogger(__name__)
 EXAMPLES = 128  # of real examples, the same in every check
 MOST_ROLLBACKS = 3
+_MEASURED = "eval/frechet_distance"  # the figure that cards/<step>.json describes
+_GO_ON = "To go on anyway, run the same command with --config.health.action=warn"
 
 
 class RollBack(Exception):
@@ -33,6 +36,11 @@ class RollBack(Exception):
     def __init__(self, why: str, step: int, to: int) -> None:
         super().__init__(why)
         self.why, self.step, self.to = why, step, to
+
+    @property
+    def what(self) -> str:
+        """Why, without what could be typed at its step, which is undone: 'step 7: loss is not finite (...)'."""
+        return self.why.partition(";")[0]
 
 
 class Checkup:
@@ -48,11 +56,15 @@ class Checkup:
         self._batches, self._held_out = batches, held_out
         self._rules = task.rules if isinstance(task, Examined) else None
         self._examine: Callable | None = None
+        self._card: Card | None = None  # of the last distance
 
     def start(self, workdir: Path, lines: Sequence[Line], shardings: Shardings, checkpoint_every: int) -> None:
         """Begin or continue the run in `workdir`, whose `lines` were recorded so far."""
         self._workdir, self._shardings, self._checkpoint_every = workdir, shardings, checkpoint_every
-        self._monitor = Monitor(self._rules, lines)
+        self._monitor, self._card = Monitor(self._rules), None
+        for line in lines:
+            self._measured_otherwise(line)
+            self._monitor.add(line)
 
     @property
     def healthy(self) -> int:
@@ -79,10 +91,30 @@ class Checkup:
 
     def judged(self, line: Line) -> list[Verdict]:
         """Return and log the verdicts that a line brings."""
+        if _MEASURED in line:
+            ckpt.wait_for_all("card")  # until the first process has written it
+        if differing := self._measured_otherwise(line):
+            log.warning(
+                "step %d: from here on %s is measured otherwise (%s): verdicts and --best leave out earlier ones",
+                line["step"],
+                _MEASURED,
+                ", ".join(differing),
+            )
         verdicts = self._monitor.add(line) if self.action != "none" else []
         for verdict in verdicts:
             log.warning("%s", verdict)
         return verdicts
+
+    def _measured_otherwise(self, line: Line) -> list[str]:
+        """Return in what a line's distance is unlike the one before; past distances are then forgotten."""
+        if _MEASURED not in line:
+            return []
+        card, before = card_of(self._workdir, int(line["step"])), self._card
+        self._card = card or before
+        differing = unlike(before, card) if before and card else []
+        if differing:
+            self._monitor.forget(_MEASURED)
+        return differing
 
     def act(self, verdicts: Sequence[Verdict]) -> None:
         """Stop or go back, if a verdict is serious and health.action says so.
@@ -95,14 +127,18 @@ class Checkup:
         if not serious or self.action not in ("stop", "roll_back"):
             return
         if self.action == "roll_back":
-            self.roll_back(str(serious[0]), serious[0].step)
+            self.roll_back(str(serious[0]), serious[0].step, _GO_ON)
         raise UserError(
-            f"{serious[0]}\nstopped, because health.action=stop; its checkpoints are in {self._workdir}. To go on "
-            "anyway, run the same command with --config.health.action=warn"
+            f"{serious[0]}\nstopped, because health.action=stop; its checkpoints are in {self._workdir}. {_GO_ON}"
         )
 
-    def roll_back(self, why: str, step: int) -> None:
-        """Go back to the newest healthy checkpoint.
+    def roll_back(
+        self,
+        why: str,
+        step: int,
+        instead: str = "Change it, for instance to lower learning rates, in another --workdir",
+    ) -> None:
+        """Go back to the newest healthy checkpoint. `instead` is what the user can do, if that does not help.
 
         Raises:
             UserError: this happened too often.
@@ -113,8 +149,7 @@ class Checkup:
             steps = ", ".join(str(found["step"]) for found in before)
             raise UserError(
                 f"{why}\nstopped: this run was rolled back {len(before)} times already (at steps {steps}), so its "
-                "recipe and not its luck is at fault. To go on anyway, run the same command with "
-                "--config.health.action=warn"
+                f"recipe and not its luck is at fault. {instead}"
             )
         raise RollBack(why, step, self.healthy)
 
@@ -137,7 +172,12 @@ def note_rollback(workdir: Path, found: RollBack) -> None:
         workdir / "rollbacks.json", [*rollbacks_of(workdir), {"why": found.why, "step": found.step, "to": found.to}]
     )
     where = f"the checkpoint of step {found.to}" if found.to else "the start"
-    log.warning("going back to %s with other noise; %s", where, shlex.quote(str(workdir / "rollbacks.json")))
+    log.warning(
+        "going back to %s with other noise, by health.action=roll_back, because of %s; see %s",
+        where,
+        found.what,
+        shlex.quote(str(workdir / "rollbacks.json")),
+    )
 
 
 def drop_undone(workdir: Path) -> None:

@@ -177,7 +177,8 @@ def refuse_to_overwrite(workdir: Path, config: Mapping[str, Any]) -> None:
             + "\n  ".join(changes)
             + f"\n{instead}"
         )
-    log.warning("%s has no checkpoint: the run starts over and overwrites its %s", workdir, ", ".join(existing))
+    if not rollbacks_of(workdir):  # else it was said that the run goes back to its start
+        log.warning("%s has no checkpoint: the run starts over and overwrites its %s", workdir, ", ".join(existing))
 
 
 def refuse_changes(saved: Mapping[str, Any], here: Mapping[str, Any], files: Callable[[], str]) -> None:

@@ -55,6 +55,12 @@ def test_moments_in_parts_are_those_of_the_whole(parts, seed):
     np.testing.assert_allclose(moments.scatter / len(whole), np.cov(whole.T, bias=True), rtol=1e-7, atol=1e-7)
 
 
+def test_a_set_is_at_no_distance_from_itself_and_never_below():
+    for seed in range(20):
+        x = np.random.default_rng(seed).normal(size=(8, 30)) * 100
+        assert 0 <= frechet_distance(moments_of(x), moments_of(x)) < 1e-2
+
+
 def test_a_covariance_needs_two_features():
     with pytest.raises(ValueError, match="at least 2 features: 1 given"):
         frechet_distance(moments_of(np.ones((1, 2))), moments_of(np.ones((5, 2))))
@@ -152,6 +158,8 @@ def test_copies_are_memorised_and_new_samples_are_not():
 
 
 def test_too_few_for_neighbours():
+    with pytest.raises(ValueError, match="3 nearest of 2 features"):
+        nearest(np.zeros((4, 2)), np.zeros((2, 2)), 3)
     with pytest.raises(ValueError, match="5 neighbours need more features: 5 given"):
         manifold_metrics(np.ones((5, 2)), np.ones((50, 2)))
 

@@ -82,6 +82,24 @@ def test_the_leaderboard_has_the_best_first_and_those_without_a_figure_last(swee
     assert rows[0]["optimizer.learning_rate"] == "0.002"
 
 
+def test_a_verdict_that_was_undone_by_a_roll_back_is_still_told(sweep):
+    first, second = sweep.runs[:2]
+    with (first.folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "loss": 0.4, "verdict/D_fooled": 1.0}\n')
+    undone = [
+        {"why": "step 900: D overpowering: D rates 99.9 % of real images above fake ones", "step": 900, "to": 750},
+        {"why": "step 40: loss/generator is not finite (2 of 8 losses): see below", "step": 40, "to": 0},
+    ]
+    (second.folder / "rollbacks.json").write_text(json.dumps(undone))
+    rows = {row.name: row.verdicts for row in write_report(sweep, ["done", "done", "running", "waiting"])}
+    assert rows[first.name] == "D fooled at 4"
+    told = "back from 900 to 750 (D overpowering), back from 40 to 0 (loss/generator is not finite)"
+    assert rows[second.name] == told
+    assert told in Page((sweep.folder / "sweep.html").read_text()).texts
+    table = csv.DictReader((sweep.folder / "leaderboard.csv").read_text().splitlines())
+    assert told in [row["health"] for row in table]
+
+
 def test_a_metric_that_no_run_will_log_is_refused_as_soon_as_that_shows(sweep):
     states = ["running", "waiting", "waiting", "waiting"]
     assert find_metric(sweep, states)
