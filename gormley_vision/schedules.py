@@ -106,7 +106,10 @@ def check(config: Mapping[str, Any], key: str, fields: Mapping[str, Field], allo
         for other, values in field.when.items():
             chosen = _value(config, other)
             if chosen not in values if values else chosen in ("", "none", 0):
-                raise UserError(f"{key} schedules {scheduled}, which nothing reads if {other}={chosen!r}: leave it out")
+                raise UserError(
+                    f"{key} schedules {scheduled}, which nothing reads if {other}={chosen!r}: leave it "
+                    f"out, as in --config.{key}=''"
+                )
         own = _value(config, scheduled)
         if own not in (field.default, points[0].value):
             raise UserError(

@@ -19,19 +19,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gormley_vision.errors import UserError, reported
+from gormley_vision.errors import UserError, listed, reported
 
 with reported():  # what loads now takes a moment
     import numpy as np
     from PIL import Image
 
     from gormley_vision.data.decoding import decode_file
-    from gormley_vision.data.folder_listing import list_folder
+    from gormley_vision.data.folder_listing import image_suffixes, list_folder
     from gormley_vision.data.images import to_mode
     from gormley_vision.data.targets import classes_of
     from gormley_vision.files import refuse_unwritable, user_path, write_json
     from gormley_vision.metrics.image_quality import luma, psnr, ssim, without_border
     from gormley_vision.samples import write_png
+
+
+MOST = 8192  # pixels that a picture can be extended by, at a side
+SMALLEST = 12  # pixels along a side that can be compared, besides the border
+EQUAL = 100.0  # decibels of pictures that do not differ
 
 
 def parse() -> argparse.Namespace:
@@ -66,6 +71,8 @@ def parse() -> argparse.Namespace:
 
 def files_of(options: argparse.Namespace) -> Iterator[tuple[Path, Path]]:
     """Yield each picture and the file that it becomes."""
+    if options.out.suffix.lower() in image_suffixes() - {".png"}:
+        raise UserError(f"--out={options.out}: pictures are written as PNG: --out={options.out.with_suffix('.png')}")
     if options.source.is_file():
         single = options.out.suffix.lower() == ".png"
         yield options.source, options.out if single else options.out / f"{options.source.stem}.png"
@@ -93,10 +100,22 @@ def partner(folder: Path, file: Path, source: Path, what: str) -> Path:
     if folder.is_file():
         return folder
     stem = file.relative_to(source).with_suffix("") if source.is_dir() else Path(file.stem)
-    found = sorted((folder / stem.parent).glob(f"{stem.name}.*")) if folder.is_dir() else []
+    beside = (folder / stem.parent).iterdir() if (folder / stem.parent).is_dir() else ()
+    found = sorted(path for path in beside if path.stem == stem.name and path.suffix.lower() in image_suffixes())
     if not found:
         raise UserError(f"{file} has no {what} in {folder}: add {stem}.png, or leave out --{what}")
+    if len(found) > 1:
+        raise UserError(
+            f"{file} has several {what} in {folder}: move away all but one of {listed(list(map(str, found)))}"
+        )
     return found[0]
+
+
+def refuse_overwriting(files: list[tuple[Path, Path]]) -> None:
+    """Refuse to write over the pictures that are read."""
+    sources = {file.resolve() for file, _ in files}
+    if over := [out for _, out in files if out.resolve() in sources]:
+        raise UserError(f"{over[0]} is one of the pictures to translate: pass another --out")
 
 
 def read(task: Any, path: Path) -> tuple[np.ndarray, np.ndarray | None]:
@@ -117,7 +136,7 @@ def given(options: argparse.Namespace, run: Any, file: Path, number: int) -> tup
         target, picture, known = task.degrade(picture, number)
     elif options.mask:
         path = partner(options.mask, file, options.source, "mask")
-        known = np.asarray(decode_file(path).convert("L")) < 128
+        known = np.asarray(decode_file(path).convert("RGB")).max(-1) < 128  # a red hole is one, too
         if known.shape != picture.shape[:2]:
             raise UserError(
                 f"the mask {path} has {known.shape[1]}x{known.shape[0]} pixels, and {file} "
@@ -138,11 +157,11 @@ def margins(text: str) -> list[tuple[int, int]]:
     """Parse --extend to ((top, bottom), (left, right))."""
     try:
         top, right, bottom, left = map(int, text.split(","))
-        if min(top, right, bottom, left) < 0:
+        if not 0 <= min(top, right, bottom, left) <= max(top, right, bottom, left) <= MOST:
             raise ValueError
     except ValueError:
         raise UserError(
-            f"--extend={text}: four numbers of pixels, top, right, bottom, left: --extend=0,64,0,64"
+            f"--extend={text}: four numbers of pixels up to {MOST}, top, right, bottom, left: --extend=0,64,0,64"
         ) from None
     return [(top, bottom), (left, right)]
 
@@ -160,17 +179,18 @@ def scores(made: np.ndarray, target: np.ndarray, scale: int, known: np.ndarray |
     a, b = made.astype(np.float64), np.broadcast_to(target, made.shape).astype(np.float64)
     found = {}
     if known is not None and not known.all():
-        found["psnr_hole"] = psnr(a[~known], b[~known])
+        found["psnr_hole"] = min(psnr(a[~known], b[~known]), EQUAL)
     if scale > 1:
         a, b = (luma(x) if x.shape[-1] == 3 else x[..., 0] for x in (a, b))
         a, b = without_border(a, scale), without_border(b, scale)
-    return {"psnr": psnr(a, b), "ssim": ssim(a, b), **found}
+    return {"psnr": min(psnr(a, b), EQUAL), "ssim": ssim(a, b), **found}
 
 
 def main() -> None:
     """Restore, translate, score."""
     options = parse()
     files = list(files_of(options))
+    refuse_overwriting(files)
     for file, _ in files:  # before anything long starts
         for folder, what in ((options.mask, "mask"), (options.targets, "targets")):
             if folder:
@@ -184,9 +204,17 @@ def main() -> None:
     task = run.task
     if not isinstance(task, Translates):
         raise UserError(f"a {run.config['task']} run does not translate pictures: pass a run of image_to_image")
-    rows = []
+    if options.own_size and not task.squeezed_to:
+        raise UserError("--own_size is for pairs: pictures of this run keep their size anyway: leave it out")
+    rows: list[dict[str, Any]] = []
+    scored = options.degrade or options.targets is not None
     for number, (file, out) in enumerate(files):
+        if scored and min(decode_file(file).size) < SMALLEST + 2 * task.scale:
+            print(f"{file} is left out: it is too small to compare", file=sys.stderr)
+            continue
         picture, known, target = given(options, run, file, number)
+        if known is not None and known.all():
+            print(f"{file}: nothing is to be filled: that is white in a mask", file=sys.stderr)
         size = picture.shape[:2]
         squeezed = task.squeezed_to and not options.own_size
         if squeezed:
@@ -197,7 +225,13 @@ def main() -> None:
         write_png(out, made)
         if options.targets:
             path = partner(options.targets, file, options.source, "targets")
-            target = np.asarray(to_mode(decode_file(path), "L" if made.shape[-1] == 1 else "RGB")).reshape(*size, -1)
+            target = np.asarray(to_mode(decode_file(path), "L" if made.shape[-1] == 1 else "RGB"))
+            target = target.reshape(*target.shape[:2], -1)
+            if target.shape != made.shape:
+                raise UserError(
+                    f"the target {path} has {target.shape[1]}x{target.shape[0]} pixels, and {out} "
+                    f"{made.shape[1]}x{made.shape[0]}: make it as large"
+                )
         line = f"{number + 1}/{len(files)} {out}"
         if target is not None:
             row = {"file": file.name, **scores(made, target, task.scale, known)}
@@ -207,7 +241,8 @@ def main() -> None:
             line += "  " + "  ".join(f"{key} {x:.4f}" for key, x in row.items() if isinstance(x, float))
         print(line, flush=True)
     if rows:
-        mean = {key: float(np.mean([row[key] for row in rows])) for key in rows[0] if key != "file"}
+        keys = dict.fromkeys(key for row in rows for key in row if key != "file")
+        mean = {key: float(np.mean([row[key] for row in rows if key in row])) for key in keys}
         print("mean  " + "  ".join(f"{key} {x:.4f}" for key, x in mean.items()))
         if options.json:
             write_json(options.json, {"run": options.workdir.name, "step": run.step, "mean": mean, "pictures": rows})

@@ -130,12 +130,46 @@ def test_label_maps_become_pictures_and_are_compared(folders, tmp_path, capsys):
     assert "given" not in printed
 
 
+def test_partners_are_pictures_of_the_whole_name(folders, tmp_path, capsys):
+    for name in ("a", "a.old", "b[1]"):
+        for folder in ("in", "mask"):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            PICTURE.save(tmp_path / folder / f"{name}.png")
+    (tmp_path / "mask" / "a.json").write_text("{}")
+    hole = Image.new("RGB", PICTURE.size)
+    hole.paste((255, 0, 0), (0, 0, 50, 20))  # not white, but no black either
+    hole.save(tmp_path / "mask" / "a.png")
+    Image.new("L", PICTURE.size).save(tmp_path / "mask" / "b[1].png")
+    words = (f"--workdir={folders / 'inpaint'}", f"--in={tmp_path / 'in'}", f"--mask={tmp_path / 'mask'}")
+    words += (f"--targets={tmp_path / 'in'}", f"--out={tmp_path / 'out'}", f"--json={tmp_path / 's.json'}")
+    script = runpy.run_path(str(ROOT / "scripts" / "translate.py"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["scripts/translate.py", *map(str, words)])
+        script["main"]()
+    assert "b[1].png: nothing is to be filled" in capsys.readouterr().err
+    scores = json.loads((tmp_path / "s.json").read_text())
+    rows = {row["file"]: row for row in scores["pictures"]}
+    assert rows["b[1].png"]["psnr"] == 100
+    assert "psnr_hole" not in rows["b[1].png"]
+    made = np.asarray(Image.open(tmp_path / "out" / "a.png"))
+    assert np.array_equal(made[20:], np.asarray(PICTURE)[20:])
+    assert not np.array_equal(made[:20], np.asarray(PICTURE)[:20])
+    assert scores["mean"]["psnr_hole"] == pytest.approx(
+        (rows["a.png"]["psnr_hole"] + rows["a.old.png"]["psnr_hole"]) / 2
+    )
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         ("--workdir={0}/sr --in={0}/nothing --out=x", "no picture or folder"),
         ("--workdir={0}/sr --in={0}/in --out=x.png", "its pictures go to one: --out=x"),
         ("--workdir={0}/sr --in={0}/in --out={1} --extend=1,1,1,1", "does not fill holes"),
+        ("--workdir={0}/sr --in={0}/in --out={0}/in", "is one of the pictures to translate"),
+        ("--workdir={0}/sr --in={0}/in --out=x.jpg", "--out=x.png"),
+        ("--workdir={0}/sr --in={0}/in --out={1} --own_size", "leave it out"),
+        ("--workdir={0}/sr --in={0}/scenes --out={1} --targets={0}/scenes", "make it as large"),
+        ("--workdir={0}/inpaint --in={0}/in --out={1} --extend=0,99999,0,0", "up to 8192"),
         ("--workdir={0}/inpaint --in={0}/in --out={1}", "pass --mask=FILE, --extend=..., or --degrade"),
         ("--workdir={0}/inpaint --in={0}/in --out={1} --extend=1,2", "--extend=0,64,0,64"),
         ("--workdir={0}/pairs --in={0}/maps --out={1} --degrade", "learned from pairs"),

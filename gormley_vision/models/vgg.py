@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gormley_vision.errors import UserError
 from gormley_vision.layers.convolution import convolve
 from gormley_vision.models.cifar_resnet import DEVIATION, MEAN
 
@@ -75,7 +76,7 @@ def feature_maps(
     """Return {layer: [B, h, w, C]} of images [B, H, W, 3] in [-1, 1]; h and w are halved, rounded down, between blocks.
 
     Raises:
-        ValueError: images too small for the deepest layer.
+        UserError: images too small for the deepest layer.
     """
     pool = nn.max_pool if pooling == "max" else nn.avg_pool
     mean, deviation = (jnp.array(x, jnp.float32)[None, None, None] for x in (MEAN, DEVIATION))
@@ -85,7 +86,10 @@ def feature_maps(
         if layer.endswith("_1") and layer != LAYERS[0]:
             x = pool(x, (2, 2), (2, 2))
         if 0 in x.shape:
-            raise ValueError(f"images of {images.shape[1]}x{images.shape[2]} pixels are too small for {layer}")
+            raise UserError(
+                f"images of {images.shape[1]}x{images.shape[2]} pixels are too small for {layer}: take larger ones, or "
+                "layers of an earlier block"
+            )
         kernel, bias = (jnp.asarray(weights[name], dtype) for name in (_kernel(layer), _bias(layer)))
         x = nn.relu(convolve(x, kernel, stride=1, padding=(1, 1)) + bias[None, None, None])
         if layer in layers:

@@ -66,8 +66,8 @@ def as_input(arrays: Any) -> Any:
     return jax.lax.optimization_barrier(jax.tree.map(jnp.asarray, arrays))
 
 
-def open_weights(text: str, layers: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """Read or draw the weights that these layers need.
+def open_weights(text: str, layers: tuple[str, ...], key: str) -> dict[str, np.ndarray]:
+    """Read or draw the weights that these layers need; `text` is the value of the config's `key`.
 
     Raises:
         UserError: it is no such network, or cannot be read; says what to type instead.
@@ -77,7 +77,7 @@ def open_weights(text: str, layers: tuple[str, ...]) -> dict[str, np.ndarray]:
         return vgg.random_weights(int(rest), layers)
     if form == "vgg19" and rest:
         return _vgg19(user_path(rest), layers)
-    raise UserError(f"style.features={text!r}: name vgg19:FILE.safetensors or random:SEED")
+    raise UserError(f"{key}={text!r}: name vgg19:FILE.safetensors or random:SEED")
 
 
 def _vgg19(path: Path, layers: tuple[str, ...]) -> dict[str, np.ndarray]:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.signal import correlate
 
+from gormley_vision.errors import UserError
 from gormley_vision.models.vgg import (
     CHANNELS,
     LAYERS,
@@ -63,7 +64,7 @@ def test_only_the_layers_that_are_asked_for_are_returned_and_each_block_halves()
     weights = random_weights(0, ["relu3_1"])
     shapes = jax.eval_shape(lambda x: feature_maps(weights, x, ("relu1_1", "relu3_1")), jnp.zeros((2, 17, 12, 3)))
     assert {name: x.shape for name, x in shapes.items()} == {"relu1_1": (2, 17, 12, 64), "relu3_1": (2, 4, 3, 256)}
-    with pytest.raises(ValueError, match="3x12 pixels are too small for relu3_1"):
+    with pytest.raises(UserError, match="3x12 pixels are too small for relu3_1"):
         jax.eval_shape(lambda x: feature_maps(weights, x, ("relu3_1",)), jnp.zeros((1, 3, 12, 3)))
 
 

@@ -168,21 +168,21 @@ def test_weights_are_read_from_torchvisions_file_and_what_is_not_one_is_refused(
     draw = np.random.default_rng(0)
     arrays = {name: draw.normal(size=shape).astype(np.float32) for name, shape in torchvision_shapes(layers).items()}
     save_file(arrays | {"classifier.0.bias": np.zeros(3, np.float32)}, tmp_path / "vgg.safetensors")
-    weights = open_weights(f"vgg19:{tmp_path}/vgg.safetensors", layers)
+    weights = open_weights(f"vgg19:{tmp_path}/vgg.safetensors", layers, "style.features")
     assert weights.keys() == random_weights(0, layers).keys()
     np.testing.assert_array_equal(weights["conv1_2/kernel"][:, :, 7, 5], arrays["features.2.weight"][5, 7])
     arrays["features.2.bias"] = np.zeros(3, np.float32)
     save_file(arrays, tmp_path / "other.safetensors")
     with pytest.raises(UserError, match=r"features.2.bias is \(3,\), where \(64,\)"):
-        open_weights(f"vgg19:{tmp_path}/other.safetensors", layers)
+        open_weights(f"vgg19:{tmp_path}/other.safetensors", layers, "style.features")
     with pytest.raises(UserError, match=r"features.5.weight is missing"):
-        open_weights(f"vgg19:{tmp_path}/vgg.safetensors", ("relu2_1",))
+        open_weights(f"vgg19:{tmp_path}/vgg.safetensors", ("relu2_1",), "style.features")
     for text in (f"vgg19:{tmp_path}/none", f"vgg19:{__file__}", f"vgg19:{tmp_path}"):
         with pytest.raises(UserError, match="cannot be read"):
-            open_weights(text, layers)
+            open_weights(text, layers, "style.features")
     for text in ("vgg19", "vgg19:", "random:x", "random:", "lite0:f"):
         with pytest.raises(UserError, match=r"vgg19:FILE.safetensors or random:SEED"):
-            open_weights(text, layers)
+            open_weights(text, layers, "style.features")
 
 
 def test_pictures_are_read_upright_on_white_and_at_the_size_that_is_asked_for(tmp_path):

@@ -16,7 +16,7 @@ from gormley_vision.models.unet import UNet
 from gormley_vision.tasks.feature_layers import layers_of
 from gormley_vision.tasks.feature_nets import FeatureNet, open_weights
 from gormley_vision.tasks.image_to_image import degradations
-from gormley_vision.tasks.image_to_image.fields import FIELDS, SCHEDULED, multiple, side
+from gormley_vision.tasks.image_to_image.fields import FIELDS, SCHEDULED, is_on, multiple, side
 from gormley_vision.tasks.image_to_image.task import PLAYERS, Translation
 from gormley_vision.tasks.scalars import scalars_of
 
@@ -56,8 +56,8 @@ def make_image_to_image(config: Mapping[str, Any], description: Description) -> 
         objective=OBJECTIVES[options["objective"]],
         conditional=options["conditional"],
         discriminator_weight=options["discriminator_weight"],
-        penalties=tuple(name for name in ("r1", "r2") if options[name]),
-        losses=tuple(name for name in RECONSTRUCTION if options[name]),
+        penalties=tuple(name for name in ("r1", "r2") if is_on(config, name)),
+        losses=tuple(name for name in RECONSTRUCTION if is_on(config, name)),
         features=_features(options, dtype),
         scalars=scalars_of(config, FIELDS, SCHEDULED, "translation.schedules", images),
         update_rules={player: config[f"{player}_optimizer"]["name"] for player in PLAYERS},
@@ -87,7 +87,7 @@ def _features(options: Mapping[str, Any], dtype: Any) -> FeatureNet | None:
     if not options["perceptual"]:
         return None
     layers = layers_of(options["feature_layers"])
-    return FeatureNet(open_weights(options["features"], layers), layers, "max", False, dtype)
+    return FeatureNet(open_weights(options["features"], layers, "translation.features"), layers, "max", False, dtype)
 
 
 def _generator(section: Mapping[str, Any], channels: int, scale: int, dtype: Any) -> nn.Module:

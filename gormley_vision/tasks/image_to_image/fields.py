@@ -178,6 +178,12 @@ def side(config: Mapping[str, Any]) -> int:
     return config["translation"]["patch"] or config["data"]["image_size"]
 
 
+def is_on(config: Mapping[str, Any], name: str) -> bool:
+    """Return whether a weight of `translation` is not 0 throughout."""
+    options = config["translation"]
+    return bool(options[name]) or f"translation.{name}" in schedules.parsed(options["schedules"])
+
+
 def check(config: Mapping[str, Any]) -> None:
     """Refuse a config that contradicts itself.
 
@@ -186,6 +192,12 @@ def check(config: Mapping[str, Any]) -> None:
     """
     schedules.check(config, "translation.schedules", FIELDS, SCHEDULED)
     options, data = config["translation"], config["data"]
+    for name in ("adversarial", "perceptual"):  # without them nothing is made that a schedule could turn on
+        if is_on(config, name) and not options[name]:
+            raise UserError(
+                f"translation.schedules turns on translation.{name}, which is 0: set it to the schedule's first "
+                f"number, if need be a small one: --config.translation.{name}=1e-6"
+            )
     if options["patch"] > data["image_size"]:
         raise UserError(
             f"translation.patch={options['patch']} is larger than the images: "
@@ -223,18 +235,21 @@ def _check_generator(config: Mapping[str, Any]) -> None:
     if size % unit:
         key = "translation.patch" if options["patch"] else "data.image_size"
         what = f"scale {unit}" if enlarges else f"{config['generator']['levels']} halvings"
-        fits = max(unit, size // unit * unit)
+        if size < unit and not enlarges:
+            raise UserError(f"{key}={size} is less than {what} need: --config.generator.levels={size.bit_length() - 1}")
         levels = "" if enlarges else ", or fewer --config.generator.levels"
-        raise UserError(f"{key}={size} does not divide by {unit} ({what}): --config.{key}={fits}{levels}")
+        raise UserError(
+            f"{key}={size} does not divide by {unit} ({what}): --config.{key}={size // unit * unit}{levels}"
+        )
 
 
 def _check_losses(config: Mapping[str, Any]) -> None:
     options, size = config["translation"], side(config)
     if options["perceptual"]:
-        check_layers("translation.feature_layers", options["feature_layers"])
+        check_layers("translation.feature_layers", options["feature_layers"], size)
         if config["data"]["channels"] != 3:
             raise UserError("translation.perceptual is of colour pictures: --config.data.channels=3")
-    if not any(options[name] for name in ("adversarial", "perceptual", "l1", "l2", "charbonnier")):
+    if not any(is_on(config, name) for name in ("adversarial", "perceptual", "l1", "l2", "charbonnier")):
         raise UserError("no loss has a weight: --config.translation.l1=100")
     if not options["adversarial"]:
         if config["accumulate"] > 1 and config["generator"]["norm"] == "batch" and multiple(config) > 1:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gormley_vision.errors import UserError
 from gormley_vision.randomness import named_key, run_key
 from gormley_vision.tasks.networks import to_unit_range
 from gormley_vision.tiling import tiled
@@ -27,6 +28,9 @@ def translate(
         known: bool [H, W], for a net that fills holes.
         tile: side of the parts that are computed one after another, in pixels of `picture`; 0: the default, which is
           the whole picture for a net that halves its maps, and otherwise such that nothing differs but rounding.
+
+    Raises:
+        UserError: tiles that are too small for that.
     """
     image = picture[..., None] if picture.ndim == 2 else picture
     if known is not None:
@@ -34,16 +38,18 @@ def translate(
     height, width = image.shape[:2]
     unit = task.multiple
     image = np.pad(image, [(0, -height % unit), (0, -width % unit), (0, 0)], mode="symmetric")
-    overlap = task.reach
-    if not tile:
-        tile = max(image.shape[:2]) if overlap is None else 2 * overlap + 64
     function = partial(task.compiled_pictures, state.ema)
-    if overlap is None and tile >= max(image.shape[:2]):
+    side = tile or (0 if task.reach is None else 2 * task.reach + 64)
+    if task.reach is not None and 0 < side <= 2 * task.reach:
+        raise UserError(
+            f"--tile={tile}: a pixel depends on {task.reach} at each side: --tile={2 * task.reach + 1} or more"
+        )
+    if not 0 < side < min(image.shape[:2]):  # a whole picture has its own borders; one that is filled up has not
         both = np.asarray(function(image[None]))[0]
     else:
-        tile = -(-tile // unit) * unit
-        overlap = tile // 4 // unit * unit if overlap is None else min(overlap, (tile - 1) // 2)
-        both = tiled(function, image, tile=tile, overlap=overlap, scale=task.scale)
+        side = -(-side // unit) * unit
+        overlap = side // 4 // unit * unit if task.reach is None else task.reach
+        both = tiled(function, image, tile=side, overlap=overlap, scale=task.scale)
     scale = task.scale
     made, given = np.split(both[: scale * height, : scale * width], 2, axis=-1)
     return made, given

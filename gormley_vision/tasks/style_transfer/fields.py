@@ -115,8 +115,9 @@ def check(config: Mapping[str, Any]) -> None:
         UserError: unknown layers, no layers, or images that a network does not read. Names what to type.
     """
     style, data = config["style"], config["data"]
+    side = data["image_size"] if style["method"] == "adain" else style["size"]
     for key in ("content_layers", "style_layers"):
-        check_layers(f"style.{key}", style[key])
+        check_layers(f"style.{key}", style[key], side)
     if style["method"] == "gatys":
         return
     if data["channels"] != 3:
