@@ -22,6 +22,26 @@ GAMES = {
     "conditional gan": {"gan__discriminator_steps": 2, "gan__conditional": True},
 }
 EVERYTHING = "gan of everything"  # of the lab
+# Of images to images: the game with masks, dropout and R1, and a net alone.
+TRANSLATIONS = {
+    "inpainting": {
+        "translation__degradation": "strokes",
+        "translation__patch": 64,
+        "translation__r1": 1.0,
+        "translation__l1": 1.0,
+        "generator__levels": 6,  # the fewest with dropout
+        "generator__dropout": 0.5,
+    },
+    "super-resolution": {
+        "translation__degradation": "downscale",
+        "translation__patch": 16,
+        "translation__turns": True,
+        "translation__adversarial": 0.0,
+        "generator__architecture": "edsr",
+        "generator__width": 16,
+        "generator__blocks": 1,
+    },
+}
 
 
 def slow(*values):
@@ -43,13 +63,21 @@ def keys(sizes):
 def by_sgd(lab, what, **overrides):
     """A config whose optimizers' traces are the gradients after one step."""
     sgd = {"name": "momentum_sgd", "learning_rate": 0.1}
-    sections = ("generator_optimizer", "discriminator_optimizer") if "gan" in what else ("optimizer",)
+    alone = {"classification": "optimizer", "super-resolution": "generator_optimizer"}
+    sections = (alone[what],) if what in alone else ("generator_optimizer", "discriminator_optimizer")
     overrides |= {f"{section}__{key}": value for section in sections for key, value in sgd.items()}
+    if what in TRANSLATIONS:
+        side = TRANSLATIONS[what]["translation__patch"]
+        overrides |= {"data__image_size": side + 4, "data__batch_size": 8, "log__samples": 2} | TRANSLATIONS[what]
+        return lab.config("image_to_image", data__flip=True, **overrides)
     overrides |= (GAMES | {EVERYTHING: lab.everything}).get(what, {"vit__rope": "naver_mixed"})
     return lab.config("gan" if "gan" in what else what, data__flip=True, **overrides)
 
 
-@pytest.fixture(scope="module", params=("gan", *map(slow, ("conditional gan", EVERYTHING)), "classification"))
+GANS_AND_VIT = ("gan", *map(slow, ("conditional gan", EVERYTHING)), "classification")
+
+
+@pytest.fixture(scope="module", params=(*GANS_AND_VIT, slow("inpainting"), slow("super-resolution")))
 def on_one(request, lab, after_steps, tmp_path_factory):
     """(what is trained, metrics, arrays) of one step on one device."""
     logged, arrays, _ = after_steps(by_sgd(lab, request.param), tmp_path_factory.mktemp("one"), 1)
@@ -76,8 +104,8 @@ def test_every_mesh_makes_the_step_of_one_device(lab, after_steps, on_one, tmp_p
     assert_same(expected, (logged, arrays))
     leaves = ckpt.flat(state)
     assert all(len(leaf.sharding.device_set) == 8 for leaf in leaves.values())
-    held = sum(leaf.addressable_shards[0].data.size for leaf in leaves.values())
-    whole = sum(leaf.size for leaf in leaves.values())
+    held = sum(leaf.addressable_shards[0].data.nbytes for leaf in leaves.values())
+    whole = sum(leaf.nbytes for leaf in leaves.values())
     assert held < whole / sizes[1] * 1.1
     assert any("tensor" in leaf.sharding.spec for leaf in leaves.values())
     for name in [name for name in leaves if "/variables/params/" in name]:
@@ -88,6 +116,7 @@ def test_every_mesh_makes_the_step_of_one_device(lab, after_steps, on_one, tmp_p
         assert {str(leaves[n].sharding.spec) for n in alike} == {str(leaves[name].sharding.spec)}, name
 
 
+@pytest.mark.parametrize("on_one", GANS_AND_VIT, indirect=True)
 @pytest.mark.parametrize("sizes", [(1, 1, 1), slow(2, 2, 1)])
 def test_accumulated_gradients_are_those_of_the_whole_batch(lab, after_steps, on_one, tmp_path, sizes):
     what, *expected = on_one
