@@ -188,6 +188,13 @@ def cifar_gans(content: Any) -> Finding:
     )
 
 
+def sr_edsr_x2(content: Any) -> Finding:
+    """PSNR of luma, beside bicubic interpolation."""
+    means = {name: found["mean"] for name, found in content["sets"].items()}
+    parts = [f"{name} {mean['psnr']:.2f} (bicubic {mean['given_psnr']:.2f})" for name, mean in means.items()]
+    return Finding(f"super-resolution x2, PSNR of luma in dB: {', '.join(parts)}", str(content["seed"]))
+
+
 def health(content: Any) -> Finding:
     """What benchmarks/health_bench.py counted."""
     kinds = {
@@ -212,6 +219,7 @@ FINDINGS: dict[str, Callable[[Any], Finding]] = {
     "ring2d_games": modes("eight Gaussians", "near", lambda near: f"{100 * near:.1f} % of samples within 3 sigma"),
     "health": health,
     "cifar_gans": cifar_gans,
+    "sr_edsr_x2": sr_edsr_x2,
     "train_step": train_step,
     "gan_recipes": gan_recipes,
     "vit_step": vit_step,
