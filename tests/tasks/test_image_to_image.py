@@ -118,6 +118,15 @@ def test_a_step_is_that_of_two_separate_functions():
         np.testing.assert_allclose(np.asarray(found)[large], np.asarray(expected)[large], atol=2e-6)
 
 
+def test_the_first_examples_are_shown_whatever_the_batch():
+    few, many = (task_of({"translation.degradation": "blur", "log.samples": n, "data.batch_size": 2}) for n in (1, 3))
+    for task, expected in ((few, IMAGES[:1]), (many, IMAGES[:3])):
+        state, step = started(task), jax.jit(task.train_step)
+        for images in (IMAGES[:2], IMAGES[2:], IMAGES[:2]):
+            state, *_ = step(state, batch_of(images), jax.random.key(0))
+        assert np.array_equal(state.shown["image"], expected)
+
+
 def test_players_change_alone():
     """A player whose rate is 0 stays as it is, to the bit, whatever the other does."""
     for frozen, other in (("generator", "discriminator"), ("discriminator", "generator")):

@@ -46,7 +46,7 @@ PLAYERS = ("generator", "discriminator")
 
 @flax.struct.dataclass
 class TranslationState:
-    """All that training changes, and the first examples of the first batch, for previews.
+    """All that training changes, and the first examples, for previews.
 
     `ema` holds the averaged generator's variables. `discriminator` is {} without an adversarial loss.
     """
@@ -150,10 +150,8 @@ class Translation:
         seen = state.step.astype(jnp.float32) * self.batch_size
         scalars = at(self.scalars, seen)
         examples = {name: batch[name][0] for name in self.shapes}
-        shown = {
-            name: jnp.where(state.step == 0, jnp.resize(x, (self.preview_count, *x.shape[1:])), state.shown[name])
-            for name, x in examples.items()
-        }
+        numbers = state.step * self.batch_size + jnp.arange(self.batch_size)
+        shown = {name: state.shown[name].at[numbers].set(x, mode="drop") for name, x in examples.items()}
         parts = self._given(named_key(key, "degradation", state.step), self._augmented(key, state.step, examples))
         dropout = named_key(key, "dropout", state.step)
         metrics: Arrays = {
