@@ -75,7 +75,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "language_modeling": _TEXT,
     "masked_language_modeling": _TEXT,
     "masked_patches": _IMAGES | {"vit.patch_size": 8},
-    "style_transfer": {},
+    "style_transfer": _IMAGES,
     "text_classification": {"data.source": "table", "data.path": "rows", "data.context": 8},
 }
 # Values that a rule does not find.
