@@ -6,7 +6,8 @@ are computed once, for both players; D has no gradients in G's update, and in-pl
 the config says, and average weights if it does. What this project adds is left out: logged norms, the check that
 everything is finite, and schedules of rates.
 
-Images and kernels have channels last: EDSR's step is faster by it, and pix2pix's no slower.
+Images and kernels have channels last: EDSR's step takes 0.7 of the processor's time by it, and pix2pix's about the same
+(measured on a busy machine).
 
 tests/benchmarks/test_image_to_image_step.py copies this project's parameters into them, and finds the same losses.
 """

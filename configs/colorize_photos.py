@@ -6,7 +6,8 @@
 Source: pix2pix's game (Isola et al. 2017, arXiv:1611.07004): U-Net, PatchGAN, cross-entropy + 100 L1, Adam 2e-4 (0.5,
     0.999); the colour space is that of Zhang et al. 2016 (arXiv:1603.08511), a and b over 110.
 Deviations: 128 pixels, width 32, batch 4, instance normalisation, a constant rate.
-Reached here: not run to its end here.
+Reached here: not run to its end here. After 250 of 10,000 steps (seed 0) held-out photographs have 22.04 dB, below the
+    22.92 of grey ones: browns and blues at random. 2 cores of an AMD EPYC, other programs running, jax 0.10.2.
 """
 
 from gormley_vision.config import check_arg, default_config, shrink
