@@ -14,8 +14,8 @@ Deviations: 128 pixels, so 7 halvings (41.8 million parameters at width 64); ins
 Reached here: not run to its end here. After 8 of 200 epochs at --config.generator.width=32 and
     --config.discriminator.width=32 (a duration of 8 epochs, seed 0), on the 233 test pictures: PSNR 14.55 dB, SSIM
     0.369; the mean photograph has 13.41 dB, each class in its mean colour 14.55. Seen: skies, roads, walls and trees in
-    their places, the checkerboard of transposed convolutions, no car to recognise. 25 minutes on 2 cores of an AMD EPYC,
-    other programs running, jax 0.10.2.
+    their places, the checkerboard of transposed convolutions, no car to recognise. 25 minutes on 2 cores of an AMD
+    EPYC, other programs running, jax 0.10.2.
 """
 
 from gormley_vision.config import check_arg, default_config, shrink

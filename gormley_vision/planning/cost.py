@@ -21,6 +21,7 @@ _FREE = {
 # Within a fusion these only say where a value is found.
 _VIEWS = ("bitcast", "copy", "convert", "reshape", "transpose")
 _IN_SLICES = ("dynamic-slice", "dynamic-update-slice")
+_NO_ESTIMATE = 2**62  # cycles: the compiler writes about 2**63 where it has no estimate
 _COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 
 
@@ -58,7 +59,7 @@ class Cost:
     kernels: float  # calls of custom kernels, whose cycles the compiler does not estimate
     kernel_flops: float
     hbm_bytes: float  # read and written
-    cycles: float  # the compiler's estimate, if it gives one (TPU); excludes collectives
+    cycles: float  # the compiler's estimate, if it gives one for each operation (TPU), else 0; excludes collectives
     collectives: tuple[Collective, ...]
     unknown_loops: int  # loops of unknown length, counted once
     operations: tuple[Operation, ...]  # by cycles, if the compiler estimates them; the costliest first
@@ -74,6 +75,7 @@ def cost_of(text: str) -> Cost:
     times, fused, unknown = _times(computations)
     flops = again = hbm = kernels = kernel_flops = 0.0
     cycles: dict[tuple[str, str], float] = collections.defaultdict(float)
+    estimated = True
     collectives: dict[str, Collective] = {}
     for name, count in times.items():
         computation = computations[name]
@@ -97,10 +99,11 @@ def cost_of(text: str) -> Cost:
             if name not in fused:
                 hbm += count * _hbm_bytes(instruction, computation, computations)
                 if estimate := re.search(r'"estimated_cycles":"(\d+)"', instruction.attributes):
+                    estimated &= int(estimate[1]) < _NO_ESTIMATE
                     cycles[_place(instruction), instruction.opcode] += count * int(estimate[1])
     operations = tuple(Operation(*key, cycles[key]) for key in sorted(cycles, key=lambda key: -cycles[key]))
     exchanges = tuple(collective for collective in collectives.values() if collective.group > 1)
-    total = sum(cycles.values())
+    total = sum(cycles.values()) if estimated else 0
     return Cost(flops, flops - again, kernels, kernel_flops, hbm, total, exchanges, unknown, operations)
 
 
