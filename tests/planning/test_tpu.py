@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
 SPLIT = {"vit_22b": ["v5p:4x4x8", "--config.mesh.fsdp=32"], "vit_h14_imagenet": ["v5p:4x4x8"]}
-SPLIT |= dict.fromkeys(("pix2pix_camvid", "pix2pix_folder"), ["v5e:4x4", "--config.data.batch_size=16"])
+SPLIT |= {name: ["v5e:4x4", "--config.data.batch_size=16"] for name in ("pix2pix_camvid", "pix2pix_folder")}
 
 pytestmark = [
     pytest.mark.slow,
