@@ -94,6 +94,12 @@ def gan_recipes(content: Any) -> Finding:
     return Finding(f"steps of GAN recipes over PyTorch eager's: {', '.join(parts)}", "–")
 
 
+def image_to_image_step(content: Any) -> Finding:
+    """Steps of pix2pix and of EDSR against PyTorch's."""
+    parts = [f"{name} {ratio(figures, 'torch')}" for name, figures in content["steps"].items()]
+    return Finding(f"image-to-image steps over PyTorch eager's: {', '.join(parts)}", "–")
+
+
 def vit_step(content: Any) -> Finding:
     """A ViT step against timm's."""
     plain, mixed = ratio(content, "timm"), ratio(content, "timm, RoPE mixed")
@@ -222,6 +228,7 @@ FINDINGS: dict[str, Callable[[Any], Finding]] = {
     "sr_edsr_x2": sr_edsr_x2,
     "train_step": train_step,
     "gan_recipes": gan_recipes,
+    "image_to_image_step": image_to_image_step,
     "vit_step": vit_step,
     "lm_recipe": lm_recipe,
     "masked_patches_labels": labels("Fashion-MNIST at equal total time"),
