@@ -62,7 +62,7 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def run(options: argparse.Namespace, core: int, program: str, *arguments: str) -> None:
+def run(core: int, program: str, *arguments: str) -> None:
     """Run a program of this repository on one core."""
     command = ["taskset", "-c", str(core), sys.executable, program, *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -94,11 +94,11 @@ def train(options: argparse.Namespace, name: str, core: int) -> Path:
         **arm.changes,
     }
     flags = [f"--config.{key}={value}" for key, value in changes.items()]
-    run(options, core, "train.py", f"--config=configs/{arm.config}.py", f"--workdir={folder}", *flags)
+    run(core, "train.py", f"--config=configs/{arm.config}.py", f"--workdir={folder}", *flags)
     card = options.cards / f"{slug(name)}.json"
     if not card.exists():
         real = ["--split=test", f"--extractor={options.extractor}", f"--num={COUNT}", f"--out={card}"]
-        run(options, core, "scripts/evaluate.py", f"--workdir={folder}", *real)
+        run(core, "scripts/evaluate.py", f"--workdir={folder}", *real)
         curve = [
             [line["step"] * arm.step, line["eval/frechet_distance"]]
             for line in past_lines(folder, steps)
@@ -122,7 +122,7 @@ def floor(options: argparse.Namespace) -> Path:
     images = np.stack([np.asarray(Image.open(files[i]).convert("RGB")) for i in chosen])
     np.savez(options.workdir / "real.npz", images=images)
     flags = [f"--real={options.images}", "--split=test", f"--extractor={options.extractor}", f"--out={card}"]
-    run(options, 0, "scripts/evaluate.py", f"--samples={options.workdir / 'real.npz'}", *flags)
+    run(0, "scripts/evaluate.py", f"--samples={options.workdir / 'real.npz'}", *flags)
     write_json(card, read_json(card) | {"name": "training images"})
     return card
 
@@ -157,7 +157,7 @@ def main() -> None:
     real = floor(options)
     with ThreadPoolExecutor(jobs) as pool:
         cards = list(pool.map(lambda i: train(options, options.arms[i], cores[i % jobs]), range(len(options.arms))))
-    run(options, cores[0], "scripts/compare.py", "--cards", *map(str, [real, *cards]))  # refuses unlike ones
+    run(cores[0], "scripts/compare.py", "--cards", *map(str, [real, *cards]))  # refuses unlike ones
     draw(real, cards, options.picture)
 
 

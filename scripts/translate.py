@@ -9,8 +9,9 @@
 `--in` is a picture or a folder of pictures, `--out` FILE.png or a folder. What is to be filled is white in `--mask` (a
 file, or a folder with a mask of each picture's name), or transparent in the picture itself, or what `--extend` adds
 (pixels at the top, right, bottom and left). With `--degrade` the pictures are targets: an input is made of each as in
-training. These, and pairs with `--targets`, are scored: PSNR and SSIM of the outputs and of the inputs as they are;
-after super-resolution of luma, without a border of `scale` pixels, as the field does.
+training. These, and pairs with `--targets`, are scored: PSNR and SSIM of the outputs, of the inputs as they
+are (`given_`) and of holes filled with the nearest known pixel (`nearest_`); after super-resolution of luma, without a
+border of `scale` pixels, as the field does.
 """
 
 import argparse
@@ -128,10 +129,11 @@ def read(task: Any, path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     return (array[..., None] if array.ndim == 2 else array), opaque
 
 
-def given(options: argparse.Namespace, run: Any, file: Path, number: int) -> tuple[np.ndarray, Any, Any]:
+def given(
+    options: argparse.Namespace, task: Any, file: Path, number: int, picture: np.ndarray, known: Any
+) -> tuple[np.ndarray, Any, Any]:
     """Return a picture as the net is to read it, which of its pixels are known, and its target; None for neither."""
-    task, target = run.task, None
-    picture, known = read(task, file)
+    target = None
     if options.degrade:
         target, picture, known = task.degrade(picture, number)
     elif options.mask:
@@ -195,6 +197,7 @@ def main() -> None:
         for folder, what in ((options.mask, "mask"), (options.targets, "targets")):
             if folder:
                 partner(folder, file, options.source, what)
+    from gormley_vision.augmentation.degradations import nearest_fill
     from gormley_vision.run import start_jax
     from gormley_vision.sampling import restore
     from gormley_vision.training.task import Translates
@@ -209,10 +212,11 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     scored = options.degrade or options.targets is not None
     for number, (file, out) in enumerate(files):
-        if scored and min(decode_file(file).size) < SMALLEST + 2 * task.scale:
+        original = read(task, file)
+        if scored and min(original[0].shape[:2]) < SMALLEST + 2 * task.scale:
             print(f"{file} is left out: it is too small to compare", file=sys.stderr)
             continue
-        picture, known, target = given(options, run, file, number)
+        picture, known, target = given(options, task, file, number, *original)
         if known is not None and known.all():
             print(f"{file}: nothing is to be filled: that is white in a mask", file=sys.stderr)
         size = picture.shape[:2]
@@ -237,6 +241,9 @@ def main() -> None:
             row = {"file": file.name, **scores(made, target, task.scale, known)}
             if not task.classes:
                 row |= {f"given_{key}": x for key, x in scores(unchanged, target, task.scale, known).items()}
+            if known is not None and known.any():
+                nearest = nearest_fill(picture[None], known[None, ..., None])[0]
+                row |= {f"nearest_{key}": x for key, x in scores(nearest, target, task.scale, known).items()}
             rows.append(row)
             line += "  " + "  ".join(f"{key} {x:.4f}" for key, x in row.items() if isinstance(x, float))
         print(line, flush=True)

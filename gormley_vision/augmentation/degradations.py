@@ -1,4 +1,4 @@
-"""Makes inputs from targets inside a training step, for nets that undo it: grey, blurred, compressed, with a hole.
+"""Makes inputs from targets inside a training step, for nets that undo it: blurred, compressed, with a hole.
 
 Images are [B, H, W, C] in [-1, 1], float32; masks are bool [B, H, W, 1], True where known (`masks`). The fills at the
 end are what a net that fills holes has to be better than, as grey is for colours.
@@ -22,11 +22,6 @@ _CHROMA_TABLE = """
     17 18 24 47 99 99 99 99   18 21 26 66 99 99 99 99   24 26 56 99 99 99 99 99   47 66 99 99 99 99 99 99
     99 99 99 99 99 99 99 99   99 99 99 99 99 99 99 99   99 99 99 99 99 99 99 99   99 99 99 99 99 99 99 99"""
 _TABLES = np.stack([np.array(table.split(), np.int32).reshape(8, 8) for table in (_LUMA_TABLE, _CHROMA_TABLE)])
-
-
-def grey(images: jax.Array, channels: int = 3) -> jax.Array:
-    """Return the luma (ITU-R BT.601) of RGB [B, H, W, 3], in `channels` equal channels."""
-    return jnp.repeat(_mixed(images, _TO_YCC[:1]), channels, axis=-1)
 
 
 def gaussian_blur(images: jax.Array, sigma: float) -> jax.Array:

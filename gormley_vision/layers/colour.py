@@ -1,4 +1,4 @@
-"""Colour spaces: sRGB, CIE Lab and luma. Pure functions of images [B, H, W, C], differentiable everywhere.
+"""Colour spaces: sRGB and CIE Lab. Pure functions of images [B, H, W, C], differentiable everywhere.
 
 sRGB is IEC 61966-2-1: primaries of ITU-R BT.709, white D65, and its transfer curve. The white of Lab is that of the
 standard's own matrix, so that greys have a = b = 0 to rounding (scikit-image's differ from it by less than 0.005).
@@ -8,18 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-_LUMA = (0.299, 0.587, 0.114)  # of red, green, blue: ITU-R BT.601
 _TO_XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
 _TO_XYZ /= _TO_XYZ.sum(axis=1, keepdims=True)  # relative to white, which is (1, 1, 1)
 _BEND = 6 / 29  # where Lab's cube root becomes a straight line: CIE 15, delta
-
-
-def luma(images: jax.Array) -> jax.Array:
-    """Return the luma [B, H, W, 1] of gamma-encoded RGB [B, H, W, 3], in the images' range: ITU-R BT.601, full range.
-
-    The grey of Pillow's "L". `metrics.image_quality.luma` has 16 ... 235 instead, as super-resolution reports.
-    """
-    return _mixed(images, np.array([_LUMA]))
 
 
 def rgb_to_lab(images: jax.Array) -> jax.Array:

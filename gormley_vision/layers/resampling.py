@@ -64,10 +64,3 @@ def pixel_shuffle(x: jax.Array, factor: int) -> jax.Array:
     batch, height, width, channels = x.shape
     x = x.reshape(batch, height, width, channels // factor**2, factor, factor).transpose(0, 1, 4, 2, 5, 3)
     return x.reshape(batch, height * factor, width * factor, channels // factor**2)
-
-
-def pixel_unshuffle(x: jax.Array, factor: int) -> jax.Array:
-    """Turn pixels into channels, the inverse: [B, H * factor, W * factor, C] -> [B, H, W, C * factor^2]."""
-    batch, height, width, channels = x.shape
-    x = x.reshape(batch, height // factor, factor, width // factor, factor, channels).transpose(0, 1, 3, 5, 2, 4)
-    return x.reshape(batch, height // factor, width // factor, channels * factor**2)

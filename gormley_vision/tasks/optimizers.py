@@ -4,7 +4,7 @@ What an optimizer does differently for some parameters follows from the names of
 names are refused without them; Adam and SGD without weight decay need none.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -29,6 +29,12 @@ def make_optimizer(
     if name == "rmsprop":
         return optax.chain(optax.scale_by_rms(decay=beta2, eps=1e-8), optax.scale_by_learning_rate(learning_rate))
     return optax.sgd(learning_rate, momentum=momentum)
+
+
+def player_optimizer(rules: Mapping[str, str], player: str, scalars: Mapping[str, Number]) -> Any:
+    """Return a player's update rule, of `rules` by player, with a step's numbers by config key."""
+    numbers = {name: scalars[f"{player}_optimizer.{name}"] for name in ("learning_rate", "momentum", "beta2")}
+    return make_optimizer(name=rules[player], **numbers)
 
 
 def make_scheduled_optimizer(

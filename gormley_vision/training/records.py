@@ -127,11 +127,8 @@ def cut_back(workdir: Path, step: int) -> None:
     if path.exists():
         kept = [line for line in path.read_text(errors="replace").splitlines() if _step_of(line) <= step]
         write_atomically(path, "".join(f"{line}\n" for line in kept).encode())
-    for file in [
-        *workdir.glob("*"),
-        *workdir.glob("samples/*"),
-        *workdir.glob("cards/*"),
-    ]:  # files with other names are the user's
+    # Files with other names are the user's.
+    for file in [*workdir.glob("*"), *workdir.glob("samples/*"), *workdir.glob("cards/*")]:
         if re.fullmatch(_INTERRUPTED, file.name) or (re.fullmatch(_SAMPLE, file.name) and int(file.stem) > step):
             file.unlink()
 

@@ -10,7 +10,7 @@ from PIL import Image
 from scipy.fft import dctn, idctn
 from scipy.ndimage import gaussian_filter
 
-from gormley_vision.augmentation.degradations import composite, gaussian_blur, grey, jpeg, mean_fill, nearest_fill
+from gormley_vision.augmentation.degradations import composite, gaussian_blur, jpeg, mean_fill, nearest_fill
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.uniform(-1, 1, (2, 11, 14, 3)).astype(np.float32)
@@ -22,16 +22,6 @@ def picture(height, width):
     noise = np.random.default_rng(0).normal(size=(2, height, width, 3))
     coarse, fine = 6 * gaussian_filter(noise[0], (3, 3, 0)), 0.4 * gaussian_filter(noise[1], (0.7, 0.7, 0))
     return np.clip(128 + 90 * (coarse + fine), 0, 255).astype(np.uint8)
-
-
-def test_grey_is_luma_as_pillow_has_it():
-    pixels = picture(20, 30)
-    images = jnp.asarray(pixels[None], jnp.float32) / 127.5 - 1
-    wanted = np.asarray(Image.fromarray(pixels).convert("L"))
-    for channels in (1, 3):
-        found = (np.asarray(grey(images, channels)) + 1) * 127.5
-        assert found.shape == (1, 20, 30, channels)
-        assert np.abs(found - wanted[None, :, :, None]).max() < 0.51
 
 
 @pytest.mark.parametrize("sigma", [0.5, 1.3, 3.5])

@@ -1,11 +1,10 @@
-"""Lab against values of scikit-image, by hand on greys, and by its laws; luma against Pillow."""
+"""Lab against values of scikit-image, by hand on greys, and by its laws."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image
 
-from gormley_vision.layers.colour import lab_to_rgb, luma, rgb_to_lab
+from gormley_vision.layers.colour import lab_to_rgb, rgb_to_lab
 
 # skimage.color.rgb2lab of scikit-image 0.26.0, which has six decimals of the matrix where the standard has four.
 COLOURS = np.array([[1, 1, 1], [0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [0.5, 0.5, 0.5], [0.2, 0.4, 0.7]])
@@ -66,11 +65,3 @@ def test_gradients_out_of_gamut_are_finite():
     for function, pixels in ((rgb_to_lab, [[-1.5, 0, 0]]), (lab_to_rgb, [[0, 90, 90], [-5, 0, 0]])):
         slope = jax.jit(jax.grad(lambda x, function=function: jnp.sum(function(x))))(images(pixels))
         assert np.isfinite(slope).all()
-
-
-def test_luma_is_pillows_grey():
-    picture = np.random.default_rng(0).integers(0, 256, (1, 30, 40, 3), np.uint8)
-    wanted = np.asarray(Image.fromarray(picture[0]).convert("L"))
-    found = luma(jnp.asarray(picture, jnp.float32))
-    assert found.shape == (1, 30, 40, 1)
-    assert np.abs(np.asarray(found)[0, ..., 0] - wanted).max() < 0.51

@@ -48,7 +48,7 @@ from gormley_vision.tasks.networks import (
     new_network,
     to_unit_range,
 )
-from gormley_vision.tasks.optimizers import make_optimizer
+from gormley_vision.tasks.optimizers import player_optimizer
 from gormley_vision.tasks.scalars import Number, Schedule, at
 
 Batch = dict[str, jax.Array]
@@ -159,8 +159,7 @@ class GAN:
 
     def optimizer(self, player: str, scalars: Mapping[str, Number]) -> optax.GradientTransformation:
         """Return a player's update rule with a step's numbers."""
-        numbers: Any = {name: scalars[f"{player}_optimizer.{name}"] for name in ("learning_rate", "momentum", "beta2")}
-        return make_optimizer(name=self.update_rules[player], **numbers)
+        return player_optimizer(self.update_rules, player, scalars)
 
     def train_step(self, state: GANState, batch: Batch, key: jax.Array) -> tuple[GANState, Metrics, Metrics]:
         """Run one iteration of Algorithm 1.

@@ -37,7 +37,7 @@ from gormley_vision.tasks.networks import (
     new_network,
     to_unit_range,
 )
-from gormley_vision.tasks.optimizers import make_optimizer
+from gormley_vision.tasks.optimizers import player_optimizer
 from gormley_vision.tasks.scalars import Number, Schedule, at
 
 Arrays = dict[str, jax.Array]
@@ -132,8 +132,7 @@ class Translation:
 
     def optimizer(self, player: str, scalars: Mapping[str, Number]) -> optax.GradientTransformation:
         """Return a player's update rule with a step's numbers."""
-        numbers: Any = {name: scalars[f"{player}_optimizer.{name}"] for name in ("learning_rate", "momentum", "beta2")}
-        return make_optimizer(name=self.update_rules[player], **numbers)
+        return player_optimizer(self.update_rules, player, scalars)
 
     def train_step(
         self, state: TranslationState, batch: Arrays, key: jax.Array
@@ -275,11 +274,7 @@ class Translation:
         """Return for each shown example what is given, the output, and the target: [3 n, H, W, C] in [-1, 1]."""
         given, target = self._given(named_key(key, "preview"), self._cut(state.shown))
         output: Any = self.generator.apply(state.ema, given.inputs, train=False)
-        rows = [given.shown, self.degradation.image(given, output), target]
-        if self.classes:  # what is given is colours of classes
-            rows = [rows[0], *map(self.degradation.to_rgb, rows[1:])]
-        else:
-            rows = list(map(self.degradation.to_rgb, rows))
+        rows = [self.degradation.to_rgb(x) for x in (given.shown, self.degradation.image(given, output), target)]
         channels = max(row.shape[-1] for row in rows)
         rows = [jnp.broadcast_to(row, (*row.shape[:3], channels)) for row in rows]
         triples = jnp.stack(rows, axis=1)

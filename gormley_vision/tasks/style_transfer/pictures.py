@@ -1,10 +1,9 @@
 """Reads single pictures at their own shape: what is restyled, and what has the style."""
 
 import numpy as np
-from PIL import Image
 
 from gormley_vision.data.decoding import decode_file
-from gormley_vision.data.images import BACKGROUND, RESIZE_FILTERS
+from gormley_vision.data.images import RESIZE_FILTERS, to_mode
 from gormley_vision.errors import UserError
 from gormley_vision.files import user_path
 from gormley_vision.tasks.style_transfer.fields import FAKE
@@ -26,10 +25,7 @@ def open_picture(what: str, text: str, size: int) -> np.ndarray:
     if not text:
         raise UserError(f"{what} is empty: name a picture's file, such as photo.jpg")
     image = decode_file(user_path(text))
-    if image.mode == "F" or image.mode.startswith("I"):
-        raise UserError(f"{text} has more than 8 bits a channel: save it as 8-bit RGB")
-    rgba = image.convert("RGBA")
-    image = Image.alpha_composite(Image.new("RGBA", rgba.size, BACKGROUND), rgba).convert("RGB")
+    image = to_mode(image, "RGB")
     factor = size / max(image.size) if size else 1
     shape = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
     if shape != image.size:
