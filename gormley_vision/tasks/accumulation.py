@@ -45,6 +45,17 @@ def accumulated(function: Callable, params: Any, batch: Any, microbatches: int) 
     return jax.tree.map(lambda x: x / microbatches, total)
 
 
+def of_each(function: Callable, batch: Any, microbatches: int) -> Any:
+    """Return `function(microbatch, number)` of each microbatch of a batch [m, ...], stacked on a first axis.
+
+    Differentiable: a gradient keeps the activations of one microbatch at a time, and recomputes them.
+    """
+    if microbatches == 1:
+        return jax.tree.map(lambda x: x[None], function(batch, jnp.int32(0)))
+    parts = split(batch, microbatches), jnp.arange(microbatches)
+    return jax.lax.map(jax.checkpoint(lambda part: function(*part)), parts)
+
+
 def run_in_microbatches(
     module: nn.Module, variables: Any, inputs: jax.Array, labels: jax.Array | None, microbatches: int
 ) -> tuple[Any, Any]:

@@ -28,7 +28,7 @@ from gormley_vision.samples import Pictures
 from gormley_vision.tasks.feature_nets import FeatureNet
 from gormley_vision.tasks.image_to_image import pictures
 from gormley_vision.tasks.image_to_image.degradations import Degradation, Given
-from gormley_vision.tasks.image_to_image.updates import Turn, seen, update
+from gormley_vision.tasks.image_to_image.updates import Turn, generate, seen, update_discriminator, update_generator
 from gormley_vision.tasks.networks import (
     Network,
     Variables,
@@ -159,10 +159,11 @@ class Translation:
         discriminator: Any = state.discriminator
         checks: Arrays = {}
         turn = Turn(*parts, dropout, scalars)
+        fake, pull = generate(self, state.generator, turn)
         if self.discriminator is not None:
-            discriminator, logged, checked = update(self, "discriminator", discriminator, state.generator, turn)
+            discriminator, logged, checked = update_discriminator(self, discriminator, turn, fake)
             metrics, checks = metrics | logged, checks | checked
-        generator, logged, checked = update(self, "generator", state.generator, discriminator, turn)
+        generator, logged, checked = update_generator(self, state.generator, discriminator, turn, fake, pull)
         metrics, checks = metrics | logged, checks | checked
         half_life = scalars["translation.ema_half_life"]
         decay = ema_decay(seen + self.batch_size, self.batch_size, half_life, self.ema_ramp)

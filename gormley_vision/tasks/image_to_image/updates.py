@@ -1,6 +1,6 @@
-"""One update of one player: its loss, and what changes of its state. The other player is fixed."""
+"""One update of each player: its loss, and what changes of its state. The other player is fixed."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -10,7 +10,7 @@ import optax
 from gormley_vision.losses import penalties
 from gormley_vision.losses.reconstruction import RECONSTRUCTION
 from gormley_vision.losses.style import content_loss
-from gormley_vision.tasks.accumulation import accumulated
+from gormley_vision.tasks.accumulation import accumulated, joined, of_each
 from gormley_vision.tasks.image_to_image.degradations import Given
 from gormley_vision.tasks.networks import Network, apply_gradients, finite, update_norm
 from gormley_vision.tasks.scalars import Number
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from gormley_vision.tasks.image_to_image.task import Translation
 
 Arrays = dict[str, jax.Array]
+Pull = Callable[[jax.Array], tuple[Any]]
 
 
 class Turn(NamedTuple):
@@ -30,22 +31,64 @@ class Turn(NamedTuple):
     scalars: Mapping[str, Number]  # by config key
 
 
-def update(
-    task: "Translation", player: str, network: Network, opponent: Any, turn: Turn
+def generate(task: "Translation", network: Network, turn: Turn) -> tuple[jax.Array, Pull]:
+    """Return the images that both players' updates read, and the function from their gradient to that of parameters.
+
+    They are made once, since the generator is the costliest part of a step.
+    """
+
+    def of_batch(params: Any) -> jax.Array:
+        def of_microbatch(parts: Any, number: jax.Array) -> jax.Array:
+            given, _ = parts
+            rngs = {"dropout": jax.random.fold_in(turn.dropout, number)}
+            output: Any = task.generator.apply({"params": params}, given.inputs, train=True, rngs=rngs)
+            return task.degradation.image(given, output)
+
+        return joined(of_each(of_microbatch, (turn.given, turn.target), task.accumulate))
+
+    return jax.vjp(of_batch, network.variables["params"])
+
+
+def update_discriminator(
+    task: "Translation", network: Network, turn: Turn, fake: jax.Array
 ) -> tuple[Network, Arrays, Arrays]:
-    """Descend a player's loss once, the mean over microbatches. Returns its network, scalars to log, and checks."""
-    loss = {"generator": generator_loss, "discriminator": discriminator_loss}[player]
+    """Descend the discriminator's loss once. Returns the network, scalars to log, and checks."""
 
     def of_microbatch(params: Any, parts: Any, number: jax.Array) -> tuple[jax.Array, Arrays]:
-        given, target = parts
+        given, target, fake = parts
         part = Turn(given, target, jax.random.fold_in(turn.dropout, number), turn.scalars)
-        return loss(task, params, opponent, part)
+        return discriminator_loss(task, params, part, fake)
 
     gradient = jax.value_and_grad(of_microbatch, has_aux=True)
-    parts = turn.given, turn.target
+    parts = turn.given, turn.target, fake
     (value, logged), gradients = accumulated(gradient, network.variables["params"], parts, task.accumulate)
-    batch_stats, optimizer = network.variables["batch_stats"], task.optimizer(player, turn.scalars)
-    after = apply_gradients(network, gradients, batch_stats, optimizer)
+    return descend(task, "discriminator", network, turn, value, logged, gradients)
+
+
+def update_generator(
+    task: "Translation", network: Network, discriminator: Any, turn: Turn, fake: jax.Array, pull: Pull
+) -> tuple[Network, Arrays, Arrays]:
+    """Descend the generator's loss once, by what `generate` returned. Returns as `update_discriminator` does."""
+
+    def of_batch(fake: jax.Array) -> tuple[jax.Array, Arrays]:
+        def of_microbatch(parts: Any, _: jax.Array) -> tuple[jax.Array, Arrays]:
+            given, target, fake = parts
+            return generator_loss(task, discriminator, turn._replace(given=given, target=target), fake)
+
+        each = of_each(of_microbatch, (turn.given, turn.target, fake), task.accumulate)
+        return jax.tree.map(jnp.mean, each)
+
+    (value, logged), slope = jax.value_and_grad(of_batch, has_aux=True)(fake)
+    (gradients,) = pull(slope)
+    return descend(task, "generator", network, turn, value, logged, gradients)
+
+
+def descend(
+    task: "Translation", player: str, network: Network, turn: Turn, value: jax.Array, logged: Arrays, gradients: Any
+) -> tuple[Network, Arrays, Arrays]:
+    """Apply a player's gradients. Returns its network, scalars to log, and checks."""
+    optimizer = task.optimizer(player, turn.scalars)
+    after = apply_gradients(network, gradients, network.variables["batch_stats"], optimizer)
     logged |= {
         f"loss/{player}": value,
         f"gradient_norm/{player}": optax.tree.norm(gradients),
@@ -54,9 +97,8 @@ def update(
     return after, logged, finite(f"{player}/loss", value) | finite(f"{player}/gradient", gradients)
 
 
-def discriminator_loss(task: "Translation", params: Any, generator: Network, turn: Turn) -> tuple[jax.Array, Arrays]:
+def discriminator_loss(task: "Translation", params: Any, turn: Turn, fake: jax.Array) -> tuple[jax.Array, Arrays]:
     """Return the objective and the penalties, weighted."""
-    fake = jax.lax.stop_gradient(generated(task, generator.variables["params"], turn))
 
     def critic(images: jax.Array) -> jax.Array:
         return judged(task, params, turn.given, images)
@@ -71,9 +113,8 @@ def discriminator_loss(task: "Translation", params: Any, generator: Network, tur
     return task.discriminator_weight * value, {f"discriminator/{k}": jnp.mean(shown(x)) for k, x in logits.items()}
 
 
-def generator_loss(task: "Translation", params: Any, discriminator: Any, turn: Turn) -> tuple[jax.Array, Arrays]:
+def generator_loss(task: "Translation", discriminator: Any, turn: Turn, fake: jax.Array) -> tuple[jax.Array, Arrays]:
     """Return the weighted sum of the losses that are on; the logged ones are without their weights."""
-    fake = generated(task, params, turn)
     found = {name: RECONSTRUCTION[name](fake, turn.target) for name in task.losses}
     if task.features is not None:
         maps = [task.features(task.degradation.to_rgb(x), task.features.unit_scales()) for x in (fake, turn.target)]
@@ -85,14 +126,6 @@ def generator_loss(task: "Translation", params: Any, discriminator: Any, turn: T
         found["adversarial"] = task.objective.generator(judged(task, trained, turn.given, fake), real)
     value = sum(turn.scalars[f"translation.{name}"] * loss for name, loss in found.items())
     return jnp.asarray(value), {f"loss/{name}": loss for name, loss in found.items()}
-
-
-def generated(task: "Translation", params: Any, turn: Turn) -> jax.Array:
-    """Return the generator's images in training, in the degradation's colour space."""
-    output: Any = task.generator.apply(
-        {"params": params}, turn.given.inputs, train=True, rngs={"dropout": turn.dropout}
-    )
-    return task.degradation.image(turn.given, output)
 
 
 def judged(task: "Translation", params: Any, given: Given, images: jax.Array) -> jax.Array:
