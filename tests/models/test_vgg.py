@@ -17,7 +17,7 @@ from gormley_vision.models.vgg import (
     random_weights,
     torchvision_shapes,
 )
-from gormley_vision.tasks.style_transfer import fields
+from gormley_vision.tasks import feature_layers
 
 # Places of convolutions in torchvision's vgg19().features, counted in its printed Sequential.
 PLACES = (0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28, 30, 32, 34)
@@ -30,7 +30,7 @@ def test_the_published_number_of_parameters(layer, count):
 
 def test_names_are_torchvisions_and_the_tables_of_layers_agree():
     assert tuple(torchvision_shapes(LAYERS))[::2] == tuple(f"features.{place}.weight" for place in PLACES)
-    assert fields.LAYERS == LAYERS
+    assert tuple(feature_layers.HALVINGS["vgg19"]) == LAYERS
 
 
 def arrays_of(layers, seed=0):

@@ -168,7 +168,8 @@ def test_weights_are_read_from_torchvisions_file_and_what_is_not_one_is_refused(
     draw = np.random.default_rng(0)
     arrays = {name: draw.normal(size=shape).astype(np.float32) for name, shape in torchvision_shapes(layers).items()}
     save_file(arrays | {"classifier.0.bias": np.zeros(3, np.float32)}, tmp_path / "vgg.safetensors")
-    weights = open_weights(f"vgg19:{tmp_path}/vgg.safetensors", layers, "style.features")
+    architecture, weights = open_weights(f"vgg19:{tmp_path}/vgg.safetensors", layers, "style.features")
+    assert architecture.channels["relu1_2"] == 64
     assert weights.keys() == random_weights(0, layers).keys()
     np.testing.assert_array_equal(weights["conv1_2/kernel"][:, :, 7, 5], arrays["features.2.weight"][5, 7])
     arrays["features.2.bias"] = np.zeros(3, np.float32)
@@ -180,8 +181,8 @@ def test_weights_are_read_from_torchvisions_file_and_what_is_not_one_is_refused(
     for text in (f"vgg19:{tmp_path}/none", f"vgg19:{__file__}", f"vgg19:{tmp_path}"):
         with pytest.raises(UserError, match="cannot be read"):
             open_weights(text, layers, "style.features")
-    for text in ("vgg19", "vgg19:", "random:x", "random:", "lite0:f"):
-        with pytest.raises(UserError, match=r"vgg19:FILE.safetensors or random:SEED"):
+    for text in ("vgg19", "vgg19:", "random:x", "random:", "lite0", "lite1:f"):
+        with pytest.raises(UserError, match=r"vgg19:FILE.safetensors, lite0:FILE.safetensors or random:SEED"):
             open_weights(text, layers, "style.features")
 
 
@@ -205,7 +206,7 @@ def test_pictures_are_read_upright_on_white_and_at_the_size_that_is_asked_for(tm
 @pytest.mark.parametrize(
     ("changes", "advice"),
     [
-        ({"style.style_layers": "relu1_1,conv2"}, "write layers as in 'relu1_1,relu2_1'"),
+        ({"style.style_layers": "relu1_1,conv2"}, "write layers as in 'relu1_1,relu2_1,relu3_1'"),
         ({"style.content_layers": ""}, "write layers as in"),
         (FEEDFORWARD | {"data.channels": 1}, "--config.data.channels=3"),
         (ADAIN | {"style.content_layers": "relu4_2"}, "--config.style.content_layers=relu4_1"),

@@ -87,7 +87,7 @@ def _features(options: Mapping[str, Any], dtype: Any) -> FeatureNet | None:
     if not options["perceptual"]:
         return None
     layers = layers_of(options["feature_layers"])
-    return FeatureNet(open_weights(options["features"], layers, "translation.features"), layers, "max", False, dtype)
+    return FeatureNet(*open_weights(options["features"], layers, "translation.features"), layers, "max", False, dtype)
 
 
 def _generator(section: Mapping[str, Any], channels: int, scale: int, dtype: Any) -> nn.Module:

@@ -71,7 +71,9 @@ FIELDS: dict[str, Field] = {
     "translation.charbonnier": weight("the mean of sqrt(error^2 + 1e-6)"),
     "translation.perceptual": weight("the mean squared difference of a network's features"),
     "translation.features": Field(
-        "random:0", "that network: vgg19:FILE.safetensors (docs/style.md), or random:SEED", when=_PERCEIVES
+        "random:0",
+        "that network: vgg19:FILE.safetensors, lite0:FILE.safetensors (docs/style.md), random:SEED",
+        when=_PERCEIVES,
     ),
     "translation.feature_layers": Field("relu5_4", "its layers, whose mean counts", when=_PERCEIVES),
     "translation.schedules": Field("", "numbers that change, as in gan.schedules (docs/gan.md)"),
@@ -246,7 +248,7 @@ def _check_generator(config: Mapping[str, Any]) -> None:
 def _check_losses(config: Mapping[str, Any]) -> None:
     options, size = config["translation"], side(config)
     if options["perceptual"]:
-        check_layers("translation.feature_layers", options["feature_layers"], size)
+        check_layers("translation.feature_layers", options["feature_layers"], options["features"], size)
         if config["data"]["channels"] != 3:
             raise UserError("translation.perceptual is of colour pictures: --config.data.channels=3")
     if not any(is_on(config, name) for name in ("adversarial", "perceptual", "l1", "l2", "charbonnier")):

@@ -31,8 +31,8 @@ def make_style_transfer(
     dtype = jnp.dtype(config["compute_dtype"])
     content_layers, style_layers = layers_of(style["content_layers"]), layers_of(style["style_layers"])
     layers = tuple(dict.fromkeys([*content_layers, *style_layers]))
-    weights = open_weights(style["features"], layers, "style.features")
-    net = FeatureNet(weights, layers, style["pooling"], style["normalised"], dtype)
+    architecture, weights = open_weights(style["features"], layers, "style.features")
+    net = FeatureNet(architecture, weights, layers, style["pooling"], style["normalised"], dtype)
     losses = {name: style[name] for name in ("content_weight", "style_weight", "tv_weight")}
     images = {"image_shape": (data["image_size"], data["image_size"], 3), "flip": data["flip"]}
     if style["method"] == "adain":

@@ -10,7 +10,6 @@ import numpy as np
 
 from gormley_vision.augmentation.geometry import flip_half
 from gormley_vision.errors import UserError
-from gormley_vision.models import vgg
 from gormley_vision.models.style_nets import TransformerNet
 from gormley_vision.randomness import named_key
 from gormley_vision.samples import Pictures
@@ -50,7 +49,7 @@ class Painter:
     def init(self, key: jax.Array) -> PainterState:
         """Return a fresh state, a function of the key only."""
         params = self.network.init(named_key(key, "init/network"), jnp.zeros((1, *self.image_shape)))["params"]
-        state, channels = self.training.start(params), vgg.CHANNELS
+        state, channels = self.training.start(params), self.objective.net.architecture.channels
         return PainterState(
             state.step,
             state.network,

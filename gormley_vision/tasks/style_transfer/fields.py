@@ -6,7 +6,7 @@ from typing import Any
 
 from gormley_vision.errors import UserError, nearest_multiple
 from gormley_vision.fields import IMAGE_FIELDS, LARGE, LARGEST_WIDTH, OPTIMIZER_FIELDS, Field, Value, average_fields
-from gormley_vision.tasks.feature_layers import LAYERS, check_layers, layers_of
+from gormley_vision.tasks.feature_layers import check_layers, layers_of
 
 FAKE = "fake"  # a drawn picture, in place of a file
 
@@ -37,9 +37,10 @@ FIELDS: dict[str, Field] = {
     ),
     "style.start": Field("content", "the picture before the first step", ("content", "noise"), when=_GATYS),
     "style.features": Field(
-        "random:0", "network whose features are compared: vgg19:FILE.safetensors, or random:SEED for textures"
+        "random:0",
+        "network whose features are compared: vgg19:FILE.safetensors, lite0:FILE.safetensors, random:SEED for textures",
     ),
-    "style.pooling": Field("max", "of this network", ("max", "average")),
+    "style.pooling": Field("max", "of VGG-19 and of random filters", ("max", "average")),
     "style.normalised": Field(True, "divide each of its channels by its mean over the two pictures or a first batch"),
     "style.content_layers": Field("relu4_2", "layers whose values are kept, 'relu3_2,relu4_2'"),
     "style.style_layers": Field(
@@ -116,15 +117,17 @@ def check(config: Mapping[str, Any]) -> None:
     """
     style, data = config["style"], config["data"]
     side = data["image_size"] if style["method"] == "adain" else style["size"]
+    if style["method"] == "adain" and style["features"].startswith("lite0"):
+        raise UserError("adain's decoder mirrors VGG-19: --config.style.features=vgg19:FILE.safetensors or random:SEED")
     for key in ("content_layers", "style_layers"):
-        check_layers(f"style.{key}", style[key], side)
+        check_layers(f"style.{key}", style[key], style["features"], side)
     if style["method"] == "gatys":
         return
     if data["channels"] != 3:
         raise UserError("style transfer is of colour pictures: --config.data.channels=3")
     if style["method"] == "adain":
         layers = layers_of(style["content_layers"])
-        if len(layers) != 1 or not layers[0].endswith("_1") or layers == LAYERS[:1]:
+        if len(layers) != 1 or not layers[0].endswith("_1") or layers == ("relu1_1",):
             raise UserError("adain decodes one layer, the first of a block: --config.style.content_layers=relu4_1")
         factor = 2 ** (int(layers[0][4]) - 1)
         if data["image_size"] % factor or data["image_size"] < 2 * factor:
