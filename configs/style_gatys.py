@@ -11,8 +11,8 @@ Deviations: random filters, which need no file, in place of VGG-19; they stop at
     those of later code. Weights are for these filters, and were chosen by eye after two runs.
 Reached here: a photograph and a rug at --config.style.size=160, 60 steps in 2.5 minutes (2 cores of an AMD EPYC, other
     programs running): style loss 1.440 to 0.030, content loss 0 to 0.051. The rug's red, blue and white came into the
-    photograph, with coarse noise; its pattern did not; with EfficientNet-Lite0's features pieces of it did, 400 steps in 2.5 minutes on
-    one core (docs/style.md has the command). VGG-19's weights were not at hand, and have not been run.
+    photograph, with coarse noise; its pattern did not. With EfficientNet-Lite0's features pieces of it did, in 400
+    steps, 2.5 minutes on one core (docs/style.md has the command). VGG-19's weights have not been run: not at hand.
 """
 
 from gormley_vision.config import check_arg, default_config, shrink
