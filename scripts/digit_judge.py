@@ -4,6 +4,7 @@ Every fifth digit is held out; the others are rotated by up to 15 degrees, scale
 by up to 2 pixels, anew in each epoch. Its accuracy on the held-out thousand is part of every figure that it makes.
 """
 
+import sys
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -110,6 +111,8 @@ def _trained(images: np.ndarray, labels: np.ndarray) -> Any:
         for number, at in enumerate(draw.permutation(len(images))[: steps * BATCH].reshape(steps, BATCH)):
             key = jax.random.fold_in(jax.random.key(1), epoch * steps + number)
             params, state = step(params, state, moved[at], labels[at], key)
+        if epoch % 5 == 4:
+            print(f"training the judge: epoch {epoch + 1} of {EPOCHS}", file=sys.stderr, flush=True)
     return params
 
 

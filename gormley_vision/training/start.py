@@ -144,8 +144,7 @@ def prepare(task: Task, batches: Batches, config: Mapping[str, Any], workdir: Pa
         state = jax.jit(partial(first_state, task), out_shardings=state_shardings)(key)
         if config["init_from"]:
             state = jax.device_put(
-                adopt_weights(task, state, user_path(config["init_from"]), shardings, tokenizer_of(batches.features)),
-                state_shardings,
+                adopt_weights(task, state, config, shardings, tokenizer_of(batches.features)), state_shardings
             )
     resident = put_global(batches.resident, shardings.replicated)
     return Run(workdir, plan, step or 0, shardings, state, state_shardings, resident, key, meta, unlogged)
@@ -226,14 +225,15 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     )
 
 
-def adopt_weights(task: Task, state: Any, source: Path, shardings: Shardings, tokenizer: str = "") -> Any:
-    """Return `state` with the variables and averages of another run's newest checkpoint; optimizers stay fresh.
+def adopt_weights(task: Task, state: Any, config: Mapping[str, Any], shardings: Shardings, tokenizer: str = "") -> Any:
+    """Return `state` with the variables and averages of init_from's newest checkpoint; optimizers stay fresh.
 
     The task's `transfer` makes the other run's weights fit: a new head, another resolution, classes by name.
 
     Raises:
-        UserError: `source` is not a run's folder, its weights do not fit, or they are for another `tokenizer`.
+        UserError: init_from is not a run's folder, its weights do not fit, or they are for another `tokenizer`.
     """
+    source = user_path(config["init_from"])
     if not isinstance(task, Transferred):
         raise UserError("this task cannot start from another run's weights: pass --config.init_from=''")
     folder = source / "checkpoints"
@@ -250,4 +250,8 @@ def adopt_weights(task: Task, state: Any, source: Path, shardings: Shardings, to
     weights = ckpt.read_parts(checkpoint, WEIGHTS, lambda _, shape: shardings.sharding_of(shape))
     classes = tuple(meta["data"]["class_names"])
     weights = task.transfer(weights, state, config=upgraded(meta["config"]), class_names=classes)
-    return ckpt.merge(state, weights, WEIGHTS, checkpoint)
+    try:
+        return ckpt.merge(state, weights, WEIGHTS, checkpoint)
+    except UserError as error:
+        changes = "\n  ".join(changed_keys(meta["config"], {**config, "init_from": meta["config"]["init_from"]}))
+        raise UserError(f"init_from: {error}\nof that run's config to this one:\n  {changes}") from None

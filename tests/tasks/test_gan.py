@@ -324,3 +324,17 @@ def test_real_and_fake_images_are_normalised_apart(game):
 
     logged = [real_logit(noise) for noise in (jnp.zeros((M, 3)), 3 * jax.random.normal(KEY, (M, 3)))]
     assert logged[0] == logged[1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "warned"),
+    [
+        ({"gan.gradient_penalty": 10.0}, True),
+        ({"gan.gradient_penalty": 10.0, "discriminator.norm": "none"}, False),
+        ({"gan.r1": 1.0, "discriminator.architecture": "resnet"}, False),
+        ({}, False),
+    ],
+)
+def test_a_penalty_through_batch_norm_is_warned_of(changes, warned, caplog):
+    make_gan(**changes)
+    assert ("discriminator.norm=batch" in caplog.text) == warned

@@ -253,6 +253,14 @@ def test_init_from_another_tasks_run_is_refused_by_name(lab, finished, other, tm
         lab.train(lab.config(other, init_from=str(source)), tmp_path / "run")
 
 
+@pytest.mark.parametrize("finished", ["gan"], indirect=True)
+def test_init_from_an_unlike_gan_says_which_keys_differ(lab, finished, tmp_path):
+    _, source = finished
+    config = lab.config("gan", init_from=str(source), generator__width=8)
+    with pytest.raises(UserError, match=r"(?s)^init_from: .*generator/.*\n  generator.width: \d+ -> 8$"):
+        lab.train(config, tmp_path / "run")
+
+
 # Folders that are somebody's.
 
 

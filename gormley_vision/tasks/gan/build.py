@@ -1,5 +1,6 @@
 """Makes the task from a config."""
 
+import logging
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -32,6 +33,7 @@ DISCRIMINATORS: dict[str, Any] = {
     "r3gan": r3gan.Discriminator,
     "vit": vit_gan.Discriminator,
 }
+log = logging.getLogger(__name__)
 OF_THE_TASK = ("architecture", "latent_size", "latent", "spectral_norm")  # the other keys of a player are its net's
 
 
@@ -50,6 +52,12 @@ def make_gan(config: Mapping[str, Any], description: Description) -> GAN:
     if gan["example"] == "vector" and len(shape) != 1:
         raise UserError(f"gan.example=vector: the data set's vectors have shape {list(shape)}: make them [n]")
     objective = _objective(gan)
+    batch_norm = _net(config, "discriminator", ()).get("norm") == "batch"
+    if batch_norm and any(is_on(config, kind) for kind in PENALTIES):
+        log.warning(
+            "discriminator.norm=batch: the gradient that a penalty measures is then of a whole batch, not of an image; "
+            "WGAN-GP's paper leaves such layers out: --config.discriminator.norm=none"
+        )
     images = {"epoch_images": description.length, "step_images": data["batch_size"] * minibatches(config)}
     return GAN(
         generator=GENERATORS[config["generator"]["architecture"]](shape=shape, **_net(config, "generator", conditions)),
