@@ -28,12 +28,15 @@ from gormley_vision.layers.gan import (
     at_least_float32,
     instance_norm,
     leaky_relu,
+    normal_weights,
 )
 from gormley_vision.layers.holes import GatedConvolution, PartialConvolution
 
 
 class UNet(nn.Module):
     """Images [B, H, W, C] in [-1, 1] to images [B, H, W, out_channels] in [-1, 1].
+
+    With `residual` to what must be added to an image, unbounded: 0 before training, as the last weights are.
 
     With `convolution` 'gated' or 'partial' those on the way down are such (layers/holes.py), for images with holes;
     'partial' takes the last channel for the mask: above 0 where a pixel is known. Deviation: the way up is as it was.
@@ -49,6 +52,7 @@ class UNet(nn.Module):
     norm: str = "instance"
     dropout: float = 0.5
     convolution: str = "plain"
+    residual: bool = False
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -93,5 +97,9 @@ class UNet(nn.Module):
             if 4 <= level < self.levels - 1:  # where the next map is as wide, but the innermost
                 x = nn.Dropout(self.dropout, deterministic=not train)(x)
             x = jnp.concatenate([maps[level - 1], x], axis=-1)
-        x = TransposedConvolution(self.out_channels, 4, 2, (1, 1), outputs="channels", use_bias=True)(nn.relu(x))
-        return jnp.tanh(at_least_float32(x))
+        initial = nn.initializers.zeros if self.residual else normal_weights
+        last = TransposedConvolution(
+            self.out_channels, 4, 2, (1, 1), outputs="channels", use_bias=True, initial=initial
+        )
+        x = at_least_float32(last(nn.relu(x)))
+        return x if self.residual else jnp.tanh(x)

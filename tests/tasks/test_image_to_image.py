@@ -266,6 +266,21 @@ def test_colours_leave_the_lightness_as_it_is():
     assert np.abs(grey - grey[..., :1]).max() <= 1  # without colours it is grey
 
 
+@pytest.mark.parametrize("degradation", ["grey", "strokes"])
+def test_a_residual_net_starts_at_what_is_given_and_leaves_it(degradation):
+    task = task_of({"translation.degradation": degradation, "generator.residual": True})
+    state = started(task)
+    evaluate = jax.jit(task.eval_step)
+    batch = {"image": jnp.asarray(IMAGES), "mask": jnp.ones(4)}
+    first = evaluate(state, batch)
+    assert float(first["psnr"]) == float(first["given_psnr"])
+    assert float(first["energy"]) == float(first["given_energy"])
+    for _ in range(2):  # the first update moves the last layer alone
+        state, _, checks = stepped(task, state)
+    assert all(map(bool, checks.values()))
+    assert float(evaluate(state, batch)["psnr"]) != float(first["psnr"])
+
+
 def pairs_task(changes=None, names=("road", "sky", "car")):
     config = config_of(
         {"data.source": "folder", "data.targets": "maps", "translation.reverse": True, **(changes or {})}
@@ -306,6 +321,8 @@ def test_label_maps_need_names_and_are_no_targets():
         pairs_task(names=())
     with pytest.raises(UserError, match=r"translation\.reverse=true"):
         pairs_task({"translation.reverse": False})
+    with pytest.raises(UserError, match=r"generator\.residual=false"):
+        pairs_task({"generator.residual": True})
 
 
 def test_pictures_of_a_pair_are_moved_alike():

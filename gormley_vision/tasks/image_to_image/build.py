@@ -37,6 +37,10 @@ def make_image_to_image(config: Mapping[str, Any], description: Description) -> 
             "--config.data.target_kind=image"
         )
     classes = _classes(description.features[source])
+    if classes and config["generator"]["residual"]:
+        raise UserError(
+            "generator.residual adds to an image, and inputs are label maps: --config.generator.residual=false"
+        )
     chosen = {name: options[name] for name in ("scale", "sigma", "quality")}
     degradation = degradations.of_classes(classes) if classes else degradations.make(options["degradation"], **chosen)
     dtype = jnp.dtype(config["compute_dtype"])
@@ -48,6 +52,7 @@ def make_image_to_image(config: Mapping[str, Any], description: Description) -> 
         degradation=degradation,
         source=source,
         target=target,
+        residual=config["generator"]["residual"],
         classes=classes,
         shapes={name: description.features[name].shape for name in dict.fromkeys((source, target))},
         patch=side(config),
@@ -94,7 +99,9 @@ def _generator(section: Mapping[str, Any], channels: int, scale: int, dtype: Any
     width, options = section["width"], {"dtype": dtype}
     norm, dropout = section["norm"], section["dropout"]
     if section["architecture"] == "unet":
-        return UNet(channels, section["levels"], width, norm, dropout, section["convolution"], **options)
+        return UNet(
+            channels, section["levels"], width, norm, dropout, section["convolution"], section["residual"], **options
+        )
     if section["architecture"] == "edsr":
         blocks = section["blocks"]
         return EDSR(scale, width, blocks, section["residual_scale"], section["bicubic_skip"], **options)

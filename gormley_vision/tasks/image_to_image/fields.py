@@ -96,6 +96,9 @@ FIELDS: dict[str, Field] = {
         ("plain", "gated", "partial"),
         when=_UNET,
     ),
+    "generator.residual": Field(
+        False, "add the output to the input, grey or filled with a mean, from which training then starts", when=_UNET
+    ),
     "generator.blocks": dataclasses.replace(count(4, "residual blocks", 1000), when=_EDSR),
     "generator.residual_scale": Field(
         1.0, "factor of each block's branch (0.1 in large nets)", at_least=0, at_most=1, when=_EDSR

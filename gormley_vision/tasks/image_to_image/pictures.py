@@ -61,7 +61,7 @@ def pictures(task: "Translation", variables: Any, images: jax.Array) -> jax.Arra
     images = images[..., :-1] if task.fills else images
     given = task.degradation.given(task.read(images[..., 0] if task.classes else images), known)
     output: Any = task.generator.apply(variables, given.inputs, train=False)
-    made, shown = task.levels(task.degradation.image(given, output)), task.levels(given.shown)
+    made, shown = task.levels(task.image(given, output)), task.levels(given.shown)
     channels = max(made.shape[-1], shown.shape[-1])
     return jnp.concatenate([jnp.broadcast_to(x, (*x.shape[:3], channels)) for x in (made, shown)], -1).astype(jnp.uint8)
 

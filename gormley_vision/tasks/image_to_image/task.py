@@ -67,6 +67,7 @@ class Translation:
     degradation: Degradation
     source: str  # the feature that inputs are made of
     target: str  # the feature that is to be predicted
+    residual: bool  # the generator's output is added to the input as it is shown
     classes: int  # of a label map that is the source; 0: it is an image
     shapes: Mapping[str, tuple[int, ...]]  # of the features above
     patch: int  # side of the targets, pixels
@@ -207,6 +208,12 @@ class Translation:
             return jax.nn.one_hot(pictures, self.classes)  # 255, no class, becomes zeros
         return self.degradation.from_rgb(to_unit_range(pictures))
 
+    def image(self, given: Given, output: jax.Array) -> jax.Array:
+        """Return the image that a generator's output stands for, in the degradation's colour space."""
+        if self.residual:
+            output = output + given.shown[..., -output.shape[-1] :]  # of Lab a and b
+        return self.degradation.image(given, output)
+
     def eval_step(self, state: TranslationState, batch: Arrays) -> Arrays:
         """Return sums over the examples whose 'mask' is set, and 'count', of outputs in 8 bits: 'l1', 'psnr', 'energy'.
 
@@ -224,7 +231,7 @@ class Translation:
         output: Any = self.generator.apply(state.ema, given.inputs, train=False)
         mask, target = batch["mask"].astype(jnp.float32), examples[self.target].astype(jnp.float32)
         sums = {"count": jnp.sum(mask)}
-        measured = {"": self.degradation.image(given, output)} | ({} if self.classes else {"given_": given.shown})
+        measured = {"": self.image(given, output)} | ({} if self.classes else {"given_": given.shown})
         for name, images in measured.items():
             error = (self.levels(images) - target) / 255
             squared = jnp.maximum(jnp.mean(jnp.square(error), axis=(1, 2, 3)), 1e-10)  # at most 100 dB
@@ -275,7 +282,7 @@ class Translation:
         """Return for each shown example what is given, the output, and the target: [3 n, H, W, C] in [-1, 1]."""
         given, target = self._given(named_key(key, "preview"), self._cut(state.shown))
         output: Any = self.generator.apply(state.ema, given.inputs, train=False)
-        rows = [self.degradation.to_rgb(x) for x in (given.shown, self.degradation.image(given, output), target)]
+        rows = [self.degradation.to_rgb(x) for x in (given.shown, self.image(given, output), target)]
         channels = max(row.shape[-1] for row in rows)
         rows = [jnp.broadcast_to(row, (*row.shape[:3], channels)) for row in rows]
         triples = jnp.stack(rows, axis=1)

@@ -42,7 +42,7 @@ def generate(task: "Translation", network: Network, turn: Turn) -> tuple[jax.Arr
             given, _ = parts
             rngs = {"dropout": jax.random.fold_in(turn.dropout, number)}
             output: Any = task.generator.apply({"params": params}, given.inputs, train=True, rngs=rngs)
-            return task.degradation.image(given, output)
+            return task.image(given, output)
 
         return joined(of_each(of_microbatch, (turn.given, turn.target), task.accumulate))
 
