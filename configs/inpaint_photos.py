@@ -5,8 +5,7 @@
 
 Source: pix2pix's nets and game (Isola et al. 2017, arXiv:1611.07004): U-Net, PatchGAN, cross-entropy, L1, Adam 2e-4
     (0.5, 0.999). L1 counts 1,000 times the game, as in context encoders (Pathak et al. 2016, arXiv:1604.07379), and not
-    100 times; the masks are those of Palette (Saharia et al. 2021, arXiv:2111.05826),
-    by Janspiry's code.
+    100 times; the masks are those of Palette (Saharia et al. 2021, arXiv:2111.05826), by Janspiry's code.
 Deviations: 128 pixels, 32 channels in both nets, batch 4, instance normalisation; the generator adds to its input, and
     starts at the hole filled with the mean colour; half of the steps at one rate, half falling linearly to 0.
 Reached here: not run to its end here.

@@ -27,6 +27,20 @@ ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "configs").glob("*.py"))
 NAMES = [path.stem for path in FILES]
 # What every config must do is tested of each with the slow tests, and of one for each task with the fast ones.
+# Those that are also interrupted: each task, and states with more than weights (spectral vectors, ADA's controller).
+INTERRUPTED = (
+    *(
+        "dcgan_mnist",
+        "ring2d",
+        "r3gan_cifar",
+        "sngan_projection_cifar",
+        "vitgan_cifar",
+        "vit_mnist",
+        "vit_fashion_mnist",
+    ),
+    *("lm_docs", "mlm_text", "finetune_text", "masked_patches_fashion", "pix2pix_camvid", "sr_edsr_x2"),
+    *("style_gatys", "style_feedforward"),
+)
 AT_ONCE = ("dcgan_mnist", "vit_mnist", "lm_docs", "mlm_text", "finetune_text")
 EACH = [pytest.param(path, id=path.stem, marks=() if path.stem in AT_ONCE else pytest.mark.slow) for path in FILES]
 
@@ -89,6 +103,27 @@ def test_the_smoke_version_trains_checkpoints_resumes_and_samples(path, tmp_path
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert run(config.to_dict(), whole) == 0
     assert checkpoints.steps_of(whole / "checkpoints") == [6, 8]
+    assert read_json(whole / "config.json") == config.to_dict()
+    if path.stem in INTERRUPTED:
+        equals_one_in_parts(config, whole, parts)
+
+    from gormley_vision.sampling import restore, sample
+
+    restored = restore(whole)
+    assert restored.step == 8
+    if isinstance(restored.task, Sampled):
+        samples = sample(restored, num=3)
+        assert len(samples) == (1 if path.stem == "style_gatys" else 3)  # that run is one picture
+        if isinstance(samples, Pictures):
+            assert np.isfinite(samples.images).all()
+            assert np.abs(samples.images).max() <= 1
+    else:
+        with pytest.raises(UserError, match="cannot be sampled"):
+            sample(restored, num=3)
+
+
+def equals_one_in_parts(config, whole, parts):
+    """Train the run again with a stop at step 5: checkpoints, samples and records are those of `whole`."""
     config.stop_after = "5 steps"
     assert run(config.to_dict(), parts) == 0
     assert checkpoints.steps_of(parts / "checkpoints") == [3, 5]
@@ -106,21 +141,6 @@ def test_the_smoke_version_trains_checkpoints_resumes_and_samples(path, tmp_path
     for line in lines[0] + lines[1]:
         del line["time"]
     assert lines[0] == lines[1]
-    assert read_json(whole / "config.json") == config.to_dict()
-
-    from gormley_vision.sampling import restore, sample
-
-    restored = restore(whole)
-    assert restored.step == 8
-    if isinstance(restored.task, Sampled):
-        samples = sample(restored, num=3)
-        assert len(samples) == (1 if path.stem == "style_gatys" else 3)  # that run is one picture
-        if isinstance(samples, Pictures):
-            assert np.isfinite(samples.images).all()
-            assert np.abs(samples.images).max() <= 1
-    else:
-        with pytest.raises(UserError, match="cannot be sampled"):
-            sample(restored, num=3)
 
 
 @pytest.mark.parametrize("task", task_modules.names())
