@@ -24,7 +24,6 @@ from gormley_vision.errors import UserError, listed, reported
 
 with reported():  # what loads now takes a moment
     import numpy as np
-    from PIL import Image
 
     from gormley_vision.data.decoding import decode_file
     from gormley_vision.data.folder_listing import image_suffixes, list_folder
@@ -52,7 +51,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--extend", default="", help="TOP,RIGHT,BOTTOM,LEFT: pixels to add, which are filled")
     parser.add_argument("--degrade", action="store_true", help="the pictures are targets: make the inputs of them")
     parser.add_argument("--targets", type=user_path, help="folder with each picture's target, by name")
-    parser.add_argument("--own_size", action="store_true", help="of pairs: do not resize to the size of training")
+    parser.add_argument("--own_size", action="store_true", help="do not squeeze pictures to the size of training")
     parser.add_argument("--tile", type=int, default=0, help="pixels of the parts that a picture is computed in")
     parser.add_argument("--step", type=int, help="step of the checkpoint (default: the newest one)")
     parser.add_argument("--json", type=user_path, help="also write the scores to this file")
@@ -168,14 +167,6 @@ def margins(text: str) -> list[tuple[int, int]]:
     return [(top, bottom), (left, right)]
 
 
-def resized(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize uint8 [H, W, C] to (height, width) by Lanczos, a label map [H, W] by the nearest pixel."""
-    filter_ = Image.Resampling.NEAREST if picture.ndim == 2 else Image.Resampling.LANCZOS
-    image = Image.fromarray(picture[..., 0] if picture.shape[2:] == (1,) else picture)
-    array = np.asarray(image.resize(size[::-1], filter_))
-    return array[..., None] if picture.shape[2:] == (1,) else array
-
-
 def scores(made: np.ndarray, target: np.ndarray, scale: int, known: np.ndarray | None) -> dict[str, float]:
     """Return PSNR and SSIM; of holes PSNR within them, too."""
     a, b = made.astype(np.float64), np.broadcast_to(target, made.shape).astype(np.float64)
@@ -208,7 +199,7 @@ def main() -> None:
     if not isinstance(task, Translates):
         raise UserError(f"a {run.config['task']} run does not translate pictures: pass a run of image_to_image")
     if options.own_size and not task.squeezed_to:
-        raise UserError("--own_size is for pairs: pictures of this run keep their size anyway: leave it out")
+        raise UserError("--own_size: pictures of this run keep their size anyway: leave it out")
     rows: list[dict[str, Any]] = []
     scored = options.degrade or options.targets is not None
     for number, (file, out) in enumerate(files):
@@ -219,13 +210,7 @@ def main() -> None:
         picture, known, target = given(options, task, file, number, *original)
         if known is not None and known.all():
             print(f"{file}: nothing is to be filled: that is white in a mask", file=sys.stderr)
-        size = picture.shape[:2]
-        squeezed = task.squeezed_to and not options.own_size
-        if squeezed:
-            picture = resized(picture, (task.squeezed_to, task.squeezed_to))
-        made, unchanged = task.translate(run.state, picture, known, tile=options.tile)
-        if squeezed:
-            made, unchanged = resized(made, size), resized(unchanged, size)
+        made, unchanged = task.translate(run.state, picture, known, tile=options.tile, own_size=options.own_size)
         write_png(out, made)
         if options.targets:
             path = partner(options.targets, file, options.source, "targets")

@@ -146,18 +146,25 @@ class Translates(Protocol):
 
     @property
     def squeezed_to(self) -> int:
-        """The side to which pictures were squeezed in training; 0 if they were not."""
+        """The side to which whole pictures are squeezed for the net; 0 if they are not."""
 
     @property
     def scale(self) -> int:
         """How many times as large its pictures are."""
 
     def translate(
-        self, state: Any, picture: np.ndarray, known: np.ndarray | None = None, *, tile: int = 0
+        self,
+        state: Any,
+        picture: np.ndarray,
+        known: np.ndarray | None = None,
+        *,
+        tile: int = 0,
+        own_size: bool = False,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the picture that is made of `picture`, uint8 [H, W, C], and that picture as it is, of the same size.
 
-        `known`, bool [H, W], says which pixels are known; `tile` is the side of parts computed one after another.
+        `known`, bool [H, W], says which pixels are known; `tile` is the side of parts computed one after another; with
+        `own_size` a picture is not squeezed to `squeezed_to`.
         """
 
     def degrade(self, target: np.ndarray, number: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:

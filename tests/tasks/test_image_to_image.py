@@ -10,6 +10,7 @@ from gormley_vision.config import default_config, validate
 from gormley_vision.data.features import Description, Feature
 from gormley_vision.errors import UserError
 from gormley_vision.experiment import described, make_task
+from gormley_vision.layers.colour import rgb_to_lab
 from gormley_vision.layers.resampling import imresize
 from gormley_vision.tasks.networks import to_unit_range
 from gormley_vision.training.checkpoints import flat
@@ -238,6 +239,28 @@ def test_pixels_outside_of_a_hole_stay_to_the_bit(mask):
     hidden = picture.copy()
     hidden[~known] = 77  # what lies under a hole is never read
     assert np.array_equal(task.translate(state, hidden, known)[0], made)
+
+
+def test_a_picture_of_another_size_is_squeezed_and_keeps_what_is_known():
+    task = task_of({"translation.degradation": "box"})
+    state, picture = started(task), rng.integers(0, 256, (48, 72, 3)).astype(np.uint8)
+    known = np.ones((48, 72), bool)
+    known[10:31, 20:50] = False
+    made, given = task.translate(state, picture, known)
+    assert np.array_equal(made[known], picture[known])
+    mean = picture[known].astype(float).mean(0)
+    np.testing.assert_allclose(given[~known], np.broadcast_to(mean, given[~known].shape), atol=0.51)
+    hidden = picture.copy()
+    hidden[~known] = 77
+    assert np.array_equal(task.translate(state, hidden, known)[0], made)
+    own, _ = task.translate(state, picture, known, own_size=True)
+    assert np.array_equal(own[known], picture[known])
+    assert not np.array_equal(own, made)
+    grey = task_of({"translation.degradation": "grey"})
+    coloured, shown = grey.translate(started(grey), picture)
+    lightness = [np.asarray(rgb_to_lab(jnp.asarray(x)[None] / 127.5 - 1.0))[..., 0] for x in (shown, picture)]
+    np.testing.assert_allclose(*lightness, atol=0.3)  # of 100: rounded to 8 bits
+    assert coloured.shape == shown.shape == picture.shape
 
 
 @pytest.mark.parametrize("convolution", ["partial", "gated"])

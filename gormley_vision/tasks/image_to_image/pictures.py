@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from PIL import Image
 
 from gormley_vision.errors import UserError
 from gormley_vision.randomness import named_key, run_key
@@ -20,9 +21,12 @@ if TYPE_CHECKING:
 
 
 def translate(
-    task: "Translation", state: Any, picture: np.ndarray, known: np.ndarray | None, tile: int
+    task: "Translation", state: Any, picture: np.ndarray, known: np.ndarray | None, tile: int, own_size: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the net's picture, uint8 [s H, s W, C], and what is given: the picture without a net, of the same size.
+
+    Where `task.squeezed_to` is a size, the net sees the picture squeezed to it, unless `own_size` or `tile` is given,
+    and its output is stretched. Known pixels, and the lightness of what is coloured, stay those of `picture`.
 
     Args:
         known: bool [H, W], for a net that fills holes.
@@ -32,6 +36,42 @@ def translate(
     Raises:
         UserError: tiles that are too small for that.
     """
+    size, side = picture.shape[:2], task.squeezed_to
+    if own_size or tile or size == (side, side) or not side:
+        return _at_own_size(task, state, picture, known, tile)
+    if known is None:
+        made, given = _at_own_size(task, state, resized(picture, (side, side)), None, 0)
+    else:
+        mean = picture[known].mean(0) if known.any() else 127.5  # what lies under a hole must not run out of it
+        clean = np.where(known[..., None], picture, np.round(mean).astype(np.uint8))
+        holes = Image.fromarray(np.uint8(255) * ~known).resize((side, side), Image.Resampling.BOX)
+        made, given = _at_own_size(task, state, resized(clean, (side, side)), np.asarray(holes) == 0, 0)
+    made, given = resized(made, size), resized(given, size)
+    return (made, given) if task.source != task.target else _kept(task, picture, known, made)
+
+
+def _kept(
+    task: "Translation", picture: np.ndarray, known: np.ndarray | None, made: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return `made` with what is known of `picture` in place of its own, and what is given."""
+    image, output = (task.degradation.from_rgb(to_unit_range(jnp.asarray(x))[None]) for x in (picture, made))
+    given = task.degradation.given(image, None if known is None else jnp.asarray(known)[None, ..., None])
+    images = task.degradation.image(given, output[..., -(task.degradation.channels or output.shape[-1]) :]), given.shown
+    both = [np.asarray(task.levels(x))[0].astype(np.uint8) for x in images]
+    return both[0], both[1]
+
+
+def resized(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize uint8 [H, W, C] to (height, width) by Lanczos, a label map [H, W] by the nearest pixel."""
+    filter_ = Image.Resampling.NEAREST if picture.ndim == 2 else Image.Resampling.LANCZOS
+    image = Image.fromarray(picture[..., 0] if picture.shape[2:] == (1,) else picture)
+    array = np.asarray(image.resize(size[::-1], filter_))
+    return array[..., None] if picture.shape[2:] == (1,) else array
+
+
+def _at_own_size(
+    task: "Translation", state: Any, picture: np.ndarray, known: np.ndarray | None, tile: int
+) -> tuple[np.ndarray, np.ndarray]:
     image = picture[..., None] if picture.ndim == 2 else picture
     if known is not None:
         image = np.concatenate([image, known[..., None].astype(np.uint8)], axis=-1)

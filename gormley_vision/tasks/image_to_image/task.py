@@ -102,8 +102,12 @@ class Translation:
 
     @property
     def squeezed_to(self) -> int:
-        """The side to which pairs are squeezed; 0 for other pictures."""
-        return self.patch if self.source != self.target else 0
+        """The side to which a whole picture is squeezed; 0 for nets that see a small part at a time, or restore it.
+
+        A U-Net that fills or colours looks at everything, and knows pictures of the size of training only.
+        """
+        whole = self.reach is None and (self.fills or self.degradation.channels > 0)
+        return self.patch if whole or self.source != self.target else 0
 
     @property
     def scale(self) -> int:
@@ -253,10 +257,16 @@ class Translation:
         return jnp.clip(jnp.round((self.degradation.to_rgb(images).astype(jnp.float32) + 1) * 127.5), 0, 255)
 
     def translate(
-        self, state: TranslationState, picture: np.ndarray, known: np.ndarray | None = None, *, tile: int = 0
+        self,
+        state: TranslationState,
+        picture: np.ndarray,
+        known: np.ndarray | None = None,
+        *,
+        tile: int = 0,
+        own_size: bool = False,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return a picture as the averaged generator makes it, and as it was given; see `pictures.translate`."""
-        return pictures.translate(self, state, picture, known, tile)
+        return pictures.translate(self, state, picture, known, tile, own_size)
 
     def degrade(self, target: np.ndarray, number: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """Return a picture, and an input made of it as in training; see `pictures.degrade`.
