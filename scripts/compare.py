@@ -1,6 +1,6 @@
 """Compare sets of runs: mean and standard deviation over seeds of a metric at the last step, also as JSON.
 
-    python scripts/compare.py --workdirs RUN [RUN ...] [--metric=eval/accuracy] [--out=results/NAME.json]
+    python scripts/compare.py --workdirs RUN [RUN ...] [--metric eval/accuracy [...]] [--out=results/NAME.json]
 
 Runs whose configs only differ in the seed are one arm, named by the keys in which the arms differ.
 
@@ -32,7 +32,9 @@ def main() -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--workdirs", nargs="+", type=user_path, help="the runs' folders")
     what.add_argument("--cards", nargs="+", type=user_path, help="files of scripts/evaluate.py --out")
-    parser.add_argument("--metric", default="eval/accuracy", help="a key of metrics.jsonl (default: eval/accuracy)")
+    parser.add_argument(
+        "--metric", nargs="+", default=["eval/accuracy"], help="keys of metrics.jsonl (default: eval/accuracy)"
+    )
     parser.add_argument("--out", type=user_path, help="also write the results to this JSON file")
     options = parser.parse_args()
     if options.out:
@@ -40,11 +42,22 @@ def main() -> None:
     if options.cards:
         compare_cards(options.cards, options.out)
         return
-    configs = [flatten(run_config(folder)) for folder in options.workdirs]
+    tables = []
+    for metric in options.metric:
+        if len(options.metric) > 1:
+            print(metric)
+        tables.append({"metric": metric, "arms": compare_runs(options.workdirs, metric)})
+    if options.out:
+        write_json(options.out, tables[0] if len(tables) == 1 else {"metrics": tables})
+
+
+def compare_runs(workdirs: Sequence[Path], metric: str) -> list[dict[str, Any]]:
+    """Print a metric of each arm, and return it."""
+    configs = [flatten(run_config(folder)) for folder in workdirs]
     rows = []
     for name, members in arms_of(configs).items():
-        folders = by_seed([(str(configs[i]["seed"]), options.workdirs[i]) for i in members])
-        found = {seed: curve(folder, options.metric) for seed, folder in folders.items()}
+        folders = by_seed([(str(configs[i]["seed"]), workdirs[i]) for i in members])
+        found = {seed: curve(folder, metric) for seed, folder in folders.items()}
         steps, curves = {seed: step for seed, (step, _) in found.items()}, {seed: c for seed, (_, c) in found.items()}
         if len(set(steps.values())) > 1:
             each = ", ".join(f"seed {seed} at step {step}" for seed, step in steps.items())
@@ -53,8 +66,7 @@ def main() -> None:
         mean, deviation = mean_and_deviation(last)
         print(f"{name}: {mean:.4f} +- {deviation:.4f}, seeds " + ", ".join(f"{x:.4f}" for x in last))
         rows.append({"arm": name, "mean": mean, "standard_deviation": deviation, "curves": curves, "steps": steps})
-    if options.out:
-        write_json(options.out, {"metric": options.metric, "arms": rows})
+    return rows
 
 
 def compare_cards(paths: Sequence[Path], out: Path | None) -> None:

@@ -201,6 +201,42 @@ def sr_edsr_x2(content: Any) -> Finding:
     return Finding(f"super-resolution x2, PSNR of luma in dB: {', '.join(parts)}", str(content["seed"]))
 
 
+def photo_editing(content: Any) -> Finding:
+    """PSNR of held-out photographs, beside what needs no net."""
+    parts = []
+    for name, found in content["runs"].items():
+        mean = found["mean"]
+        nearest = f", nearest pixel {mean['nearest_psnr']:.2f}" if "nearest_psnr" in mean else ""
+        parts.append(f"{name} {mean['psnr']:.2f} ({found['given']} {mean['given_psnr']:.2f}{nearest})")
+    return Finding(f"100 held-out photographs, PSNR in dB: {', '.join(parts)}", str(content["seed"]))
+
+
+def pix2pix_losses(content: Any) -> Finding:
+    """PSNR and sharpness of each arm of configs/sweeps/pix2pix_losses.py."""
+    psnr, sharpness = (table["arms"] for table in content["metrics"])
+    parts = [
+        f"{a['mean']:.2f} dB and {b['mean']:.2f} ({pix2pix_arm(a['arm'])})"
+        for a, b in zip(psnr, sharpness, strict=True)
+    ]
+    return Finding(
+        f"pix2pix of 64 pixels, PSNR and gradient energy over the targets': {', '.join(parts)}",
+        seeds_of(psnr[0]["curves"]),
+    )
+
+
+def pix2pix_arm(arm: str) -> str:
+    """Name an arm by what differs from pix2pix's recipe."""
+    names = {
+        "translation.adversarial=0.0": "L1 alone",
+        "translation.l1=0.0": "game alone",
+        "receptive_field=1,": "patches of 1 pixel",
+        "receptive_field=16": "of 16",
+        "objective=least_squares": "least squares",
+        "objective=relativistic_paired": "relativistic, R1, R2",
+    }
+    return next((name for part, name in names.items() if part in arm), "pix2pix")
+
+
 def health(content: Any) -> Finding:
     """What benchmarks/health_bench.py counted."""
     kinds = {
@@ -226,6 +262,8 @@ FINDINGS: dict[str, Callable[[Any], Finding]] = {
     "health": health,
     "cifar_gans": cifar_gans,
     "sr_edsr_x2": sr_edsr_x2,
+    "photo_editing": photo_editing,
+    "pix2pix_losses": pix2pix_losses,
     "train_step": train_step,
     "gan_recipes": gan_recipes,
     "image_to_image_step": image_to_image_step,

@@ -149,3 +149,12 @@ def test_a_card_that_is_not_there(tmp_path):
         done = compare("--cards", a_card(tmp_path / "a.json"), str(path))
         assert done.returncode == 2
         assert f"{path} is not a card ({what}): pass what scripts/evaluate.py" in done.stderr
+
+
+def test_several_metrics_are_several_tables(tmp_path):
+    run = a_run(tmp_path / "run", 0, 8, (0.5,))
+    done = compare("--workdirs", run, "--metric", "eval/accuracy", "loss", f"--out={tmp_path / 'out.json'}")
+    assert done.returncode == 0, done.stderr
+    tables = json.loads((tmp_path / "out.json").read_text())["metrics"]
+    assert [table["metric"] for table in tables] == ["eval/accuracy", "loss"]
+    assert done.stdout.splitlines()[::2] == ["eval/accuracy", "loss"]

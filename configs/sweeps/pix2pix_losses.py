@@ -1,7 +1,7 @@
 """Why pix2pix has both losses, and its patch: L1, game or both; patches of 1, 16, 70 pixels; three games; 3 seeds.
 
     python scripts/sweep.py --config=configs/sweeps/pix2pix_losses.py --workdir=runs/pix2pix_losses --jobs=2
-    python scripts/compare.py --workdirs runs/pix2pix_losses/*/ --metric=eval/psnr
+    python scripts/compare.py --workdirs runs/pix2pix_losses/*/ --metric eval/psnr eval/sharpness
 
 with camvid and camvid_labels in the current folder, as configs/pix2pix_camvid.py has them. The questions of tables 1
 and 2 of Isola et al. 2017 (arXiv:1611.07004) at a small budget: 64 pixels, half of the channels, 6 epochs of batch 4 at
