@@ -33,7 +33,7 @@ from gormley_vision.layers.partition import gathered, mesh_platform, split_by_im
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 _FEW_CHANNELS = 16  # below this, one matrix product beats s*s convolutions on the CPU
 _BATCH_PARTS = 4
-_DENSE_CHANNELS = 64  # of groups that are convolved together on the CPU
+_DENSE_CHANNELS = 32  # of groups that are convolved together on the CPU
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +89,9 @@ def convolve_groups(x: jax.Array, kernel: jax.Array) -> jax.Array:
     Keeps the size, with zeros outside. On a CPU groups are joined to `_DENSE_CHANNELS` channels, with zeros in the
     kernel between them: several times the products, but XLA's gradients of grouped convolutions take 20 to 40 times as
     long there (192 channels in groups of 16, 32 images of 16x16: forward and backward 4.3 s, joined 0.11 s; with the
-    gradient of a gradient 8.6 s and 0.19 s; 2 busy cores of an AMD EPYC). Elsewhere it is XLA's own.
+    gradient of a gradient 8.6 s and 0.19 s; 2 busy cores of an AMD EPYC). To 32 rather than 64: R3GAN's step at 96
+    channels takes 6.2 s of one core and not 8.1; joining to 16 is no faster, and compiles for longer. Elsewhere it is
+    XLA's own.
     """
     channels, size, width = x.shape[-1], kernel.shape[0], kernel.shape[2]
     pad = (size // 2, size // 2)
