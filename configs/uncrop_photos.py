@@ -8,7 +8,10 @@ Source: pix2pix's nets and game (Isola et al. 2017, arXiv:1611.07004): U-Net, Pa
     100 times; the halves are those of Palette (Saharia et al. 2021, arXiv:2111.05826).
 Deviations: 128 pixels, 32 channels in both nets, batch 4, instance normalisation; the generator adds to its input, and
     starts at the missing half filled with the mean colour; half of the steps at one rate, half falling linearly to 0.
-Reached here: not run to its end here.
+Reached here: the 100 held-out photographs, by scripts/translate.py --degrade: PSNR 16.62 dB, SSIM 0.641; halves filled
+    with the mean colour 15.17 and 0.652, with the nearest known pixel 15.03 and 0.631. Seen: horizons, skies and
+    grounds go on in their colours; no objects, and a coarse grid of blurs. Seed 0, 23 minutes on one core of an AMD
+    EPYC, jax 0.10.2.
 """
 
 from gormley_vision.config import check_arg, default_config, shrink

@@ -38,13 +38,12 @@ def generate(task: "Translation", network: Network, turn: Turn) -> tuple[jax.Arr
     """
 
     def of_batch(params: Any) -> jax.Array:
-        def of_microbatch(parts: Any, number: jax.Array) -> jax.Array:
-            given, _ = parts
+        def of_microbatch(given: Given, number: jax.Array) -> jax.Array:
             rngs = {"dropout": jax.random.fold_in(turn.dropout, number)}
             output: Any = task.generator.apply({"params": params}, given.inputs, train=True, rngs=rngs)
             return task.image(given, output)
 
-        return joined(of_each(of_microbatch, (turn.given, turn.target), task.accumulate))
+        return joined(of_each(of_microbatch, turn.given, task.accumulate))
 
     return jax.vjp(of_batch, network.variables["params"])
 
