@@ -37,7 +37,8 @@ def make_image_to_image(config: Mapping[str, Any], description: Description) -> 
             "--config.data.target_kind=image"
         )
     classes = _classes(description.features[source])
-    if classes and config["generator"]["residual"]:
+    residual = config["generator"]["architecture"] == "unet" and config["generator"]["residual"]
+    if classes and residual:
         raise UserError(
             "generator.residual adds to an image, and inputs are label maps: --config.generator.residual=false"
         )
@@ -52,7 +53,7 @@ def make_image_to_image(config: Mapping[str, Any], description: Description) -> 
         degradation=degradation,
         source=source,
         target=target,
-        residual=config["generator"]["residual"],
+        residual=residual,
         classes=classes,
         shapes={name: description.features[name].shape for name in dict.fromkeys((source, target))},
         patch=side(config),
