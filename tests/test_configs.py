@@ -1,4 +1,4 @@
-"""Every config file builds at full size, trains small, resumes and samples; every key can be overridden."""
+"""Every config file builds at full size, trains small and samples, some resume; every key can be overridden."""
 
 import json
 import re
@@ -97,7 +97,7 @@ def test_the_full_size_step_traces(path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
-def test_the_smoke_version_trains_checkpoints_resumes_and_samples(path, tmp_path):
+def test_the_smoke_version_trains_checkpoints_and_samples_and_some_resume(path, tmp_path):
     config = load_config_file(f"{path}:smoke")
     config.mesh.data = 1
     whole, parts = tmp_path / "whole", tmp_path / "parts"

@@ -253,5 +253,6 @@ def adopt_weights(task: Task, state: Any, config: Mapping[str, Any], shardings: 
     try:
         return ckpt.merge(state, weights, WEIGHTS, checkpoint)
     except UserError as error:
-        changes = "\n  ".join(changed_keys(meta["config"], {**config, "init_from": meta["config"]["init_from"]}))
-        raise UserError(f"init_from: {error}\nof that run's config to this one:\n  {changes}") from None
+        changes = changed_keys(meta["config"], {**config, "init_from": meta["config"]["init_from"]})
+        told = ["of that run's config to this one:", *changes] if changes else []
+        raise UserError("\n  ".join([f"init_from: {error}", *told])) from None
