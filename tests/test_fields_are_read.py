@@ -84,6 +84,7 @@ OTHERS: dict[str, Any] = {
     "mesh.rules": "conv_out: tensor",
     "gan.augment": "blit",
     "discriminator.norm": "none",
+    "data.cache_dir": "elsewhere",
     "data.max_megapixels": 1,
     "eval.split": "test",
     "translation.features": "random:1",
@@ -187,7 +188,8 @@ def nested(task: str, flat: dict[str, Any]) -> dict[str, Any]:
 
 def effects(config: dict[str, Any], root: Path) -> Iterator[Any]:
     """What the config does, a stage at a time; ends after a refusal, which is the last of them."""
-    shutil.rmtree(root / "cache", ignore_errors=True)  # what is decoded already is not read again
+    for cache in ("cache", OTHERS["data.cache_dir"]):  # what is decoded already is not read again
+        shutil.rmtree(root / cache, ignore_errors=True)
     try:
         yield from _effects(config, root)
     except UserError as error:
