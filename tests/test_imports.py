@@ -23,6 +23,7 @@ ALLOWED = {
     "durations": {"errors"},
     "schedules": {"durations", "errors", "fields"},
     "axes": set(),
+    "finiteness": set(),
     "mesh_rules": {"errors"},
     "fields": set(),
     "health": set(),
@@ -40,6 +41,7 @@ ALLOWED = {
     "tiling": {"errors"},
     "tasks": {
         "axes",
+        "finiteness",
         "health",
         "augmentation",
         "data",
@@ -58,6 +60,7 @@ ALLOWED = {
     },
     "training": {
         "axes",
+        "finiteness",
         "health",
         "mesh_rules",
         "data",

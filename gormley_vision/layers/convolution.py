@@ -16,9 +16,13 @@ strided forward convolutions well; dilated ones and kernel gradients poorly (jax
   (the sub-pixel form, Shi et al. 2016, arXiv:1609.05158, section 2.2), or, for a few channels such as an
   image's, one matrix product and shifted adds;
 - a kernel gradient is summed over four parts of the batch, because XLA's layout changes run on one thread
-  each, and independent ones run in parallel.
+  each, and independent ones run in parallel;
+- where there are fewer output pixels than output channels, as deep in a U-Net at batch 1, the kernel is what is large,
+  and all three are matrix products of k*k-pixel patches with the kernel as it lies in memory: XLA's convolutions
+  transpose it each time (512 channels, 8x8 pixels, k = 4, stride 2: 1.6 instead of 8.1 ms for an input gradient, 2.2
+  instead of 13.5 ms for a kernel gradient; two cores of an AMD EPYC).
 
-`benchmarks/train_step.py` measures the gain. Forward-mode differentiation is not supported.
+`benchmarks/train_step.py` and `image_to_image_step.py` measure the gain. Forward-mode differentiation is not supported.
 """
 
 import dataclasses
@@ -118,12 +122,19 @@ def convolve_groups(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _forward(geometry: Geometry, inputs: jax.Array, kernel: jax.Array) -> jax.Array:
-    return _maps(_xla_forward(geometry, _maps(inputs), gathered(kernel, geometry.shared)))
+    inputs, kernel = _maps(inputs), gathered(kernel, geometry.shared)
+    if _kernel_is_large(geometry, inputs.shape[0], kernel.shape):
+        outputs = lax.platform_dependent(
+            inputs, kernel, cpu=partial(_patches_product, geometry), default=partial(_xla_forward, geometry)
+        )
+    else:
+        outputs = _xla_forward(geometry, inputs, kernel)
+    return _maps(outputs)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _input_gradient(geometry: Geometry, outputs: jax.Array, kernel: jax.Array) -> jax.Array:
-    few = kernel.shape[2] < _FEW_CHANNELS
+    few = kernel.shape[2] < _FEW_CHANNELS or _kernel_is_large(geometry, outputs.shape[0], kernel.shape)
     inputs = lax.platform_dependent(
         _maps(outputs),
         gathered(kernel, geometry.shared),
@@ -135,13 +146,20 @@ def _input_gradient(geometry: Geometry, outputs: jax.Array, kernel: jax.Array) -
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _kernel_gradient(geometry: Geometry, size: int, inputs: jax.Array, outputs: jax.Array) -> jax.Array:
+    large = _kernel_is_large(geometry, inputs.shape[0], (size, size, inputs.shape[3], outputs.shape[3]))
     kernel = lax.platform_dependent(
         _maps(inputs),
         _maps(outputs),
-        cpu=partial(_kernel_gradient_in_parts, geometry, size),
+        cpu=partial(_patches_kernel_gradient if large else _kernel_gradient_in_parts, geometry, size),
         default=partial(_xla_kernel_gradient, geometry, size),
     )
     return gathered(kernel, geometry.shared)
+
+
+def _kernel_is_large(geometry: Geometry, batch: int, shape: tuple[int, ...]) -> bool:
+    """Return whether a batch has fewer output pixels than a kernel of this shape has output channels."""
+    height, width = geometry.output_size(shape[0])
+    return batch * height * width < shape[3]
 
 
 def _maps(x: jax.Array) -> jax.Array:
@@ -193,6 +211,30 @@ def _xla_kernel_gradient(geometry: Geometry, size: int, inputs: jax.Array, outpu
     return jax.linear_transpose(lambda w: _xla_forward(geometry, inputs, w), kernel)(outputs)[0]
 
 
+def _patches(geometry: Geometry, size: int, inputs: jax.Array) -> jax.Array:
+    """Return what each output pixel sees: [B*h*w, size*size*C]."""
+    (height, width), stride = geometry.output_size(size), geometry.stride
+    padded = jnp.pad(inputs, ((0, 0), geometry.padding, geometry.padding, (0, 0)))
+    taps = [
+        padded[:, i : i + stride * (height - 1) + 1 : stride, j : j + stride * (width - 1) + 1 : stride]
+        for i in range(size)
+        for j in range(size)
+    ]
+    return jnp.stack(taps, axis=3).reshape(-1, size * size * inputs.shape[3])
+
+
+def _patches_product(geometry: Geometry, inputs: jax.Array, kernel: jax.Array) -> jax.Array:
+    size, features = kernel.shape[0], kernel.shape[3]
+    outputs = _patches(geometry, size, inputs) @ kernel.reshape(-1, features)
+    return outputs.reshape(inputs.shape[0], *geometry.output_size(size), features)
+
+
+def _patches_kernel_gradient(geometry: Geometry, size: int, inputs: jax.Array, outputs: jax.Array) -> jax.Array:
+    features = outputs.shape[3]
+    kernel = lax.dot_general(_patches(geometry, size, inputs), outputs.reshape(-1, features), (((0,), (0,)), ((), ())))
+    return kernel.reshape(size, size, inputs.shape[3], features)
+
+
 def _phases(geometry: Geometry, outputs: jax.Array, kernel: jax.Array) -> jax.Array:
     """Compute input pixels s*n + a as a stride-1 convolution of the output with the taps i = a + low (mod s)."""
     s, low, size = geometry.stride, geometry.padding[0], kernel.shape[0]
@@ -224,6 +266,8 @@ def _phases(geometry: Geometry, outputs: jax.Array, kernel: jax.Array) -> jax.Ar
 def _shifted_adds(geometry: Geometry, outputs: jax.Array, kernel: jax.Array) -> jax.Array:
     """Compute each output pixel's k*k patch in one matrix product, and add patches where they overlap.
 
+    The larger factor comes first, since XLA transposes the second.
+
     The k taps of an axis are grouped into ceil(k / s) blocks of s: block u of all pixels, concatenated, is the
     input shifted by s*u, so a block is added with one pad.
     """
@@ -232,7 +276,11 @@ def _shifted_adds(geometry: Geometry, outputs: jax.Array, kernel: jax.Array) -> 
     blocks = -(-size // s)
     grown = jnp.pad(kernel, ((0, blocks * s - size),) * 2 + ((0, 0),) * 2)
     matrix = grown.reshape(blocks, s, blocks, s, channels, features)
-    patches = lax.dot_general(outputs, matrix, (((3,), (5,)), ((), ())))  # [B, h, w, u, s, v, s, C]
+    if _kernel_is_large(geometry, batch, kernel.shape):
+        product = lax.dot_general(matrix, outputs, (((5,), (3,)), ((), ())))
+        patches = product.transpose(5, 6, 7, 0, 1, 2, 3, 4)
+    else:
+        patches = lax.dot_general(outputs, matrix, (((3,), (5,)), ((), ())))  # [B, h, w, u, s, v, s, C]
     total = jnp.zeros((batch, h + blocks - 1, s, w + blocks - 1, s, channels), patches.dtype)
     for u in range(blocks):
         for v in range(blocks):

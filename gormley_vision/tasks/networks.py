@@ -45,14 +45,6 @@ def update_norm(before: Network, after: Network) -> jax.Array:
     return optax.tree.norm(optax.tree.sub(after.variables["params"], before.variables["params"]))
 
 
-def finite(name: str, tree: Any) -> dict[str, jax.Array]:
-    """Return for each array of a tree a scalar bool, under 'name/path': whether all its elements are finite."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {
-        "/".join([name, *(str(getattr(k, "key", k)) for k in path)]): jnp.isfinite(leaf).all() for path, leaf in leaves
-    }
-
-
 def moving_average(average: Any, current: Any, decay: jax.Array) -> Any:
     """Return decay * average + (1 - decay) * current, leaf by leaf."""
     return jax.tree.map(lambda a, c: a + (1 - decay).astype(c.dtype) * (c - a), average, current)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from gormley_vision import durations
+from gormley_vision.finiteness import finite
 from gormley_vision.randomness import named_key
 from gormley_vision.tasks.accumulation import accumulated
 from gormley_vision.tasks.networks import (
@@ -17,7 +18,6 @@ from gormley_vision.tasks.networks import (
     Variables,
     apply_gradients,
     ema_decay,
-    finite,
     moving_average,
     new_network,
 )

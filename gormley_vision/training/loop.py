@@ -22,6 +22,7 @@ from gormley_vision.data.batches import Batches
 from gormley_vision.data.features import tokenizer_of
 from gormley_vision.errors import UserError
 from gormley_vision.files import write_atomically
+from gormley_vision.finiteness import all_finite
 from gormley_vision.signals import Interrupts, handled
 from gormley_vision.training.checkpoints import Checkpoints, flat, wait_for_all
 from gormley_vision.training.checkup import Checkup, RollBack, drop_undone, note_rollback
@@ -59,7 +60,7 @@ class Step:
             # With finite losses and gradients, a logged norm or the update can still overflow.
             after = {f"metric/{name}": value for name, value in metrics.items()}
             after |= {f"state/{name}": leaf for name, leaf in flat(state).items()}
-            checks = checks | {name: jnp.isfinite(value).all() for name, value in after.items()}
+            checks = checks | {name: all_finite(value) for name, value in after.items()}
             self.checks[:] = checks
             return state, metrics, jnp.stack(list(checks.values()))
 

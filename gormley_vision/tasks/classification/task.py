@@ -13,6 +13,7 @@ from gormley_vision.augmentation.geometry import flip_half, random_resized_crop,
 from gormley_vision.augmentation.mixing import mix, smoothed_targets
 from gormley_vision.augmentation.randaugment import randaugment
 from gormley_vision.errors import UserError, listed
+from gormley_vision.finiteness import finite
 from gormley_vision.layers.positions import ResizeConvention, resize_position_embeddings
 from gormley_vision.losses.classification import softmax_cross_entropy
 from gormley_vision.models.vit import ViT
@@ -24,7 +25,6 @@ from gormley_vision.tasks.networks import (
     Variables,
     apply_gradients,
     ema_decay,
-    finite,
     moving_average,
     new_network,
     to_unit_range,

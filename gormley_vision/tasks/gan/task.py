@@ -32,6 +32,7 @@ import optax
 
 from gormley_vision.augmentation.geometry import flip_half
 from gormley_vision.errors import UserError
+from gormley_vision.finiteness import finite
 from gormley_vision.losses.adversarial import Objective
 from gormley_vision.randomness import keyed_normal, named_key
 from gormley_vision.samples import FIELD, Pictures, Points, field_points
@@ -43,7 +44,6 @@ from gormley_vision.tasks.networks import (
     Network,
     Variables,
     ema_decay,
-    finite,
     moving_average,
     new_network,
     to_unit_range,

@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gormley_vision.finiteness import finite
 from gormley_vision.losses import penalties
 from gormley_vision.losses.reconstruction import RECONSTRUCTION
 from gormley_vision.losses.style import content_loss
 from gormley_vision.tasks.accumulation import accumulated, joined, of_each
 from gormley_vision.tasks.image_to_image.degradations import Given
-from gormley_vision.tasks.networks import Network, apply_gradients, finite, update_norm
+from gormley_vision.tasks.networks import Network, apply_gradients, update_norm
 from gormley_vision.tasks.scalars import Number
 
 if TYPE_CHECKING:

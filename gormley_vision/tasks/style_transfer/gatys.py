@@ -13,10 +13,11 @@ import numpy as np
 import optax
 
 from gormley_vision.errors import UserError, listed
+from gormley_vision.finiteness import finite
 from gormley_vision.randomness import named_key
 from gormley_vision.samples import Pictures
 from gormley_vision.tasks.feature_nets import Maps, as_input
-from gormley_vision.tasks.networks import finite, to_unit_range
+from gormley_vision.tasks.networks import to_unit_range
 from gormley_vision.tasks.style_transfer.fields import SAMPLING
 from gormley_vision.tasks.style_transfer.objective import Objective
 
