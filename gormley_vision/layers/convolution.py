@@ -19,8 +19,8 @@ strided forward convolutions well; dilated ones and kernel gradients poorly (jax
   each, and independent ones run in parallel;
 - where there are fewer output pixels than output channels, as deep in a U-Net at batch 1, the kernel is what is large,
   and all three are matrix products of k*k-pixel patches with the kernel as it lies in memory: XLA's convolutions
-  transpose it each time (512 channels, 8x8 pixels, k = 4, stride 2: 1.6 instead of 8.1 ms for an input gradient, 2.2
-  instead of 13.5 ms for a kernel gradient; two cores of an AMD EPYC).
+  transpose it each time, which was a third of pix2pix's step on one pair of 128 pixels (by jax's profiler, on two cores
+  of an AMD EPYC).
 
 `benchmarks/train_step.py` and `image_to_image_step.py` measure the gain. Forward-mode differentiation is not supported.
 """
@@ -134,11 +134,11 @@ def _forward(geometry: Geometry, inputs: jax.Array, kernel: jax.Array) -> jax.Ar
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _input_gradient(geometry: Geometry, outputs: jax.Array, kernel: jax.Array) -> jax.Array:
-    few = kernel.shape[2] < _FEW_CHANNELS or _kernel_is_large(geometry, outputs.shape[0], kernel.shape)
+    one_product = kernel.shape[2] < _FEW_CHANNELS or _kernel_is_large(geometry, outputs.shape[0], kernel.shape)
     inputs = lax.platform_dependent(
         _maps(outputs),
         gathered(kernel, geometry.shared),
-        cpu=partial(_shifted_adds if few else _phases, geometry),
+        cpu=partial(_shifted_adds if one_product else _phases, geometry),
         default=partial(_xla_input_gradient, geometry),
     )
     return _maps(inputs)
@@ -266,8 +266,6 @@ def _phases(geometry: Geometry, outputs: jax.Array, kernel: jax.Array) -> jax.Ar
 def _shifted_adds(geometry: Geometry, outputs: jax.Array, kernel: jax.Array) -> jax.Array:
     """Compute each output pixel's k*k patch in one matrix product, and add patches where they overlap.
 
-    The larger factor comes first, since XLA transposes the second.
-
     The k taps of an axis are grouped into ceil(k / s) blocks of s: block u of all pixels, concatenated, is the
     input shifted by s*u, so a block is added with one pad.
     """
@@ -276,7 +274,7 @@ def _shifted_adds(geometry: Geometry, outputs: jax.Array, kernel: jax.Array) -> 
     blocks = -(-size // s)
     grown = jnp.pad(kernel, ((0, blocks * s - size),) * 2 + ((0, 0),) * 2)
     matrix = grown.reshape(blocks, s, blocks, s, channels, features)
-    if _kernel_is_large(geometry, batch, kernel.shape):
+    if _kernel_is_large(geometry, batch, kernel.shape):  # the kernel first: XLA transposes the second factor
         product = lax.dot_general(matrix, outputs, (((5,), (3,)), ((), ())))
         patches = product.transpose(5, 6, 7, 0, 1, 2, 3, 4)
     else:

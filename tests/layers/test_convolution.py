@@ -24,6 +24,11 @@ SHAPES = [
     (9, 9, 20, 3, 3, 3, (0, 1)),
     (9, 9, 2, 3, 3, 3, (0, 1)),
     (9, 9, 2, 3, 2, 3, (0, 0)),
+    # More features than the 4 images' output pixels, where the CPU multiplies by the kernel as it lies.
+    (4, 4, 20, 17, 4, 2, (1, 1)),
+    (7, 9, 5, 50, 4, 2, (1, 1)),
+    (4, 3, 2, 60, 3, 1, (0, 2)),
+    (9, 9, 2, 40, 2, 3, (0, 0)),
 ]
 
 
@@ -64,14 +69,15 @@ def test_equals_lax_conv_in_value_first_and_second_derivatives(shape):
     close(ours, theirs)
 
 
+@pytest.mark.parametrize("features", [6, 40])  # 40 is more than the 32 pixels
 @pytest.mark.parametrize(("size", "channels"), [(4, 3), (4, 20), (5, 3), (5, 20)])
-def test_transposed_is_the_adjoint(size, channels):
+def test_transposed_is_the_adjoint(size, channels, features):
     """<convolve(x), y> = <x, convolve_transposed(y)> for all x and y: what "transposed" means."""
     padding = {4: (1, 1), 5: (2, 1)}[size]
     keys = jax.random.split(jax.random.key(size), 3)
     x = jax.random.normal(keys[0], (2, 8, 8, channels))
-    y = jax.random.normal(keys[1], (2, 4, 4, 6))
-    kernel = jax.random.normal(keys[2], (size, size, channels, 6))
+    y = jax.random.normal(keys[1], (2, 4, 4, features))
+    kernel = jax.random.normal(keys[2], (size, size, channels, features))
     left = jnp.vdot(convolve(x, kernel, stride=2, padding=padding), y)
     right = jnp.vdot(x, convolve_transposed(y, kernel, stride=2, padding=padding))
     np.testing.assert_allclose(left, right, rtol=2e-5)
