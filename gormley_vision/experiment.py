@@ -103,11 +103,22 @@ def overlap(a: tuple[str, Batches], b: tuple[str, Batches]) -> bool:
     (first, here), (second, there) = a, b
     if here.sha256 == there.sha256:
         return True
+    (start, stop), (other_start, other_stop) = (x.identity.get("part", (0, math.inf)) for x in (here, there))
+    parts_meet = max(start, other_start) < min(stop, other_stop)
+    if "shards" in here.identity and "shards" in there.identity:  # TFDS: files and what is read of them
+        return parts_meet and any(
+            name == other and max(skip, other_skip) < min(_end(skip, take), _end(other_skip, other_take))
+            for name, skip, take, _ in here.identity["shards"]
+            for other, other_skip, other_take, _ in there.identity["shards"]
+        )
     if slices.name_of(first) == slices.name_of(second) and not ("[" in first and "[" in second):
         return True
-    (start, stop), (other_start, other_stop) = (x.identity.get("part", (0, math.inf)) for x in (here, there))
     wholes = [{key: x.identity[key] for key in x.identity if not key.startswith("part")} for x in (here, there)]
-    return wholes[0] == wholes[1] and max(start, other_start) < min(stop, other_stop)
+    return wholes[0] == wholes[1] and parts_meet
+
+
+def _end(skip: int, take: int) -> float:
+    return math.inf if take < 0 else skip + take
 
 
 def cut(split: str, flag: str) -> str:

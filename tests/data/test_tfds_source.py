@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from gormley_vision.data.images import Conversion
 from gormley_vision.data.sources import open_source
 from gormley_vision.data.tfrecord import convert_to_array_record
 from gormley_vision.errors import UserError
+from gormley_vision.experiment import overlap
 
 ROOT = Path(__file__).parents[2]
 
@@ -129,6 +131,34 @@ def test_a_part_of_a_split_and_a_version_can_be_named(opened):
     assert len(part) == 10
     assert (part[3]["image"] == whole[13]["image"]).all()
     assert part.identity != whole.identity
+
+
+@pytest.mark.parametrize("name", ["few_digits", "sorted_digits"])
+@pytest.mark.parametrize(
+    ("first", "second", "shared"),
+    [
+        ("train[:50%]", "train[50%:]", False),
+        ("train[:50%]", "train[40%:60%]", True),
+        ("train[:1]", "train", True),
+        ("train[4:]", "train[:5]", True),
+        ("train[5:]", "train[:5]", False),
+    ],
+)
+def test_parts_that_share_examples_are_seen_to(opened, name, first, second, shared):
+    a, b = (
+        (split, types.SimpleNamespace(sha256=split, identity=opened(name=name, split=split).identity))
+        for split in (first, second)
+    )
+    assert overlap(a, b) == overlap(b, a) == shared
+
+
+def test_sums_of_splits_that_share_examples_are_seen_to(opened):
+    sides = {
+        split: types.SimpleNamespace(sha256=split, identity=opened(split=split).identity)
+        for split in ("train[:50%]+test", "test", "train[50%:]", "train")
+    }
+    first = ("train[:50%]+test", sides.pop("train[:50%]+test"))
+    assert [overlap(first, second) for second in sides.items()] == [True, False, True]
 
 
 def test_a_set_that_tfds_did_not_shuffle_is_sliced_in_a_shuffled_order(opened, digits):
