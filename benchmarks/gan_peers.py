@@ -116,7 +116,7 @@ def discriminator_loss(gan: Any, discriminator: nn.Module, real: Tensor, fake: T
     loss = LOSSES[gan.objective][0](real_logits, fake_logits)
     if real_classes is not None and fake_classes is not None:
         errors = [functional.cross_entropy(x, labels) for x in (real_classes, fake_classes)]
-        loss = loss + gan.classifier_weight * (errors[0] + errors[1])
+        loss = loss + gan.classifier_weight * (errors[0] + gan.fake_classifier_weight * errors[1])
     if gan.r1:
         loss = loss + gan.r1 / 2 * squared_norms(real_logits, real).mean()
     if gan.r2:

@@ -42,6 +42,17 @@ RELATIVISTIC = (
     "dcgan_mnist",
     {**_SMALL, **_FREE, "gan.r1": 1.0, "gan.r2": 1.0, **_both(learning_rate=2e-3, momentum=0.0, beta2=0.99)},
 )
+WGAN_GP = (
+    "wgan_mnist",
+    {
+        **_SMALL,
+        "gan.clip_weights": 0.0,
+        "gan.gradient_penalty": 10.0,
+        "gan.discriminator_steps": 1,
+        "discriminator.norm": "none",
+        **_both(name="adam", learning_rate=1e-2, momentum=0.9, beta2=0.9),
+    },
+)
 
 
 class Case(NamedTuple):
@@ -56,6 +67,7 @@ CASES = {
     "dcgan": Case(DCGAN),
     "lsgan": Case(LSGAN),
     "relativistic": Case(RELATIVISTIC),
+    "wgan_gp": Case(WGAN_GP),
     "dcgan, rates 0.5 from half way": Case(
         DCGAN,
         {"gan.schedules": "; ".join(f"{player}.learning_rate = 0: 2e-4, 50%: 2e-4, 51%: 0.5" for player in _PLAYERS)}
@@ -77,13 +89,16 @@ CASES = {
     ),
     "dcgan, rates 0.2": Case(DCGAN, _both(learning_rate=0.2), "learning rate"),
     "dcgan, rates 0.1": Case(DCGAN, _both(learning_rate=0.1), "learning rate"),
+    "dcgan, rates 0.15": Case(DCGAN, _both(learning_rate=0.15), "learning rate"),
     "dcgan, batch 4, rates 0.1": Case(DCGAN, {"data.batch_size": 4, **_both(learning_rate=0.1)}, "batch 4"),
+    "dcgan, batch 4, rates 0.15": Case(DCGAN, {"data.batch_size": 4, **_both(learning_rate=0.15)}, "batch 4"),
     "dcgan, D without norms, rates 0.1": Case(
         DCGAN, {"discriminator.norm": "none", **_both(learning_rate=0.1)}, "broken normalisation"
     ),
     "relativistic, no penalty, rates 5e-2": Case(
         RELATIVISTIC, {"gan.r1": 0.0, "gan.r2": 0.0, **_both(learning_rate=5e-2)}, "no penalty"
     ),
+    "wgan_gp, no penalty": Case(WGAN_GP, {"gan.gradient_penalty": 0.0}, "no penalty"),
     "relativistic, penalty 1e6": Case(RELATIVISTIC, {"gan.r1": 1e6, "gan.r2": 1e6}, "penalty"),
     "dcgan, weights clipped at 1e-4": Case(DCGAN, {"gan.clip_weights": 1e-4}, "clipping"),
     "dcgan, G's rate 1": Case(DCGAN, {"generator_optimizer.learning_rate": 1.0}, "learning rate"),

@@ -153,6 +153,8 @@ def test_diversity_that_falls_and_stays_is_a_collapse_and_one_that_rises_or_come
     assert verdicts(series("diversity", [*rising, 0.3, 0.2, 0.3, 0.1, 0.1])) == [("collapse", 9)]
     assert verdicts(series("diversity", [*rising, 0.3, 0.2, 0.3, 0.9, 0.3])) == []
     assert verdicts(series("diversity", [0.01, 0.02, 0.1, 0.3, 0.2, 0.1, 0.1, 0.1])) == []
+    assert verdicts(series("diversity", [*rising, 0.02])) == [("total_collapse", 6)]  # though nothing comes after
+    assert verdicts(series("diversity", [*rising, 0.0, 0.0, 0.0, 0.0])) == [("total_collapse", 6), ("collapse", 9)]
 
 
 def test_samples_that_leave_or_never_come_near_diverge():

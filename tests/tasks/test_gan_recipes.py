@@ -242,6 +242,7 @@ def test_real_and_fake_images_are_augmented_in_both_updates():
 def test_an_auxiliary_classifiers_errors_are_in_both_losses():
     changes = {"gan.conditional": True, "discriminator.conditioning": "classifier"}
     weights = {"gan.classifier_weight": 0.5, "gan.generator_classifier_weight": 0.25}
+    changes |= {"gan.fake_classifier_weight": 0.75}
     gan, batch = tiny(**changes, **weights)
     plain, _ = tiny(**changes, **dict.fromkeys(weights, 0.0))
     state, (_, with_classes, _) = stepped(gan, batch)
@@ -258,7 +259,7 @@ def test_an_auxiliary_classifiers_errors_are_in_both_losses():
         return gan.generator.apply(state.generator.variables, noise, labels, train=True, mutable=["batch_stats"])[0]
 
     added = float(with_classes["loss/discriminator"] - without["loss/discriminator"])
-    assert added == pytest.approx(0.5 * (error(real) + error(fakes("noise/discriminator"))), rel=1e-3)
+    assert added == pytest.approx(0.5 * (error(real) + 0.75 * error(fakes("noise/discriminator"))), rel=1e-3)
     alone = dataclasses.replace(gan, phases=gan.phases[1:]), dataclasses.replace(plain, phases=plain.phases[1:])
     losses = [float(jax.jit(g.train_step)(state, batch, KEY)[1]["loss/generator"]) for g in alone]
     assert losses[0] - losses[1] == pytest.approx(0.25 * error(fakes("noise/generator")), rel=1e-3)

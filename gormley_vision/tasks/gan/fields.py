@@ -114,6 +114,13 @@ FIELDS: dict[str, Field] = {
         at_most=LARGE,
         when={"discriminator.conditioning": ("classifier",)},
     ),
+    "gan.fake_classifier_weight": Field(
+        1.0,
+        "of fake images' share in the errors of D's classes; 0: D learns classes from real images alone",
+        at_least=0,
+        at_most=LARGE,
+        when={"discriminator.conditioning": ("classifier",)},
+    ),
     "gan.generator_classifier_weight": Field(
         1.0,
         "of the errors of D's classes in the generator's loss",
@@ -218,6 +225,7 @@ SCHEDULED = (
     *(f"gan.{kind}" for kind in PENALTIES),
     "gan.augment_probability",
     "gan.classifier_weight",
+    "gan.fake_classifier_weight",
     "gan.generator_classifier_weight",
     "gan.ema_half_life",
 )

@@ -5,6 +5,7 @@ a ratio or a probability, so that rules hold for any data set.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import jax
@@ -100,10 +101,10 @@ def _largest_singular_value(gan: "GAN", params: Mapping, key: jax.Array) -> jax.
 # checks say which can be among them: a roll-back goes to before the first.
 
 
-def _collapse(lines: Sequence[Line]) -> str:
+def _collapse(lines: Sequence[Line], share: float) -> str:
     diversity = [line["health/diversity"] for line in lines]
     best = max(diversity)
-    if best < 0.5 or diversity[-1] > 0.5 * best:
+    if best < 0.5 or diversity[-1] > share * best:
         return ""
     return f"two samples differ by {diversity[-1]:.2f} of what two real images differ, {best:.2f} before"
 
@@ -182,7 +183,8 @@ def _dead(lines: Sequence[Line]) -> str:
 
 
 RULES = (
-    Rule("collapse", ("health/diversity",), _collapse, checks=4),
+    Rule("collapse", ("health/diversity",), partial(_collapse, share=0.5), checks=4),
+    Rule("total_collapse", ("health/diversity",), partial(_collapse, share=0.05)),
     Rule("divergence", ("health/distance",), _apart, checks=4),
     Rule("divergence", ("health/distance",), _never_near, begins=_is_far),
     Rule("D_overpowering", ("health/distance", "health/order"), _overpowered, begins=_knows_all),

@@ -55,7 +55,8 @@ def update_discriminator(
         critics = {stream: lambda images, stream=stream: passed(stream, images)[0][0] for stream in ("real", "fake")}
         parts = _penalties(gan, critics, turn, real, fake)
         if real_classes is not None:
-            errors = _class_error(real_classes, turn.labels) + _class_error(fake_classes, turn.labels)
+            errors = _class_error(real_classes, turn.labels)
+            errors += _class_error(fake_classes, turn.labels) * turn.scalars["gan.fake_classifier_weight"]
             parts["loss/classes"] = errors * turn.scalars["gan.classifier_weight"]
         value = gan.objective.discriminator(real_logits, fake_logits)
         return value + sum(parts.values()), (real_logits, fake_logits, batch_stats, parts)
