@@ -92,6 +92,8 @@ CASES = {
     "dcgan, rates 0.15": Case(DCGAN, _both(learning_rate=0.15), "learning rate"),
     "dcgan, batch 4, rates 0.1": Case(DCGAN, {"data.batch_size": 4, **_both(learning_rate=0.1)}, "batch 4"),
     "dcgan, batch 4, rates 0.15": Case(DCGAN, {"data.batch_size": 4, **_both(learning_rate=0.15)}, "batch 4"),
+    "lsgan, rates 0.14": Case(LSGAN, _both(learning_rate=0.14), "learning rate"),
+    "lsgan, batch 4, rates 0.14": Case(LSGAN, {"data.batch_size": 4, **_both(learning_rate=0.14)}, "batch 4"),
     "dcgan, D without norms, rates 0.1": Case(
         DCGAN, {"discriminator.norm": "none", **_both(learning_rate=0.1)}, "broken normalisation"
     ),
