@@ -8,9 +8,11 @@ Deviations: the discriminator learns classes from real images alone: with fakes 
     mark the generator leaves, and samples need not look like their class. Rates of 2e-3 and 5e-4, falling to 0 over
     the last half: scales and biases start alike for all classes, and at 2e-4 come apart too slowly. Images are shifted
     before the discriminator (DiffAugment's translation), so that it learns 5,000 digits less by heart.
-Reached here: a judge that is right on 98.6 % of held-out real digits sees the label asked for in 99.6 % of 2,000
-    samples, by `python scripts/label_agreement.py --workdir=runs/cdcgan_batchnorm_mnist --num=2000 --judge=judge.npz`.
-    Seed 0, 20 minutes on one core of an AMD EPYC that it shared, jax 0.10.2.
+Reached here: a judge that is right on 98.6 % of held-out real digits sees the label asked for in 99.6 to
+    99.95 % of 2,000 samples (seeds 0, 1, 2), by `python scripts/label_agreement.py
+    --workdir=runs/cdcgan_batchnorm_mnist --num=2000 --judge=judge.npz`: results/cdcgan_batchnorm_mnist.json. 13 minutes
+    on one core of an AMD EPYC, jax 0.10.2. Seen, of seed 0: each class in its row, strokes thicker and shapes less
+    various than the digits'.
 """
 
 from gormley_vision.config import check_arg, default_config, shrink

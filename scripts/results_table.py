@@ -28,8 +28,8 @@ class Finding(NamedTuple):
     seeds: str
 
 
-def cdcgan_mnist(content: Any) -> Finding:
-    """Digits of the label that was asked for."""
+def label_agreement(content: Any) -> Finding:
+    """Digits of the label that was asked for, of a conditional GAN."""
     mean = content["averaged_generator"]["mean"]
     return Finding(
         f"a classifier of real digits sees the label asked for in {100 * mean:.1f} % of samples",
@@ -256,7 +256,8 @@ FINDINGS: dict[str, Callable[[Any], Finding]] = {
     "fashion_recipe": sweep("on 5,000 training images left out, after 3 epochs"),
     "fashion_shift": sweep("the same, after 15 epochs"),
     "dcgan_mnist_recipe": dcgan_mnist_recipe,
-    "cdcgan_mnist": cdcgan_mnist,
+    "cdcgan_mnist": label_agreement,
+    "cdcgan_batchnorm_mnist": label_agreement,
     "stacked_mnist_games": modes("Stacked MNIST, of 1,000", "reverse_kl", lambda kl: f"KL {kl:.3f}"),
     "ring2d_games": modes("eight Gaussians", "near", lambda near: f"{100 * near:.1f} % of samples within 3 sigma"),
     "health": health,
