@@ -185,8 +185,12 @@ def modes(what: str, share: str, shown: Callable[[float], str]) -> Callable[[Any
 
 def cifar_gans(content: Any) -> Finding:
     """The cards that benchmarks/cifar_gans.py wrote, and of training images the floor."""
-    cards = sorted(content.values(), key=lambda card: card["figures"]["frechet_distance"])
-    parts = [f"{card['figures']['frechet_distance']:.3g} ({card['name']})" for card in cards]
+    cards = list(content.values())
+    by_name: dict[str, list[float]] = {}
+    for card in cards:
+        by_name.setdefault(card["name"], []).append(card["figures"]["frechet_distance"])
+    means = sorted((statistics.mean(found), name) for name, found in by_name.items())
+    parts = [f"{mean:.3g} ({name})" for mean, name in means]
     return Finding(
         "Fréchet distance to CIFAR-10's test images (JPEG q75 copy) by ResNet-56's features, after 10 minutes of one "
         f"core each: {', '.join(parts)}",
@@ -241,12 +245,13 @@ def health(content: Any) -> Finding:
     """What benchmarks/health_bench.py counted."""
     kinds = {
         "recipes": "recipes as they are",
-        "failed": "runs made to fail",
+        "failed": "changed runs that failed",
         "came_through": "changed runs that did not",
     }
     parts = [f"{content[f'{kind}_with_verdict']} of {content[kind]} {what}" for kind, what in kinds.items()]
     return Finding(
-        f"GANs with a verdict of the health monitor: {'; '.join(parts)}", seeds_of(r["seed"] for r in content["runs"])
+        f"GANs with a verdict of the health monitor: {'; '.join(parts)} (docs/health.md says how they were chosen)",
+        seeds_of(r["seed"] for r in content["runs"]),
     )
 
 
@@ -307,7 +312,7 @@ def table() -> str:
         commit += " with changes" if own.get("commit", "").endswith("+changes") else ""
         commands = own.get("commands") or told.get("commands") or [UNKNOWN]
         cells = [
-            f"{finding.figure} ([{name}](results/{name}.json))",
+            f"{finding.figure} ([{name}](results/{name if (RESULTS / name).is_dir() else f'{name}.json'}))",
             finding.seeds,
             told.get("hardware", measured),
             commit,

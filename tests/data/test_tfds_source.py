@@ -144,7 +144,7 @@ def test_a_part_of_a_split_and_a_version_can_be_named(opened):
         ("train[5:]", "train[:5]", False),
     ],
 )
-def test_parts_that_share_examples_are_seen_to(opened, name, first, second, shared):
+def test_parts_overlap_where_they_share_examples(opened, name, first, second, shared):
     a, b = (
         (split, types.SimpleNamespace(sha256=split, identity=opened(name=name, split=split).identity))
         for split in (first, second)
@@ -152,7 +152,7 @@ def test_parts_that_share_examples_are_seen_to(opened, name, first, second, shar
     assert overlap(a, b) == overlap(b, a) == shared
 
 
-def test_sums_of_splits_that_share_examples_are_seen_to(opened):
+def test_sums_of_splits_overlap_where_they_share_examples(opened):
     sides = {
         split: types.SimpleNamespace(sha256=split, identity=opened(split=split).identity)
         for split in ("train[:50%]+test", "test", "train[50%:]", "train")

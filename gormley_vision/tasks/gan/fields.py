@@ -107,27 +107,14 @@ FIELDS: dict[str, Field] = {
     "gan.clip_weights": Field(
         0.0, "D's parameters are cut off at +- this after an update; 0: not", at_least=0, at_most=LARGE
     ),
-    "gan.classifier_weight": Field(
-        1.0,
-        "of the errors of D's classes in its loss",
-        at_least=0,
-        at_most=LARGE,
-        when={"discriminator.conditioning": ("classifier",)},
-    ),
-    "gan.fake_classifier_weight": Field(
-        1.0,
-        "of fake images' share in the errors of D's classes; 0: D learns classes from real images alone",
-        at_least=0,
-        at_most=LARGE,
-        when={"discriminator.conditioning": ("classifier",)},
-    ),
-    "gan.generator_classifier_weight": Field(
-        1.0,
-        "of the errors of D's classes in the generator's loss",
-        at_least=0,
-        at_most=LARGE,
-        when={"discriminator.conditioning": ("classifier",)},
-    ),
+    **{
+        f"gan.{name}": Field(1.0, text, at_least=0, at_most=LARGE, when={"discriminator.conditioning": ("classifier",)})
+        for name, text in (
+            ("classifier_weight", "of the errors of D's classes in its loss"),
+            ("fake_classifier_weight", "of fake images in those errors; 0: D learns classes from real images alone"),
+            ("generator_classifier_weight", "of the errors of D's classes in the generator's loss"),
+        )
+    },
     "gan.discriminator_steps": count(1, "k: discriminator updates, each on a fresh minibatch, per step", 1000),
     "gan.generator_factor": count(1, "fakes in the generator's update for each image of a minibatch", 1000),
     "gan.shared_fakes": Field(False, "the generator update reuses the last discriminator update's noise"),
