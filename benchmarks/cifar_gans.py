@@ -10,6 +10,7 @@ figures say what learns fast, not what is best. Real images are those of the tes
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -100,7 +101,7 @@ def train(options: argparse.Namespace, name: str, seed: int, core: int) -> Path:
     }
     flags = [f"--config.{key}={value}" for key, value in changes.items()]
     run(core, "train.py", f"--config=configs/{arm.config}.py", f"--workdir={folder}", *flags)
-    card = options.cards / f"{folder.name}.json"
+    card = folder / "card.json"
     if not card.exists():
         real = ["--split=test", f"--extractor={options.extractor}", f"--num={COUNT}", f"--out={card}"]
         run(core, "scripts/evaluate.py", f"--workdir={folder}", *real)
@@ -119,15 +120,16 @@ def floor(options: argparse.Namespace) -> Path:
     import numpy as np
     from PIL import Image
 
-    card = options.cards / "real.json"
+    card = options.workdir / "real" / "card.json"
     if card.exists():
         return card
     files = sorted((options.images / "train").rglob("*.jpg"))
     chosen = np.random.default_rng(0).permutation(len(files))[:COUNT]
     images = np.stack([np.asarray(Image.open(files[i]).convert("RGB")) for i in chosen])
-    np.savez(options.workdir / "real.npz", images=images)
+    card.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(card.with_name("images.npz"), images=images)
     flags = [f"--real={options.images}", "--split=test", f"--extractor={options.extractor}", f"--out={card}"]
-    run(0, "scripts/evaluate.py", f"--samples={options.workdir / 'real.npz'}", *flags)
+    run(0, "scripts/evaluate.py", f"--samples={card.with_name('images.npz')}", *flags)
     write_json(card, read_json(card) | {"name": "training images"})
     return card
 
@@ -158,8 +160,6 @@ def draw(real: Path, cards: Mapping[str, list[Path]], path: Path) -> None:
 def main() -> None:
     """Train, measure, draw."""
     options = parse()
-    for folder in (options.workdir, options.cards):
-        folder.mkdir(parents=True, exist_ok=True)
     cores = sorted(os.sched_getaffinity(0))[: options.jobs]
     real = floor(options)
     free: SimpleQueue[int] = SimpleQueue()
@@ -176,6 +176,9 @@ def main() -> None:
     with ThreadPoolExecutor(len(cores)) as pool:
         found = list(pool.map(on_a_free_core, product(options.seeds, options.arms)))
     run(cores[0], "scripts/compare.py", "--cards", *map(str, [real, *found]))  # refuses unlike ones
+    options.cards.mkdir(parents=True, exist_ok=True)
+    for card in (real, *found):
+        shutil.copyfile(card, options.cards / f"{card.parent.name}.json")
     draw(real, {name: found[i :: len(options.arms)] for i, name in enumerate(options.arms)}, options.picture)
 
 

@@ -25,6 +25,9 @@ from gormley_vision.signals import handled
 
 # Matches the runtime's own lines, with C++ stack traces: the message below replaces them.
 _RUNTIME = re.compile(r"[EFIW]\d{4} \d\d:|\*\*\*|\s+@ |PC: @|\[Gloo\]|Fatal Python error|Aborted")
+# Seconds from the first sign of a failure until its cause is looked for: a killed process's connections close, and others
+# fail because of it, before the system reports that it has ended.
+_SETTLE = 1.0
 _INTERRUPTED = tuple(128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
 
 
@@ -87,6 +90,8 @@ def watch(processes: list[subprocess.Popen], outputs: list[Path]) -> int:
                 shown
             )  # before checking for failures: the first one's lines about a failure come after it
             ended = all(process.poll() is not None for process in processes)
+            if first_to_fail(processes) is not None or any(line.startswith("Traceback") for line in lines):
+                time.sleep(_SETTLE)
             failed = first_to_fail(processes)
             if not failed:  # after another's failure the first only reports how it noticed
                 seen |= show(lines)
