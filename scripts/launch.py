@@ -25,8 +25,8 @@ from gormley_vision.signals import handled
 
 # Matches the runtime's own lines, with C++ stack traces: the message below replaces them.
 _RUNTIME = re.compile(r"[EFIW]\d{4} \d\d:|\*\*\*|\s+@ |PC: @|\[Gloo\]|Fatal Python error|Aborted")
-# Seconds from the first sign of a failure until its cause is looked for: a killed process's connections close, and others
-# fail because of it, before the system reports that it has ended.
+# Seconds from the first sign of a failure until its cause is looked for: the system closes a killed process's
+# connections, and others fail because of that, before it reports that the process has ended.
 _SETTLE = 1.0
 _INTERRUPTED = tuple(128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
 
