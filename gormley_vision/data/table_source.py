@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import io
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ from gormley_vision.files import user_path
 
 TOPICS = ("compound", "debugger", "formatstrings", "string-methods", "typesmapping", "typesseq")
 DELIMITERS = {".tsv": "\t", ".csv": ","}
+_LOOKED_AT = 10_000  # texts whose length is compared with the context at the start
+
+_log = logging.getLogger(__name__)
 
 
 class TableSource:
@@ -36,6 +40,12 @@ class TableSource:
         self.identity = {"source": "table", **identity, "context": context}
         self.texts = [text for text, _ in rows]
         self._tokenizer, self._context = tokenizer, context
+        lengths = [len(tokenizer.encode(text)[0]) for text in self.texts[:_LOOKED_AT]]
+        if longer := sum(length > context for length in lengths):
+            _log.warning(
+                "%s of %s texts are longer than data.context=%d and are cut; the longest has %s tokens",
+                *(f"{longer:,}", f"{len(lengths):,}", context, f"{max(lengths):,}"),
+            )
 
     def __len__(self) -> int:
         return len(self.texts)

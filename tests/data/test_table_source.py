@@ -22,8 +22,10 @@ def opened(tmp_path):
 TRAIN = 'label\ttext\nbad\tno "\ngood\tyes, it is\nbad\t\n'
 
 
-def test_rows_are_texts_cut_or_padded_with_their_class(opened):
+def test_rows_are_texts_cut_or_padded_with_their_class(opened, caplog):
     source = opened({"train.tsv": TRAIN, "test.tsv": "text\tlabel\nmaybe\tgood\n"})
+    (warned,) = caplog.records
+    assert warned.getMessage() == "1 of 3 texts are longer than data.context=5 and are cut; the longest has 10 tokens"
     assert source.class_names == ("bad", "good")
     assert source.labels.tolist() == [0, 1, 0]
     rows = [(e["tokens"][e["valid"]].tobytes(), int(e["label"])) for e in source]

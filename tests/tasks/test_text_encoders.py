@@ -254,12 +254,15 @@ def test_a_classifiers_head_is_matched_by_name():
         )
 
 
-def test_probabilities_do_not_depend_on_the_other_texts_and_padding_is_not_seen():
+def test_probabilities_do_not_depend_on_the_other_texts_and_padding_is_not_seen(caplog):
     task = task_of("text_classification")
     state = started(task, 0)
     state = with_params(state, random_params(state, 6))
     texts = ["a", "abcdefgh", "abcdefghiii", "hgf"]
     together = task.classify(state, texts, batch_size=4)
+    assert [line.getMessage() for line in caplog.records] == [
+        "1 of 4 texts have more than the 8 tokens of data.context and are cut, first text 3"
+    ]
     np.testing.assert_allclose(together.sum(axis=1), 1, rtol=1e-5)
     np.testing.assert_allclose(together, np.concatenate([task.classify(state, [t], 1) for t in texts]), rtol=1e-4)
     np.testing.assert_allclose(together[1], together[2], rtol=1e-6)  # cut to the context

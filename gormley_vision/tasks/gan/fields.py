@@ -244,6 +244,7 @@ def described(config: Mapping[str, Any], class_names: tuple[str, ...]) -> Mappin
 def smoke(config: Mapping[str, Any]) -> dict[str, Value]:
     """Return values that shrink a run to seconds."""
     small: dict[str, Value] = {"log.samples": 16, "generator.latent_size": 8, "gan.schedules": ""}
+    small["gan.discriminator_steps"] = min(2, config["gan"]["discriminator_steps"])  # each is compiled
     for player in ("generator", "discriminator"):
         architecture = config[player]["architecture"]
         small[f"{player}.width"] = {"r3gan": 16, "vit": 16}.get(architecture, 4)

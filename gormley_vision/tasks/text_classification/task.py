@@ -1,6 +1,7 @@
 """Classification of texts by what an encoder makes of [CLS]: from scratch, fine-tuned, or by a linear probe."""
 
 import dataclasses
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ from gormley_vision.models.transformer import Transformer
 from gormley_vision.randomness import named_key
 from gormley_vision.tasks.single_network import Arrays, State, Training, with_positions
 from gormley_vision.tasks.special_tokens import hide_some, with_cls
+
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,11 +75,16 @@ class TextClassification:
             UserError: a text has what the vocabulary lacks.
         """
         length = self.model.context - 1
-        encoded = [self.tokenizer.encode(text)[0][:length] for text in texts]
+        encoded = [self.tokenizer.encode(text)[0] for text in texts]
+        if longer := [row for row, tokens in enumerate(encoded, start=1) if len(tokens) > length]:
+            _log.warning(
+                "%d of %d texts have more than the %d tokens of data.context and are cut, first text %d",
+                *(len(longer), len(texts), length, longer[0]),
+            )
         padded = np.zeros((-(-len(texts) // batch_size) * batch_size, length), np.int32)
         valid = np.zeros(padded.shape, bool)
         for row, tokens in enumerate(encoded):
-            padded[row, : len(tokens)], valid[row, : len(tokens)] = tokens, True
+            padded[row, : len(tokens)], valid[row, : len(tokens)] = tokens[:length], True
         apply = jax.jit(lambda *inputs: jax.nn.softmax(self._apply(state.ema, *inputs)))
         parts = [slice(start, start + batch_size) for start in range(0, len(padded), batch_size)]
         return np.concatenate([np.asarray(apply(padded[part], valid[part])) for part in parts])[: len(texts)]
