@@ -100,7 +100,7 @@ def describe(report: dict[str, Any]) -> None:
     for kind, size in report["memory"].items():
         print(f"  {kind:<27} {size / 2**20:14,.1f} MiB")
     step = report["step"]
-    print(f"\na step of {report['images']:,} images, per device")
+    print(f"\na step of {report['images']:,} examples, per device")
     for part, key, unit in (
         ("products", "flops", "GFLOP"),
         ("memory", "hbm_bytes", "GB"),
@@ -120,7 +120,7 @@ def describe(report: dict[str, Any]) -> None:
     for collective in summed(report["collectives"]):
         print("  {kind}: {times:.0f} per step, {wire_bytes:.3f} GB".format(**collective))
     epoch = report["epoch_images"] / step["images_per_second"]
-    print(f"\nestimate: at most {step['images_per_second']:,.0f} images/s: an epoch in {epoch / 60:.1f} min", end="")
+    print(f"\nestimate: at most {step['images_per_second']:,.0f} examples/s: an epoch in {epoch / 60:.1f} min", end="")
     print(f", {epoch / 3600 * report['chips'] * _PRICE.value:.2f} by --price" if _PRICE.value else "")
     print(f"at most {step['share_of_peak']:.0%} of the chips' peak does the model's own products")
     if _EXPLAIN.value:
@@ -134,14 +134,14 @@ def table(config: dict[str, Any], variants: list[dict[str, Any]], report_of: Cal
     from gormley_vision.planning.plan import GIB, with_overrides
 
     reports = []
-    print(f"{'batch':>8} {'mesh':>12} {'GiB per device':>14}  fits  {'images/s, estimated':>19}")
+    print(f"{'batch':>8} {'mesh':>12} {'GiB per device':>14}  fits  {'examples/s, estimated':>21}")
     for overrides in variants:
         report = report_of(with_overrides(config, overrides))
         reports.append(report | {"overrides": overrides})
         mesh = "x".join(str(size) for size in report["mesh"].values())
         rate = f"{report['step']['images_per_second']:,.0f}" if "step" in report else ""
         fits = "yes" if report["fits"] else "no"
-        print(f"{overrides['data.batch_size']:>8} {mesh:>12} {report['needed'] / GIB:>14.2f}  {fits:<4}  {rate:>19}")
+        print(f"{overrides['data.batch_size']:>8} {mesh:>12} {report['needed'] / GIB:>14.2f}  {fits:<4}  {rate:>21}")
     return reports
 
 

@@ -39,7 +39,7 @@ def reporter(config: Config, place: str, classes: int = 0, epoch_images: int = 0
     """
     if place == "here":
         return report_here
-    devices, data = topology.devices_of(place), _describe_data(config, classes, epoch_images)
+    devices, data = topology.devices_of(place), described_data(config, classes, epoch_images)
 
     def report_there(config: Config) -> Report:
         log.info("compiling ...")  # half a minute for a small network, minutes for a large one
@@ -48,19 +48,20 @@ def reporter(config: Config, place: str, classes: int = 0, epoch_images: int = 0
     return report_there
 
 
-def _describe_data(config: Config, classes: int, epoch_images: int) -> Description:
+def described_data(config: Config, classes: int, epoch_images: int) -> Description:
     """Describe the data set as the task would, from known numbers or assumed ones; else from the data set itself."""
     data = config["data"]
     if task_modules.find(config["task"]).described is task_modules.images and "image_size" not in data:
         return experiment.make_batches(config).description
     known = _KNOWN.get(data["name"].partition(":")[0] or data["source"])
-    if known is None and not (classes and epoch_images):
-        log.info(
-            "assumed: %d classes, %s images per epoch (--classes, --epoch_images)", _ASSUMED[0], f"{_ASSUMED[1]:,}"
-        )
     known_classes, known_images = known or _ASSUMED
     names = tuple(map(str, range(classes or known_classes)))
-    return experiment.described(config, names, epoch_images or known_images)
+    found = experiment.described(config, names, epoch_images or known_images)
+    assumed = [f"{known_classes} classes (--classes)"] if found.class_names and not classes else []
+    assumed += [] if epoch_images else [f"{known_images:,} examples per epoch (--epoch_images)"]
+    if known is None and assumed:
+        log.info("assumed: %s", " and ".join(assumed))
+    return found
 
 
 def with_advice(config: Config, report_of: ReportOf) -> Report:

@@ -10,13 +10,14 @@ from pathlib import Path
 import jax
 import pytest
 
+from gormley_vision.command_line import load_config_file
 from gormley_vision.config import default_config
 from gormley_vision.errors import UserError
 from gormley_vision.experiment import described
 from gormley_vision.planning import topology
 from gormley_vision.planning.chips import CHIPS
 from gormley_vision.planning.plan import plan, with_overrides
-from gormley_vision.planning.reports import remedies, split_memory
+from gormley_vision.planning.reports import described_data, remedies, split_memory
 
 ROOT = Path(__file__).parents[2]
 CHIP = CHIPS["TPU v5 lite"]
@@ -31,6 +32,24 @@ def script(name, *words, **environment):
         text=True,
         timeout=300,
     )
+
+
+@pytest.mark.parametrize(
+    ("file", "classes", "examples", "said"),
+    [
+        ("lm_1b", 0, 0, ["assumed: 50,000 examples per epoch (--epoch_images)"]),
+        ("lm_1b", 0, 1000, []),
+        ("finetune_folder", 0, 1000, ["assumed: 10 classes (--classes)"]),
+        ("finetune_folder", 0, 0, ["assumed: 10 classes (--classes) and 50,000 examples per epoch (--epoch_images)"]),
+        ("vit_l16_imagenet", 0, 0, []),
+    ],
+)
+def test_what_is_assumed_of_data_is_said(file, classes, examples, said, caplog):
+    config = load_config_file(str(ROOT / "configs" / f"{file}.py")).to_dict()
+    with caplog.at_level("INFO"):
+        data = described_data(config, classes, examples)
+    assert [line.getMessage() for line in caplog.records] == said
+    assert not examples or data.length == examples
 
 
 DATA = described({"task": "classification", "data": {"image_size": 16, "channels": 1}}, tuple("0123456789"), 1000)
@@ -97,7 +116,7 @@ def test_the_step_that_trained_here_is_the_one_reported(tmp_path):
     assert [report["images"] for report in reports] == [16, 17]
     assert reports[1]["step"]["flops"] > reports[0]["step"]["flops"]
     rows = done.stdout.splitlines()
-    assert rows[0].split() == ["batch", "mesh", "GiB", "per", "device", "fits", "images/s,", "estimated"]
+    assert rows[0].split() == ["batch", "mesh", "GiB", "per", "device", "fits", "examples/s,", "estimated"]
     assert rows[1].split()[:2] == ["16", "1x1x1"]
 
 

@@ -6,6 +6,8 @@ In a process of its own, since libtpu is loaded once and keeps jax from what the
 import importlib.util
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +17,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
 SPLIT = {"vit_22b": ["v5p:4x4x8", "--config.mesh.fsdp=32"], "vit_h14_imagenet": ["v5p:4x4x8"]}
+SPLIT["lm_1b"] = ["v5p:4x4x4"]
 SPLIT |= {name: ["v5e:4x4", "--config.data.batch_size=16"] for name in ("pix2pix_camvid", "pix2pix_folder")}
 
 pytestmark = [
@@ -126,6 +129,28 @@ def test_a_mesh_that_does_not_fit_the_slice_says_what_does():
     assert done.returncode == 2
     assert "mesh.data=16, mesh.fsdp=32, mesh.tensor=1: each must be 1 or a product of some sides" in done.stderr
     assert done.stderr.strip().endswith("of the slice, 8x8x8")
+
+
+def test_every_command_in_headers_and_docs_has_a_mesh_that_fits_its_slice():
+    files = [*ROOT.glob("configs/*.py"), *ROOT.glob("docs/*.md"), ROOT / "README.md"]
+    texts = [file.read_text().replace("\\\n", " ") for file in files]
+    found = [re.findall(r"^    python scripts/plan\.py (.*--topology=.*)$", text, re.M) for text in texts]
+    commands = [shlex.split(command, comments=True) for each in found for command in each]
+    assert len(commands) >= 10
+    program = """
+import json, sys
+from gormley_vision.command_line import read
+from gormley_vision.experiment import mesh_of
+from gormley_vision.planning import topology
+for words in json.loads(sys.argv[1]):
+    experiment, others = read(words)
+    (place,) = (word.removeprefix("--topology=") for word in others if word.startswith("--topology="))
+    mesh_of(experiment.config.to_dict(), topology.devices_of(place))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, json.dumps(commands)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.skipif("COMPILE_ALL" not in os.environ, reason="COMPILE_ALL=1 compiles every config: 14 minutes")
