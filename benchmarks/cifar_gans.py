@@ -21,7 +21,7 @@ from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 from gormley_vision.errors import UserError, reported
-from gormley_vision.files import read_json, user_path, write_json
+from gormley_vision.files import path_flag, read_json, write_json
 from gormley_vision.training.records import past_lines
 
 ROOT = Path(__file__).parents[1]
@@ -56,14 +56,14 @@ ARMS = {
 def parse() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", required=True, type=user_path, help="folder of CIFAR-10: train/ and test/")
+    parser.add_argument("--images", required=True, type=path_flag, help="folder of CIFAR-10: train/ and test/")
     parser.add_argument("--extractor", required=True, help="cifar_resnet:FILE.npz (docs/metrics.md)")
-    parser.add_argument("--workdir", required=True, type=user_path, help="folder of the runs")
+    parser.add_argument("--workdir", required=True, type=path_flag, help="folder of the runs")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), help="which runs")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="seeds of each arm")
     parser.add_argument("--jobs", type=int, default=2, help="runs at once, each on a core of its own")
-    parser.add_argument("--cards", type=user_path, default=ROOT / "results/cifar_gans", help="folder of the cards")
-    parser.add_argument("--picture", type=user_path, default=ROOT / "docs/images/cifar_gans.png", help="the figure")
+    parser.add_argument("--cards", type=path_flag, default=ROOT / "results/cifar_gans", help="folder of the cards")
+    parser.add_argument("--picture", type=path_flag, default=ROOT / "docs/images/cifar_gans.png", help="the figure")
     return parser.parse_args()
 
 

@@ -29,7 +29,7 @@ from sklearn.neural_network import MLPClassifier
 from threadpoolctl import threadpool_limits
 
 from gormley_vision.errors import reported
-from gormley_vision.files import user_path
+from gormley_vision.files import path_flag
 from gormley_vision.metrics.frechet import frechet_distance, moments_of
 from gormley_vision.run import start_jax
 from gormley_vision.samples import Pictures, to_uint8
@@ -95,7 +95,7 @@ def figures(judge: Judge, digits: np.ndarray, reference: np.ndarray) -> dict[str
 def main() -> None:
     """Fit the judge, then print a line for real digits and one for each checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workdir", required=True, type=user_path, nargs="+", help="runs on mnist_5k")
+    parser.add_argument("--workdir", required=True, type=path_flag, nargs="+", help="runs on mnist_5k")
     parser.add_argument("--step", type=int, nargs="+", help="steps of checkpoints (default: the newest complete one)")
     parser.add_argument("--num", type=int, default=5000, help="number of samples")
     parser.add_argument("--seed", type=int, default=0, help="seed of the noise")

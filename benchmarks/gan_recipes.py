@@ -44,7 +44,7 @@ from timing import copying, interleaved, report
 from gormley_vision import experiment
 from gormley_vision.command_line import load_config_file
 from gormley_vision.config import validate
-from gormley_vision.files import user_path, write_json
+from gormley_vision.files import path_flag, write_json
 from gormley_vision.losses.penalties import estimated_squared_norms, squared_norms
 from gormley_vision.tasks.networks import to_unit_range
 from gormley_vision.training.environment import describe_environment, source_commit
@@ -83,7 +83,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=list(RECIPES), help="files in configs/")
     parser.add_argument("--turns", type=int, default=5, help="timed steps of each side in each condition")
-    parser.add_argument("--json", type=user_path, help="also write the figures to this file, after every recipe")
+    parser.add_argument("--json", type=path_flag, help="also write the figures to this file, after every recipe")
     return parser.parse_args()
 
 

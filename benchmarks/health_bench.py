@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gormley_vision.errors import UserError, reported
-from gormley_vision.files import refuse_unwritable, user_path, write_json
+from gormley_vision.files import path_flag, refuse_unwritable, write_json
 from gormley_vision.health import Monitor
 from gormley_vision.tasks.gan.health import RULES
 from gormley_vision.training.records import past_lines
@@ -110,12 +110,12 @@ CASES = {
 def parse() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workdir", required=True, type=user_path, help="folder of the runs")
+    parser.add_argument("--workdir", required=True, type=path_flag, help="folder of the runs")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), help="which runs")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3], help="of the recipes as they are")
     parser.add_argument("--changed_seeds", nargs="+", type=int, default=[0, 1], help="of the changed ones")
     parser.add_argument("--jobs", type=int, default=1, help="runs at once")
-    parser.add_argument("--json", type=user_path, help="also write the verdicts to this file")
+    parser.add_argument("--json", type=path_flag, help="also write the verdicts to this file")
     return parser.parse_args()
 
 

@@ -39,7 +39,7 @@ from timing import copying, interleaved, report
 from gormley_vision import experiment
 from gormley_vision.command_line import load_config_file
 from gormley_vision.config import validate
-from gormley_vision.files import user_path, write_json
+from gormley_vision.files import path_flag, write_json
 from gormley_vision.training.environment import describe_environment, source_commit
 from gormley_vision.training.loop import Step
 from gormley_vision.training.sharding import Shardings, make_mesh
@@ -113,7 +113,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS), help="which")
     parser.add_argument("--turns", type=int, default=5, help="timed steps of each side in each condition")
-    parser.add_argument("--json", type=user_path, help="also write the figures to this file, after each of them")
+    parser.add_argument("--json", type=path_flag, help="also write the figures to this file, after each of them")
     options = parser.parse_args()
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     torch.manual_seed(0)

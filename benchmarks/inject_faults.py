@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import faults
 from fault_bench import Bench, Outcome, make_data
 
-from gormley_vision.files import read_json, user_path, write_atomically, write_json
+from gormley_vision.files import path_flag, read_json, write_atomically, write_json
 
 MARKS = ("<!-- table: written by benchmarks/inject_faults.py -->\n", "<!-- end of table -->\n")
 PRIVATE = "GORMLEY_VISION_MAY_MOUNT"  # set if this process has its own mount namespace
@@ -73,8 +73,8 @@ def main() -> int:
         "--only", nargs="+", choices=FAULTS, default=list(FAULTS), metavar="NAME", help="only these faults"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the random times, files and bits")
-    parser.add_argument("--out", type=user_path, default=Path("results/faults.json"), help="JSON file of results")
-    parser.add_argument("--docs", type=user_path, default=Path("docs/reliability.md"), help="document with the table")
+    parser.add_argument("--out", type=path_flag, default=Path("results/faults.json"), help="JSON file of results")
+    parser.add_argument("--docs", type=path_flag, default=Path("docs/reliability.md"), help="document with the table")
     options = parser.parse_args()
     if PRIVATE not in os.environ:
         mount_in_private()

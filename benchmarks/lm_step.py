@@ -26,7 +26,7 @@ from gormley_vision import experiment
 from gormley_vision.config import default_config
 from gormley_vision.data.features import Description, Feature
 from gormley_vision.data.tokenizers import Characters
-from gormley_vision.files import user_path, write_json
+from gormley_vision.files import path_flag, write_json
 from gormley_vision.tasks.language_modeling.generation import Choice, Generator, choose, prompt_tokens
 from gormley_vision.training.task import first_state
 
@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument("--size", choices=SIZES, default="cpu")
     parser.add_argument("--steps", type=int, default=20, help="timed runs of each side")
     parser.add_argument("--compile", action="store_true", help="torch.compile the peer's step, too")
-    parser.add_argument("--json", type=user_path, help="file for the figures")
+    parser.add_argument("--json", type=path_flag, help="file for the figures")
     options = parser.parse_args()
     import torch
     from nano_gpt import GPT, parameter_count, training_step

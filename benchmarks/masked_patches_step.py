@@ -27,7 +27,7 @@ from timing import interleaved
 
 from gormley_vision import experiment
 from gormley_vision.command_line import load_config_file
-from gormley_vision.files import user_path, write_json
+from gormley_vision.files import path_flag, write_json
 from gormley_vision.models.vit import SIZES, ViT
 from gormley_vision.training.environment import describe_environment, source_commit
 from gormley_vision.training.task import first_state
@@ -89,7 +89,7 @@ def main() -> None:
     """Time, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--turns", type=int, default=10, help="timed runs of each side")
-    parser.add_argument("--json", type=user_path, help="also write the figures to this file")
+    parser.add_argument("--json", type=path_flag, help="also write the figures to this file")
     options = parser.parse_args()
     seconds = interleaved({str(share): encoder(share) for share in SHARES}, options.turns, warmup=2)
     rows = []

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from gormley_vision.files import user_path
+from gormley_vision.files import path_flag
 
 
 class Block(nn.Module):
@@ -110,7 +110,7 @@ def training_step(
 def main() -> None:
     """Train by the CPU recipe, and print the loss over all of the held-out tenth."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--text", required=True, type=user_path, help="tinyshakespeare.txt")
+    parser.add_argument("--text", required=True, type=path_flag, help="tinyshakespeare.txt")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.manual_seed(options.seed)

@@ -28,7 +28,7 @@ from timing import compare
 
 from gormley_vision import experiment
 from gormley_vision.config import default_config
-from gormley_vision.files import user_path, write_json
+from gormley_vision.files import path_flag, write_json
 from gormley_vision.models.dcgan import halvings
 from gormley_vision.training.loop import Step
 from gormley_vision.training.sharding import Shardings, make_mesh
@@ -44,7 +44,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=128, help="batch size")
     parser.add_argument("--size", type=int, default=32, help="image size, pixels")
     parser.add_argument("--compile", action="store_true", help="also time torch.compile, which needs a C++ compiler")
-    parser.add_argument("--json", type=user_path, help="also write the figures to this file")
+    parser.add_argument("--json", type=path_flag, help="also write the figures to this file")
     return parser.parse_args()
 
 

@@ -28,7 +28,7 @@ from timing import compare
 
 from gormley_vision import experiment
 from gormley_vision.config import default_config
-from gormley_vision.files import user_path, write_json
+from gormley_vision.files import path_flag, write_json
 from gormley_vision.models.vit import SIZES
 from gormley_vision.training.task import first_state
 
@@ -147,7 +147,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10, help="timed steps of each side")
     parser.add_argument("--batch", type=int, default=128, help="batch size")
     parser.add_argument("--compile", action="store_true", help="also time torch.compile, which needs a C++ compiler")
-    parser.add_argument("--json", type=user_path, help="also write the figures to this file")
+    parser.add_argument("--json", type=path_flag, help="also write the figures to this file")
     options = parser.parse_args()
     others = peers(options.batch, options.compile)
     sides = {

@@ -1,5 +1,6 @@
 """Files that are complete or absent, whenever the process is killed; and paths as users type them."""
 
+import argparse
 import json
 import os
 from pathlib import Path
@@ -26,6 +27,18 @@ def user_path(text: str | os.PathLike) -> Path:
         return Path(text).expanduser()
     except RuntimeError as error:
         raise UserError(f"{text}: {error}; write the folder out, or set HOME") from error
+
+
+def path_flag(text: str) -> Path:
+    """Return the path that a flag gives: `user_path`, but an empty one, which is the current folder, is refused.
+
+    Raises:
+        argparse.ArgumentTypeError: it is empty.
+        UserError: as `user_path`.
+    """
+    if not text:
+        raise argparse.ArgumentTypeError("is empty: name a file or a folder (is a shell variable unset?)")
+    return user_path(text)
 
 
 def home_cache() -> Path:

@@ -39,7 +39,7 @@ def vision_transformer_of(run: Restored) -> tuple[ViT, Params]:
         UserError: the run trained something else.
     """
     if not isinstance(run.task, Inspected):
-        raise UserError(f"a {run.config['task']} run has no attention to show: pass the folder of a run with a ViT")
+        raise UserError(f"a run of {run.config['task']} has no attention to show: pass the folder of a run with a ViT")
     return run.task.vision_transformer(run.state)
 
 

@@ -18,7 +18,7 @@ from gormley_vision.files import user_path
 from gormley_vision.samples import Samples
 from gormley_vision.training import checkpoints as ckpt
 from gormley_vision.training.start import WEIGHTS
-from gormley_vision.training.task import Evaluated, Sampled, Streamed, Task, Transferred, first_state
+from gormley_vision.training.task import Evaluated, Sampled, Streamed, Task, Transferred, Translates, first_state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,9 +90,9 @@ def stream(run: Restored, *, seed: int = 0, **options: Any) -> Iterator[str] | N
 def _sampled(run: Restored, num: int, options: Mapping[str, Any]) -> tuple[Sampled, dict[str, Any]]:
     """Return the run's task, and the options of its module with their defaults."""
     if not isinstance(run.task, Sampled):
-        raise UserError(
-            f"a {run.config['task']} run cannot be sampled: pass the folder of a run that can, such as a GAN's"
-        )
+        translates = isinstance(run.task, Translates)
+        instead = "scripts/translate.py translates by it" if translates else "pass one that can, such as a GAN's"
+        raise UserError(f"a run of {run.config['task']} cannot be sampled: {instead}")
     if num < 1:
         raise UserError(f"{num} samples: request at least 1")
     fields = task_modules.find(run.config["task"]).SAMPLING

@@ -10,7 +10,7 @@ import argparse
 import json
 
 from gormley_vision.errors import UserError, reported
-from gormley_vision.files import read_lines, typed_text, user_path
+from gormley_vision.files import path_flag, read_lines, typed_text
 
 
 def main() -> None:
@@ -18,9 +18,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--workdir", required=True, type=user_path, help="the run's folder")
+    parser.add_argument("--workdir", required=True, type=path_flag, help="the run's folder")
     parser.add_argument("--text", action="append", default=[], help="a text; may be given several times")
-    parser.add_argument("--file", type=user_path, help="a file with one text in each line")
+    parser.add_argument("--file", type=path_flag, help="a file with one text in each line")
     parser.add_argument("--step", type=int, help="step of the checkpoint (default: the newest one)")
     options = parser.parse_args()
     texts = [typed_text(text, "--text") for text in options.text]
@@ -35,7 +35,7 @@ def main() -> None:
     start_jax()
     run = restore(options.workdir, options.step)
     if not isinstance(run.task, Classifies):
-        raise UserError(f"a {run.config['task']} run does not classify texts: pass a run of configs/finetune_text.py")
+        raise UserError(f"a run of {run.config['task']} does not classify texts: pass one of text_classification")
     for text, row in zip(texts, run.task.classify(run.state, texts), strict=True):
         probabilities = {name: round(float(p), 4) for name, p in zip(run.class_names, row, strict=True)}
         best = max(probabilities, key=lambda name: probabilities[name])

@@ -12,16 +12,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gormley_vision.errors import UserError, reported
-from gormley_vision.files import read_lines, refuse_unwritable, user_path, write_atomically
+from gormley_vision.files import path_flag, read_lines, refuse_unwritable, write_atomically
 
 
 def main() -> None:
     """Read, leave out, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--texts", required=True, nargs="+", type=user_path, help="tables or files of sentences")
-    parser.add_argument("--without", nargs="*", default=[], type=user_path, help="what is not to be pre-trained on")
+    parser.add_argument("--texts", required=True, nargs="+", type=path_flag, help="tables or files of sentences")
+    parser.add_argument("--without", nargs="*", default=[], type=path_flag, help="what is not to be pre-trained on")
     parser.add_argument("--column", default="text", help="the tables' column (default: text)")
-    parser.add_argument("--out", required=True, type=user_path, help="the file to write")
+    parser.add_argument("--out", required=True, type=path_flag, help="the file to write")
     options = parser.parse_args()
     refuse_unwritable(options.out)
     tested = {key_of(sentence) for path in options.without for sentence in sentences(path, options.column)}

@@ -20,7 +20,7 @@ from gormley_vision.errors import UserError, reported
 
 with reported():  # importing takes a moment
     from gormley_vision.config import flatten, run_config
-    from gormley_vision.files import refuse_unwritable, user_path, write_json
+    from gormley_vision.files import path_flag, refuse_unwritable, write_json
     from gormley_vision.sweeps.arms import arms_of, mean_and_deviation
     from gormley_vision.sweeps.runs import metrics_of
     from gormley_vision.training.cards import is_figure, read_card, refuse_unlike
@@ -30,12 +30,12 @@ def main() -> None:
     """Group the runs, average, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--workdirs", nargs="+", type=user_path, help="the runs' folders")
-    what.add_argument("--cards", nargs="+", type=user_path, help="files of scripts/evaluate.py --out")
+    what.add_argument("--workdirs", nargs="+", type=path_flag, help="the runs' folders")
+    what.add_argument("--cards", nargs="+", type=path_flag, help="files of scripts/evaluate.py --out")
     parser.add_argument(
         "--metric", nargs="+", default=["eval/accuracy"], help="keys of metrics.jsonl (default: eval/accuracy)"
     )
-    parser.add_argument("--out", type=user_path, help="also write the results to this JSON file")
+    parser.add_argument("--out", type=path_flag, help="also write the results to this JSON file")
     options = parser.parse_args()
     if options.out:
         refuse_unwritable(options.out)

@@ -11,14 +11,14 @@ import argparse
 import hashlib
 
 from gormley_vision.errors import UserError, reported
-from gormley_vision.files import refuse_unwritable, user_path
+from gormley_vision.files import path_flag, refuse_unwritable
 
 
 def main() -> None:
     """Check, convert, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", type=user_path, help="the .pth file")
-    parser.add_argument("out", type=user_path, help="the .safetensors file")
+    parser.add_argument("source", type=path_flag, help="the .pth file")
+    parser.add_argument("out", type=path_flag, help="the .safetensors file")
     options = parser.parse_args()
     refuse_unwritable(options.out)
     try:

@@ -8,13 +8,13 @@ Two runs with the same digest are in the same state, bit by bit.
 import argparse
 
 from gormley_vision.errors import UserError, reported
-from gormley_vision.files import user_path
+from gormley_vision.files import path_flag
 
 
 def main() -> None:
     """Find the checkpoint, verify it, hash it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workdir", required=True, type=user_path, help="the run's folder")
+    parser.add_argument("--workdir", required=True, type=path_flag, help="the run's folder")
     parser.add_argument("--step", type=int, help="step of the checkpoint (default: the newest complete one)")
     options = parser.parse_args()
     from gormley_vision.run import start_jax

@@ -18,7 +18,7 @@ from gormley_vision.errors import UserError, reported
 with reported():  # importing takes a moment
     from gormley_vision import durations
     from gormley_vision.config import run_config, step_images
-    from gormley_vision.files import read_json, refuse_unwritable, user_path, write_json
+    from gormley_vision.files import path_flag, read_json, refuse_unwritable, user_path, write_json
     from gormley_vision.sweeps.arms import mean_and_deviation
     from gormley_vision.sweeps.runs import metrics_of
 
@@ -34,8 +34,8 @@ def main() -> None:
     parser.add_argument("--arms", required=True, nargs="+", help="NAME=PATTERN of folders, or NAME=FILE.json")
     parser.add_argument("--metric", default="eval/accuracy", help="a key of metrics.jsonl (default: eval/accuracy)")
     parser.add_argument("--title", default="", help="of the picture")
-    parser.add_argument("--out", type=user_path, required=True, help="the JSON file to write")
-    parser.add_argument("--picture", type=user_path, help="the picture to write, such as arms.png (needs matplotlib)")
+    parser.add_argument("--out", type=path_flag, required=True, help="the JSON file to write")
+    parser.add_argument("--picture", type=path_flag, help="the picture to write, such as arms.png (needs matplotlib)")
     options = parser.parse_args()
     for path in filter(None, (options.out, options.picture)):
         refuse_unwritable(path)

@@ -18,7 +18,7 @@ with reported():  # importing takes a moment
     import numpy as np
     from PIL import Image
 
-    from gormley_vision.files import refuse_unwritable, user_path, write_atomically
+    from gormley_vision.files import path_flag, refuse_unwritable, write_atomically
     from gormley_vision.theory import discrete, games, gradients
 
 matplotlib.use("Agg")
@@ -275,7 +275,7 @@ def _print_turning() -> None:
 def main() -> None:
     """Draw all pictures into a folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=user_path, default=Path("docs/images"), help="the folder for the PNG files")
+    parser.add_argument("--out", type=path_flag, default=Path("docs/images"), help="the folder for the PNG files")
     out = parser.parse_args().out
     refuse_unwritable(out / "gan_theory_discriminator.png")
     plt.rcParams.update({"font.size": 9, "axes.titlesize": 10, "legend.fontsize": 8, "legend.frameon": False})

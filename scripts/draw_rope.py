@@ -17,7 +17,7 @@ with reported():  # importing takes a moment
     import numpy as np
     from PIL import Image
 
-    from gormley_vision.files import user_path
+    from gormley_vision.files import path_flag
     from gormley_vision.layers.rope import (
         apply_rope,
         leave_unrotated,
@@ -115,7 +115,7 @@ def start(axes) -> None:
 def main() -> None:
     """Draw the six panels."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=user_path, default=Path("docs/images/rope_slips.png"), help="the PNG file")
+    parser.add_argument("--out", type=path_flag, default=Path("docs/images/rope_slips.png"), help="the PNG file")
     out = parser.parse_args().out
     plt.rcParams.update({"font.size": 8, "axes.titlesize": 9, "axes.spines.top": False, "axes.spines.right": False})
     figure, panels = plt.subplots(2, 3, figsize=(10, 5.4), layout="constrained")

@@ -16,7 +16,7 @@ from gormley_vision.errors import reported
 
 with reported():  # importing takes a moment
     from gormley_vision.command_line import load_config_file
-    from gormley_vision.files import read_json, user_path, write_json
+    from gormley_vision.files import path_flag, read_json, write_json
 
 TOPOLOGIES = {8: "2x2x2", 32: "2x4x4", 128: "4x4x8", 512: "8x8x8", 1024: "8x8x16"}
 CLASSES, EPOCH_IMAGES = 1000, 1281167  # ImageNet-1k
@@ -31,8 +31,8 @@ NETS = {
 def main() -> None:
     """Compile the missing steps, then draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=user_path, default=Path("results/scaling.json"), help="JSON file of results")
-    parser.add_argument("--picture", type=user_path, default=Path("docs/images/scaling.png"), help="the figure")
+    parser.add_argument("--out", type=path_flag, default=Path("results/scaling.json"), help="JSON file of results")
+    parser.add_argument("--picture", type=path_flag, default=Path("docs/images/scaling.png"), help="the figure")
     options = parser.parse_args()
     points = read_json(options.out) if options.out.exists() else []
     for net, chips in [(net, chips) for chips in TOPOLOGIES for net in NETS]:

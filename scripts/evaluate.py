@@ -22,7 +22,7 @@ from gormley_vision.errors import UserError, reported
 with reported():  # what loads now takes a moment
     from gormley_vision import task_modules
     from gormley_vision.config import fields_of, run_config, validate
-    from gormley_vision.files import user_path
+    from gormley_vision.files import path_flag
 
 
 def parse() -> tuple[argparse.Namespace, list[str]]:
@@ -30,13 +30,13 @@ def parse() -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, add_help=False, allow_abbrev=False
     )
-    parser.add_argument("--workdir", required=True, type=user_path, help="the run's folder")
+    parser.add_argument("--workdir", required=True, type=path_flag, help="the run's folder")
     parser.add_argument("--step", type=int, help="step of the checkpoint (default: the newest one)")
     parser.add_argument("--split", help="part of the data set (default: the run's eval.split)")
     parser.add_argument("--data_path", help="where the data are now (default: as in training)")
     parser.add_argument("--image_size", type=int, help="height and width of images in pixels (default: as in training)")
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--workdir", type=user_path)
+    first.add_argument("--workdir", type=path_flag)
     for flag, (key, field) in task_flags(first.parse_known_args()[0].workdir).items():
         default = str(field.default)
         parser.add_argument(f"--{flag}", dest=key, default=default, choices=field.choices, help=field.meaning)
@@ -96,7 +96,7 @@ def main() -> None:
     run = restore(options.workdir, options.step)
     if not isinstance(run.task, Evaluated):
         raise UserError(
-            f"a {run.config['task']} run cannot be evaluated on a data set; if it generates images, "
+            f"a run of {run.config['task']} cannot be evaluated on a data set; if it generates images, "
             "--extractor=run:CLASSIFIER compares them with real ones (docs/metrics.md)"
         )
     config = evaluation_config(run.config, options, words)

@@ -24,7 +24,7 @@ from gormley_vision.errors import UserError, reported
 with reported():  # what loads now takes a moment
     from gormley_vision.config import run_config
     from gormley_vision.fields import IMAGE_FIELDS, RUN_FIELDS
-    from gormley_vision.files import refuse_unwritable, user_path, write_json
+    from gormley_vision.files import path_flag, refuse_unwritable, user_path, write_json
     from gormley_vision.sampling_flags import add_sampling_flags
 
 CHUNK = 1024  # samples in memory at once
@@ -37,9 +37,9 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, add_help=False, allow_abbrev=False
     )
-    parser.add_argument("--workdir", type=user_path, help="the folder of a run that generates images")
-    parser.add_argument("--samples", type=user_path, help="a folder or .npz file of images, instead of a run")
-    parser.add_argument("--real", type=user_path, help="a folder, an .npz file, or a run (default: of --workdir)")
+    parser.add_argument("--workdir", type=path_flag, help="the folder of a run that generates images")
+    parser.add_argument("--samples", type=path_flag, help="a folder or .npz file of images, instead of a run")
+    parser.add_argument("--real", type=path_flag, help="a folder, an .npz file, or a run (default: of --workdir)")
     parser.add_argument("--extractor", required=True, help=" or ".join(FORMS.values()))
     parser.add_argument("--split", help="part of the real images (default: that of the run, or train)")
     parser.add_argument("--held_out", help="another part, which was not trained on")
@@ -48,10 +48,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="seed of the noise (default: 0)")
     parser.add_argument("--step", type=int, help="step of the checkpoint (default: the newest one)")
     parser.add_argument("--best", action="store_true", help="also measure the checkpoint that was best in training")
-    parser.add_argument("--neighbours", type=user_path, help="write a picture of samples and nearest training images")
-    parser.add_argument("--out", type=user_path, help="also write the card to this JSON file")
+    parser.add_argument("--neighbours", type=path_flag, help="write a picture of samples and nearest training images")
+    parser.add_argument("--out", type=path_flag, help="also write the card to this JSON file")
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--workdir", type=user_path)
+    first.add_argument("--workdir", type=path_flag)
     fields = add_sampling_flags(parser, first.parse_known_args()[0].workdir)
     parser.add_argument("-h", "--help", action="help", help="show this and exit")
     options = parser.parse_args()

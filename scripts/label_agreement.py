@@ -9,18 +9,18 @@ the agreement. The first figures here, of results/cdcgan_mnist.json, were by a s
 import argparse
 
 from gormley_vision.errors import UserError, reported
-from gormley_vision.files import user_path
+from gormley_vision.files import path_flag
 
 
 def main() -> None:
     """Fit the classifier, sample, compare; print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workdir", required=True, type=user_path, help="a conditional run on mnist_5k")
+    parser.add_argument("--workdir", required=True, type=path_flag, help="a conditional run on mnist_5k")
     parser.add_argument("--num", type=int, default=1000, help="number of samples, cycling through the classes")
     parser.add_argument("--seed", type=int, default=0, help="seed of the noise")
     parser.add_argument("--raw", action="store_true", help="use the generator itself, not its moving average")
     parser.add_argument(
-        "--judge", type=user_path, help="file of the classifier's weights: read, or trained and written"
+        "--judge", type=path_flag, help="file of the classifier's weights: read, or trained and written"
     )
     options = parser.parse_args()
     if options.num < 1:

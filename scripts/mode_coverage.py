@@ -19,7 +19,7 @@ from typing import Any
 
 from gormley_vision.config import run_config
 from gormley_vision.errors import UserError, reported
-from gormley_vision.files import refuse_unwritable, user_path, write_json
+from gormley_vision.files import path_flag, refuse_unwritable, write_json
 
 
 def ring(points: Any) -> dict[str, Any]:
@@ -75,15 +75,15 @@ def figures(workdir: Path, options: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     """Sample and count."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workdir", required=True, type=user_path, nargs="+", help="runs on ring or stacked_mnist")
+    parser.add_argument("--workdir", required=True, type=path_flag, nargs="+", help="runs on ring or stacked_mnist")
     parser.add_argument("--num", type=int, default=0, help="samples (default: 10000 of a ring, 26000 of digits)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the noise")
     parser.add_argument("--step", type=int, help="step of the checkpoint (default: the newest one)")
     parser.add_argument("--raw", action="store_true", help="use the generator itself, not its moving average")
     parser.add_argument(
-        "--judge", type=user_path, help="file of the classifier's weights: read, or trained and written"
+        "--judge", type=path_flag, help="file of the classifier's weights: read, or trained and written"
     )
-    parser.add_argument("--out", type=user_path, help="also write the figures to this JSON file")
+    parser.add_argument("--out", type=path_flag, help="also write the figures to this JSON file")
     options = parser.parse_args()
     if options.out:
         refuse_unwritable(options.out)

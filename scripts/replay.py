@@ -12,13 +12,13 @@ from gormley_vision.errors import UserError, reported
 
 with reported():  # importing takes a moment
     from gormley_vision.config import run_config
-    from gormley_vision.files import user_path
+    from gormley_vision.files import path_flag
 
 
 def main() -> None:
     """Restore, run the steps, report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workdir", required=True, type=user_path, help="the run's folder")
+    parser.add_argument("--workdir", required=True, type=path_flag, help="the run's folder")
     parser.add_argument("--step", required=True, type=int, help="the step that failed")
     options = parser.parse_args()
     config = run_config(options.workdir)

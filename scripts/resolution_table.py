@@ -13,22 +13,22 @@ from gormley_vision.errors import UserError, reported
 
 with reported():  # importing takes a moment
     from gormley_vision.config import run_config
-    from gormley_vision.files import refuse_unwritable, user_path, write_json
+    from gormley_vision.files import path_flag, refuse_unwritable, write_json
 
 
 def main() -> None:
     """Evaluate each run at each size, with each rule for its positions."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workdirs", required=True, nargs="+", type=user_path, help="the runs' folders")
+    parser.add_argument("--workdirs", required=True, nargs="+", type=path_flag, help="the runs' folders")
     parser.add_argument("--sizes", required=True, nargs="+", type=int, help="image sizes in pixels")
-    parser.add_argument("--out", type=user_path, help="also write the table to this JSON file")
+    parser.add_argument("--out", type=path_flag, help="also write the table to this JSON file")
     options = parser.parse_args()
     if options.out:
         refuse_unwritable(options.out)
     configs = {workdir: run_config(workdir) for workdir in options.workdirs}
     for workdir, config in configs.items():
         if "vit" not in config:
-            raise UserError(f"{workdir} is a {config['task']} run: pass runs of a Vision Transformer")
+            raise UserError(f"{workdir} is a run of {config['task']}: pass runs of a Vision Transformer")
     rows = []
     for workdir in options.workdirs:
         config = configs[workdir]

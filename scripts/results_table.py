@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gormley_vision.errors import reported
-from gormley_vision.files import read_json, user_path, write_atomically
+from gormley_vision.files import path_flag, read_json, write_atomically
 
 RESULTS = Path(__file__).parents[1] / "results"
 MARKS = ("<!-- results: written by scripts/results_table.py -->\n", "<!-- end of results -->\n")
@@ -325,7 +325,7 @@ def table() -> str:
 def main() -> None:
     """Write the table between its marks."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--docs", type=user_path, default=RESULTS.parent / "README.md")
+    parser.add_argument("--docs", type=path_flag, default=RESULTS.parent / "README.md")
     docs = parser.parse_args().docs
     before, begin, rest = docs.read_text().partition(MARKS[0])
     _, end, after = rest.partition(MARKS[1])

@@ -19,7 +19,7 @@ from gormley_vision.errors import UserError, listed, reported
 with reported():  # what loads now takes a moment
     from gormley_vision.config import run_config
     from gormley_vision.fields import Field
-    from gormley_vision.files import user_path
+    from gormley_vision.files import path_flag, user_path
     from gormley_vision.sampling_flags import add_sampling_flags
 
 
@@ -28,19 +28,19 @@ def parse() -> tuple[argparse.Namespace, dict[str, Field]]:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, add_help=False
     )
-    parser.add_argument("--workdir", required=True, type=user_path, help="the run's folder")
+    parser.add_argument("--workdir", required=True, type=path_flag, help="the run's folder")
     parser.add_argument("--out", help="FILE or FOLDER; its suffix gives the format (default: print texts)")
     parser.add_argument("--num", type=int, help="number of samples (default: 64, or 1 without --out)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the random draws")
     parser.add_argument("--step", type=int, help="step of the checkpoint (default: the newest one)")
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--workdir", type=user_path)
+    first.add_argument("--workdir", type=path_flag)
     options = add_sampling_flags(parser, first.parse_known_args()[0].workdir)
     parser.add_argument("-h", "--help", action="help", help="show this and exit")
     known, unknown = parser.parse_known_args()
     if unknown and known.workdir and (known.workdir / "config.json").is_file() and not options:
         task = run_config(known.workdir)["task"]
-        raise UserError(f"a {task} run has no option {listed(unknown)}: leave it out, or pass another run")
+        raise UserError(f"a run of {task} has no option {listed(unknown)}: leave it out, or pass another run")
     return parser.parse_args(), options
 
 

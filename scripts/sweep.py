@@ -25,7 +25,7 @@ with reported():  # importing takes a moment
 
     from gormley_vision.command_line import split_spec
     from gormley_vision.config import validate
-    from gormley_vision.files import user_path
+    from gormley_vision.files import path_flag
     from gormley_vision.sweeps.local import Job, launch, shares
     from gormley_vision.sweeps.report import find_metric, write_report
     from gormley_vision.sweeps.runs import Run, Sweep, is_done, load_sweep
@@ -55,7 +55,7 @@ def parse() -> argparse.Namespace:
     """Parse the flags."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True, help="a sweep file: configs/sweeps/NAME.py, or NAME.py:smoke")
-    parser.add_argument("--workdir", type=user_path, help="folder that contains the runs' folders (default: runs/NAME)")
+    parser.add_argument("--workdir", type=path_flag, help="folder that contains the runs' folders (default: runs/NAME)")
     parser.add_argument(
         "--launcher", default="local", choices=("local", "skypilot", "none"), help="where runs are trained"
     )

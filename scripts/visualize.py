@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from gormley_vision.errors import UserError, reported
-from gormley_vision.files import user_path
+from gormley_vision.files import path_flag
 
 SHOWN_LAYERS, SHOWN_HEADS = 12, 16
 
@@ -27,7 +27,7 @@ SHOWN_LAYERS, SHOWN_HEADS = 12, 16
 def parse() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workdir", required=True, type=user_path, help="the folder of a classification run")
+    parser.add_argument("--workdir", required=True, type=path_flag, help="the folder of a classification run")
     parser.add_argument(
         "--split", default="", help="split of the images (default: the run's eval.split, else data.split)"
     )
@@ -36,7 +36,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--layers", type=numbers, help=f"layers, as in 0,5,-1 (default: {SHOWN_LAYERS}, evenly spaced)")
     parser.add_argument("--heads", type=numbers, help="heads, as in 0,2 (default: all)")
     parser.add_argument("--step", type=int, help="step of the checkpoint (default: the newest complete one)")
-    parser.add_argument("--out", type=user_path, help="folder for the pictures (default: WORKDIR/pictures)")
+    parser.add_argument("--out", type=path_flag, help="folder for the pictures (default: WORKDIR/pictures)")
     return parser.parse_args()
 
 

@@ -156,7 +156,7 @@ def test_principal_filters_rebuild_filters_of_low_rank():
 
 
 def test_only_classifiers_have_attention():
-    with pytest.raises(UserError, match="a gan run has no attention"):
+    with pytest.raises(UserError, match="a run of gan has no attention"):
         inspection.vision_transformer_of(Restored({"task": "gan"}, 0, (), None, None))
 
 

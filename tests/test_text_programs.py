@@ -87,7 +87,7 @@ def test_an_encoder_is_trained_fine_tuned_and_asked(program):
     answers = program("scripts/classify.py", f"--workdir={classifier}", f"--file={program.folder / 'lines.txt'}").stdout
     assert [json.loads(line)["text"] for line in answers.splitlines()] == ["one\x0btwo", "three"]
     refused = program("scripts/sample.py", f"--workdir={encoder}", "--prompt=hi", fails=True)
-    assert "a masked_language_modeling run has no option --prompt=hi" in refused.stderr
+    assert "a run of masked_language_modeling has no option --prompt=hi" in refused.stderr
     refused = program("scripts/classify.py", f"--workdir={encoder}", *text, fails=True)
     assert "does not classify texts" in refused.stderr
 

@@ -4,6 +4,7 @@ import json
 import runpy
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -60,6 +61,8 @@ def folders(tmp_path_factory):
         clear = PICTURE.convert("RGBA")
         clear.paste((0, 0, 0, 0), (10, 10, 30, 30))
         clear.save(root / "clear.png")
+        Image.new("L", PICTURE.size, 255).save(root / "m.png")
+        PICTURE.resize((9, 9)).save(root / "tiny.png")
         yield root
 
 
@@ -122,6 +125,45 @@ def test_holes_are_masks_or_what_is_transparent_or_beyond_the_picture(folders, t
     assert np.array_equal(np.asarray(Image.open(out))[:41, :50], np.asarray(PICTURE))
 
 
+def test_masks_are_white_strokes_and_what_is_transparent_is_filled_anyway(folders, tmp_path, capsys):
+    run_, clear = f"--workdir={folders / 'inpaint'}", np.zeros((41, 50), bool)
+    clear[10:30, 10:30] = True  # as clear.png is
+    strokes = np.zeros((41, 50, 4), np.uint8)
+    strokes[..., :3], strokes[5:20, 40:45, 3] = 255, 255  # white everywhere, on an empty layer
+    Image.fromarray(strokes).save(tmp_path / "layer.png")
+    deep = np.full((41, 50), 20_000, np.uint16)  # in 16 bits: darker than half
+    deep[5:20, 40:45] = 40_000
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    marked = strokes[..., 3] > 0
+    for name in ("layer.png", "deep.png"):
+        words = (f"--in={folders / 'clear.png'}", f"--mask={tmp_path / name}", f"--out={tmp_path / 'out.png'}")
+        program(capsys, run_, *words)
+        changed = (np.asarray(Image.open(tmp_path / "out.png")) != np.asarray(PICTURE)).any(-1)
+        assert not (changed & ~(marked | clear)).any()
+        assert changed[marked].mean() > 0.9
+        assert changed[clear].mean() > 0.9
+    program(capsys, run_, f"--in={folders / 'clear.png'}", "--extend=2,0,0,0", f"--out={tmp_path / 'out.png'}")
+    changed = (np.asarray(Image.open(tmp_path / "out.png"))[2:] != np.asarray(PICTURE)).any(-1)
+    assert np.array_equal(changed | clear, clear)
+    assert changed[clear].mean() > 0.9
+
+
+def test_what_is_lost_of_a_picture_is_said(folders, tmp_path, capsys):
+    frames = [Image.new("RGB", (20, 20), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    for file, said in ((folders / "clear.png", "transparent becomes white"), (tmp_path / "moving.gif", "first of 2")):
+        script = runpy.run_path(str(ROOT / "scripts" / "translate.py"))
+        script["read"](SimpleNamespace(classes=0, fills=False, input_channels=3), file)
+        assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["--in=", "--out=", "--workdir="])
+def test_an_empty_flag_is_not_the_current_folder(flag, capsys):
+    with pytest.raises(SystemExit):
+        program(capsys, "--workdir=x", "--in=x", "--out=x", flag)
+    assert f"argument {flag[:-1]}: is empty" in capsys.readouterr().err
+
+
 def test_label_maps_become_pictures_and_are_compared(folders, tmp_path, capsys):
     words = (f"--workdir={folders / 'pairs'}", f"--in={folders / 'maps'}", f"--out={tmp_path}")
     printed = program(capsys, *words, f"--targets={folders / 'scenes'}")
@@ -165,7 +207,7 @@ def test_partners_are_pictures_of_the_whole_name(folders, tmp_path, capsys):
         ("--workdir={0}/sr --in={0}/nothing --out=x", "no picture or folder"),
         ("--workdir={0}/sr --in={0}/in --out=x.png", "its pictures go to one: --out=x"),
         ("--workdir={0}/sr --in={0}/in --out={1} --extend=1,1,1,1", "does not fill holes"),
-        ("--workdir={0}/sr --in={0}/in --out={0}/in", "is one of the pictures to translate"),
+        ("--workdir={0}/sr --in={0}/in --out={0}/in", "would lie among the pictures"),
         ("--workdir={0}/sr --in={0}/in --out=x.jpg", "--out=x.png"),
         ("--workdir={0}/sr --in={0}/in --out={1} --own_size", "leave it out"),
         ("--workdir={0}/sr --in={0}/scenes --out={1} --targets={0}/scenes", "make it as large"),
@@ -176,6 +218,13 @@ def test_partners_are_pictures_of_the_whole_name(folders, tmp_path, capsys):
         ("--workdir={0}/pairs --in={0}/in --out={1}", "classes.txt names 0 to 2"),
         ("--workdir={0}/sr --in={0}/in --out={1} --json={1}/s.json", "--json has nothing to say"),
         ("--workdir={0}/sr --in={0}/in --out={1} --targets={0}/maps", "has no targets in"),
+        ("--workdir={0}/pairs --in={0}/maps --out={0}/scenes --targets={0}/scenes", "would lie among"),
+        ("--workdir={0}/inpaint --in={0}/clear.png --mask={0}/m.png --out={0}/m.png", "would lie among"),
+        ("--workdir={0}/pairs --in={0}/maps --out={1} --targets={0}/clear.png", "pass the folder of their targets"),
+        ("--workdir={0}/pairs --in={0}/maps --out={1} --tile=20", "multiples of 32 from 96 on: --tile=96"),
+        ("--workdir={0}/inpaint --in={0}/clear.png --out={1}/x.png --tile=1", "--tile=96"),
+        ("--workdir={0}/sr --in={0}/tiny.png --out={1} --degrade", "no picture is large enough to compare"),
+        ("--workdir={0}/sr --in={0}/clear.png --out={1}.xyz", "a folder's name without a suffix"),
     ],
 )
 def test_mistakes_are_said(folders, tmp_path, capsys, words, message):

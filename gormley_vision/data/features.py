@@ -35,6 +35,7 @@ _ADVICE = {
     "vector": "choose points: --config.data.source=ring, or a module of your own",
     "tokens": "choose text: --config.data.source=text --config.data.path=FILE",
 }
+_PAIRS = "choose pairs: --config.data.targets=FOLDER with the same names, or --config.data.side_by_side=true"
 _OTHER_ADVICE = "choose another data set, or a module of your own: --config.data.source=SOURCE"
 
 Example = dict[str, np.ndarray]
@@ -142,9 +143,11 @@ def check_features(features: Features, needs: Mapping[str, str]) -> None:
         )
     for name, kind in needs.items():
         if name not in features or features[name].kind != kind:
+            second = kind == "image" and any(feature.kind == "image" for feature in features.values())
+            advice = _PAIRS if second and name not in features else _ADVICE.get(kind, _OTHER_ADVICE)
             raise UserError(
                 f"this task needs the feature {name!r} of kind {kind} ({KINDS[kind]}), and the data set offers "
-                f"{listing(features)}: {_ADVICE.get(kind, _OTHER_ADVICE)}"
+                f"{listing(features)}: {advice}"
             )
 
 

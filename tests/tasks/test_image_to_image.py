@@ -393,5 +393,5 @@ def test_a_game_starts_from_a_net_trained_without_one():
     assert own <= weights.keys()
     back = alone.transfer(flat(fresh), trained, config={"task": "image_to_image"}, class_names=())
     assert not any(name.startswith("discriminator") for name in back)
-    with pytest.raises(UserError, match="is a gan run"):
+    with pytest.raises(UserError, match="is a run of gan"):
         game.transfer({}, fresh, config={"task": "gan"}, class_names=())

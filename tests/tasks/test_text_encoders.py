@@ -232,7 +232,7 @@ def test_a_classifier_takes_over_an_encoder_but_for_its_head():
     with pytest.raises(UserError, match="needs a masked language model's or a text classifier's"):
         task.transfer({}, fresh, config={"task": "gan"}, class_names=())
     embedding = {"ema/params/token_embedding": jnp.zeros((V, 16))}
-    with pytest.raises(UserError, match="init_from is a language_modeling run, and this needs a masked"):
+    with pytest.raises(UserError, match="init_from is a run of language_modeling, and this needs a masked"):
         task.transfer(embedding, fresh, config={"task": "language_modeling"}, class_names=())
 
 

@@ -249,7 +249,7 @@ def test_init_from_the_folder_of_a_checkpoint_names_the_runs(lab, finished, tmp_
 )
 def test_init_from_another_tasks_run_is_refused_by_name(lab, finished, other, tmp_path):
     kind, source = finished
-    with pytest.raises(UserError, match=f"init_from is a {kind} run, and this needs a .* run"):
+    with pytest.raises(UserError, match=f"init_from is a run of {kind}, and this needs a .* run"):
         lab.train(lab.config(other, init_from=str(source)), tmp_path / "run")
 
 

@@ -178,7 +178,7 @@ class Classification:
             }
         if "ema/params/patch_embedding" not in weights:
             raise UserError(
-                f"init_from is a {config['task']} run, and this needs a classification run: pass its folder"
+                f"init_from is a run of {config['task']}, and this needs a classification run: pass its folder"
             )
         heads = {f"{part}/params/head/{name}": x for part in _PARTS for name, x in state.ema["params"]["head"].items()}
         if self.fresh_head:

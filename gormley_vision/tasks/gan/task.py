@@ -247,7 +247,7 @@ class GAN:
         """
         del state
         if not any(name.startswith("generator/") for name in weights):
-            raise UserError(f"init_from is a {config['task']} run, and this needs a gan run: pass its folder")
+            raise UserError(f"init_from is a run of {config['task']}, and this needs a gan run: pass its folder")
         if self.class_names and class_names != self.class_names:
             raise UserError(
                 f"init_from was conditioned on the classes {', '.join(class_names) or 'none'}; here they are "

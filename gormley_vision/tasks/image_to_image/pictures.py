@@ -11,13 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from gormley_vision.errors import UserError
+from gormley_vision.errors import UserError, nearest_multiple
 from gormley_vision.randomness import named_key, run_key
 from gormley_vision.tasks.networks import to_unit_range
 from gormley_vision.tiling import tiled
 
 if TYPE_CHECKING:
     from gormley_vision.tasks.image_to_image.task import Translation
+
+_SIDES = 64  # sides are filled up to multiples of it, so that a folder of many sizes compiles a few
 
 
 def translate(
@@ -54,11 +56,24 @@ def _kept(
     task: "Translation", picture: np.ndarray, known: np.ndarray | None, made: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return `made` with what is known of `picture` in place of its own, and what is given."""
-    image, output = (task.degradation.from_rgb(to_unit_range(jnp.asarray(x))[None]) for x in (picture, made))
-    given = task.degradation.given(image, None if known is None else jnp.asarray(known)[None, ..., None])
-    images = task.degradation.image(given, output[..., -(task.degradation.channels or output.shape[-1]) :]), given.shown
-    both = [np.asarray(task.levels(x))[0].astype(np.uint8) for x in images]
+    height, width = picture.shape[:2]
+    more = [(0, -side % _SIDES) for side in (height, width)]
+    padded = [np.pad(x, [*more, (0, 0)], mode="edge")[None] for x in (picture, made)]
+    holes = None if known is None else np.pad(known, more)[None, ..., None]  # what is added is not known
+    both = np.asarray(task.compiled_restoring(*padded, holes))[:, 0, :height, :width]
     return both[0], both[1]
+
+
+def restored(task: "Translation", pictures: jax.Array, made: jax.Array, known: jax.Array | None) -> jax.Array:
+    """Return `made` with what is known of `pictures`, and what is given: [2, B, H, W, C]. Compiled once for a size.
+
+    A pixel depends on no other, but for the mean colour of those that are known.
+    """
+    degradation = task.degradation
+    images, outputs = (degradation.from_rgb(to_unit_range(x)) for x in (pictures, made))
+    given = degradation.given(images, known)
+    kept = degradation.image(given, outputs[..., -(degradation.channels or outputs.shape[-1]) :])
+    return jnp.stack([task.levels(x) for x in (kept, given.shown)]).astype(jnp.uint8)
 
 
 def resized(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -79,6 +94,11 @@ def _at_own_size(
     unit = task.multiple
     image = np.pad(image, [(0, -height % unit), (0, -width % unit), (0, 0)], mode="symmetric")
     function = partial(task.compiled_pictures, state.ema)
+    if task.reach is None and tile and (tile % unit or tile < 3 * unit):
+        nearest = max(3 * unit, nearest_multiple(tile, unit))
+        raise UserError(
+            f"--tile={tile}: this net's tiles overlap, and are multiples of {unit} from {3 * unit} on: --tile={nearest}"
+        )
     side = tile or (0 if task.reach is None else 2 * task.reach + 64)
     if task.reach is not None and 0 < side <= 2 * task.reach:
         raise UserError(
@@ -88,7 +108,7 @@ def _at_own_size(
         both = np.asarray(function(image[None]))[0]
     else:
         side = -(-side // unit) * unit
-        overlap = side // 4 // unit * unit if task.reach is None else task.reach
+        overlap = max(unit, side // 4 // unit * unit) if task.reach is None else task.reach
         both = tiled(function, image, tile=side, overlap=overlap, scale=task.scale)
     scale = task.scale
     made, given = np.split(both[: scale * height, : scale * width], 2, axis=-1)

@@ -284,6 +284,11 @@ class Translation:
         return jax.jit(functools.partial(pictures.pictures, self))
 
     @functools.cached_property
+    def compiled_restoring(self) -> Any:
+        """`pictures.restored` of this task, compiled."""
+        return jax.jit(functools.partial(pictures.restored, self))
+
+    @functools.cached_property
     def compiled_corruption(self) -> Any:
         """`pictures.corrupted` of this task, compiled."""
         return jax.jit(functools.partial(pictures.corrupted, self))
@@ -314,7 +319,7 @@ class Translation:
         del class_names
         if config["task"] != "image_to_image":
             raise UserError(
-                f"init_from is a {config['task']} run, and this needs one of image_to_image: pass its folder"
+                f"init_from is a run of {config['task']}, and this needs one of image_to_image: pass its folder"
             )
         own = {name: x for name, x in weights.items() if not name.startswith("discriminator/")}
         if not isinstance(state.discriminator, Network):

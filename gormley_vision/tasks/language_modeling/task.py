@@ -81,7 +81,7 @@ class LanguageModeling:
         """
         del class_names
         if "ema/params/token_embedding" not in weights:
-            raise UserError(f"init_from is a {config['task']} run, and this needs a language model's: pass its folder")
+            raise UserError(f"init_from is a run of {config['task']}, and this needs one of language_modeling")
         return with_positions(weights, state)
 
     def preview(self, state: State, key: jax.Array) -> jax.Array:

@@ -149,7 +149,7 @@ class MaskedLanguageModeling:
         embedding = weights.get("ema/params/token_embedding")
         if embedding is None or len(embedding) != self.model.vocabulary:  # with [CLS] and [MASK]
             needed = "a masked language model's"
-            raise UserError(f"init_from is a {config['task']} run, and this needs {needed}: pass its folder")
+            raise UserError(f"init_from is a run of {config['task']}, and this needs {needed}: pass its folder")
         return with_positions(weights, state)
 
 

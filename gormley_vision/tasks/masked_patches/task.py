@@ -141,6 +141,6 @@ class PatchReconstruction:
         del state, class_names
         if "ema/params/mask_token" not in weights:
             raise UserError(
-                f"init_from is a {config['task']} run, and this needs one of masked patches: pass its folder"
+                f"init_from is a run of {config['task']}, and this needs one of masked patches: pass its folder"
             )
         return weights

@@ -1,5 +1,7 @@
 """Reads single pictures at their own shape: what is restyled, and what has the style."""
 
+from pathlib import Path
+
 import numpy as np
 
 from gormley_vision.data.decoding import decode_file
@@ -24,8 +26,14 @@ def open_picture(what: str, text: str, size: int) -> np.ndarray:
         return _drawn(size or 64, disc=what == "style.content")[None]
     if not text:
         raise UserError(f"{what} is empty: name a picture's file, such as photo.jpg")
-    image = decode_file(user_path(text))
-    image = to_mode(image, "RGB")
+    path = user_path(text)
+    if not path.is_file():
+        here = "" if path.is_absolute() else f" in {Path.cwd()}; a run finds its pictures from where it was trained"
+        raise UserError(f"{what}={text}: there is no such file{here}")
+    try:
+        image = to_mode(decode_file(path), "RGB")
+    except UserError as error:
+        raise UserError(f"{what}={text}: {error}") from None
     factor = size / max(image.size) if size else 1
     shape = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
     if shape != image.size:

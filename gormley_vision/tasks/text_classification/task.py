@@ -103,7 +103,7 @@ class TextClassification:
         embedding = weights.get("ema/params/token_embedding")
         if embedding is None or len(embedding) != self.model.vocabulary:  # with [CLS] and [MASK]
             needed = "a masked language model's or a text classifier's"
-            raise UserError(f"init_from is a {config['task']} run, and this needs {needed}: pass its folder")
+            raise UserError(f"init_from is a run of {config['task']}, and this needs {needed}: pass its folder")
         parts = ("ema", "network/variables")
         if "ema/params/head/kernel" not in weights:
             averaged = {name.removeprefix("ema/"): x for name, x in weights.items() if name.startswith("ema/")}
