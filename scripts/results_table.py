@@ -189,8 +189,10 @@ def cifar_gans(content: Any) -> Finding:
     by_name: dict[str, list[float]] = {}
     for card in cards:
         by_name.setdefault(card["name"], []).append(card["figures"]["frechet_distance"])
-    means = sorted((statistics.mean(found), name) for name, found in by_name.items())
-    parts = [f"{mean:.3g} ({name})" for mean, name in means]
+    parts = [
+        f"{statistics.mean(found):.3g}{f' ± {statistics.stdev(found):.1f}' if len(found) > 1 else ''} ({name})"
+        for name, found in sorted(by_name.items(), key=lambda item: statistics.mean(item[1]))
+    ]
     return Finding(
         "Fréchet distance to CIFAR-10's test images (JPEG q75 copy) by ResNet-56's features, after 10 minutes of one "
         f"core each: {', '.join(parts)}",
