@@ -6,7 +6,8 @@
 Any key of the run's `data` section can be set, for data stored elsewhere. Classes are matched by name: a data set with
 some of the run's classes is evaluated on these, and one with other classes is refused. At another resolution images are
 resized (data.resize_filter), and learned positions, too (--position_resize); rotary ones extend beyond the trained
-grid, unchanged or by a rule. With `--workdir`, `--help` shows the flags that the run's task adds. Prints one JSON line.
+grid, unchanged or by a rule. With `--workdir`, `--help` shows the flags that the run's task adds. Prints one JSON line;
+`--out` also writes it.
 
 With `--extractor` a GAN's samples, or files (`--samples`), are compared with real images: evaluate_images.py, whose
 flags `--extractor --help` shows.
@@ -22,7 +23,7 @@ from gormley_vision.errors import UserError, reported
 with reported():  # what loads now takes a moment
     from gormley_vision import task_modules
     from gormley_vision.config import fields_of, run_config, validate
-    from gormley_vision.files import path_flag
+    from gormley_vision.files import path_flag, refuse_unwritable, write_json
 
 
 def parse() -> tuple[argparse.Namespace, list[str]]:
@@ -35,6 +36,7 @@ def parse() -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--split", help="part of the data set (default: the run's eval.split)")
     parser.add_argument("--data_path", help="where the data are now (default: as in training)")
     parser.add_argument("--image_size", type=int, help="height and width of images in pixels (default: as in training)")
+    parser.add_argument("--out", type=path_flag, help="also write the line to this JSON file")
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--workdir", type=path_flag)
     for flag, (key, field) in task_flags(first.parse_known_args()[0].workdir).items():
@@ -83,6 +85,8 @@ def evaluation_config(trained: dict[str, Any], options: argparse.Namespace, word
 def main() -> None:
     """Restore the run, change the data or the resolution, evaluate."""
     options, words = parse()
+    if options.out:
+        refuse_unwritable(options.out)
     import json
 
     from gormley_vision import experiment
@@ -114,6 +118,8 @@ def main() -> None:
         "step": run.step,
     }
     print(json.dumps(result))
+    if options.out:
+        write_json(options.out, result)
 
 
 if __name__ == "__main__":

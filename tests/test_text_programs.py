@@ -78,7 +78,9 @@ def test_an_encoder_is_trained_fine_tuned_and_asked(program):
     assert len(answers) == 2
     assert first["class"] in first["probabilities"]
     assert abs(sum(first["probabilities"].values()) - 1) < 1e-3
-    figures = json.loads(program("scripts/evaluate.py", f"--workdir={classifier}").stdout)
+    out = program.folder / "figures.json"
+    figures = json.loads(program("scripts/evaluate.py", f"--workdir={classifier}", f"--out={out}").stdout)
+    assert json.loads(out.read_text()) == figures
     assert 0 <= figures["accuracy"] <= 1
     other = [*words, "--config.data.tokenizer=characters", f"--workdir={program.folder / 'other'}"]
     refused = program(*other, fails=True)
