@@ -249,7 +249,8 @@ def check_arg(arg: str) -> bool:
 def shrink(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """Return the smoke version of any experiment: the same code on tiny shapes, in seconds.
 
-    Data that a machine may not have are replaced by fake images, and another run's weights by fresh ones.
+    Data that a machine may not have are replaced by fake images, another run's weights by fresh ones, and the state is
+    not divided over devices.
     """
     if config.data.source in ("tfds", "npz", "folder", "hf"):
         config.data.update(source="fake", split="train")
@@ -260,6 +261,8 @@ def shrink(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
         "checkpoint.every": "3 steps",
         "log.every": "1 steps",
         "log.samples_every": "4 steps",
+        "mesh.fsdp": 1,
+        "mesh.tensor": 1,
     }
     small |= task_modules.find(config.task).smoke(config)
     if unknown := sorted(small.keys() - fields_of(config).keys()):

@@ -281,7 +281,7 @@ def test_a_longer_context_keeps_the_weights_and_the_rows_of_positions(tied):
         np.testing.assert_array_equal(table[8:], fresh.ema["params"]["position_embedding"][8:])
     same = [name for name in weights if "position" not in name]
     assert all((moved[name] == weights[name]).all() for name in same)
-    with pytest.raises(UserError, match="needs a language model's"):
+    with pytest.raises(UserError, match="needs one of language_modeling"):
         long.transfer({"ema/params/x": jnp.zeros(1)}, fresh, config={"task": "gan"}, class_names=())
 
 
