@@ -21,7 +21,7 @@ from gormley_vision.training import checkpoints as ckpt
 from gormley_vision.training.cards import Card, card_of, unlike
 from gormley_vision.training.hosts import put_global
 from gormley_vision.training.sharding import Shardings
-from gormley_vision.training.task import Examined, Task
+from gormley_vision.training.task import Examined, Judged, Task
 
 log = logging.getLogger(__name__)
 EXAMPLES = 128  # of real examples, the same in every check
@@ -54,7 +54,7 @@ class Checkup:
         self.every, self.action = every, action
         self._task = task if isinstance(task, Examined) and every else None
         self._batches, self._held_out = batches, held_out
-        self._rules = task.rules if isinstance(task, Examined) else None
+        self._rules = task.rules if isinstance(task, Judged) else None
         self._examine: Callable | None = None
         self._card: Card | None = None  # of the last distance
 

@@ -78,12 +78,17 @@ class Sampled(Protocol):
 
 
 @runtime_checkable
-class Examined(Protocol):
-    """Can tell how training is doing beyond what a step logs; its config keys include fields.EXAMINATION_FIELDS."""
+class Judged(Protocol):
+    """Has rules of its own, for instance since some of its losses are a game's, and no minimum is looked for."""
 
     @property
     def rules(self) -> Sequence[Rule]:
         """The rules by which the run's figures are judged (health.py), in place of those of every task."""
+
+
+@runtime_checkable
+class Examined(Judged, Protocol):
+    """Can tell how training is doing beyond what a step logs; its config keys include fields.EXAMINATION_FIELDS."""
 
     def examine(self, state: Any, key: jax.Array, real: Batch, held_out: Batch) -> Scalars:
         """Return figures of the state on examples of the data set, {name: [n, *shape]}, and on held-out ones, or {}."""

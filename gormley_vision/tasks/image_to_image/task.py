@@ -9,7 +9,7 @@ no discriminator. No batch statistics are kept: BatchNorm, if at all, is by the 
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -21,6 +21,7 @@ import optax
 
 from gormley_vision.augmentation.geometry import crop_at_random, draw_mirrored, turn_at_random
 from gormley_vision.errors import UserError
+from gormley_vision.health import Rule, of_common
 from gormley_vision.losses.adversarial import Objective
 from gormley_vision.metrics.sharpness import gradient_energy
 from gormley_vision.randomness import named_key
@@ -89,6 +90,12 @@ class Translation:
     preview_count: int
 
     afterwards = "translate pictures with it: python scripts/translate.py --workdir={workdir} --in=FOLDER --out=FOLDER"
+
+    @property
+    def rules(self) -> Sequence[Rule]:
+        """Of the losses that are minimised: those of a game rise and fall in runs that do well."""
+        minimised = [*self.losses, *([] if self.features is None else ["perceptual"])]
+        return of_common(f"loss/{name}" for name in [*minimised, *([] if self.discriminator else ["generator"])])
 
     @property
     def input_channels(self) -> int:
