@@ -10,6 +10,7 @@ repository (`brought_by`; in brackets). All else is "not recorded". A new file n
 import argparse
 import statistics
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -106,6 +107,16 @@ def vit_step(content: Any) -> Finding:
     return Finding(f"a ViT-Ti/4 step takes {plain} of timm's time; with RoPE-Mixed {mixed} of that of timm's own", "–")
 
 
+def lm_step(content: Any) -> Finding:
+    """A step of nanoGPT's recipe, and sampling, against PyTorch's."""
+    texts = [ratio(content["texts"], f"nanoGPT, {count}") for count in ("one text", "8 texts")]
+    return Finding(
+        f"a step of nanoGPT's CPU recipe takes {ratio(content, 'nanoGPT')} of its time in PyTorch; 256 tokens of eight "
+        f"texts at once {texts[0]} of PyTorch's time for one, {texts[1]} for eight",
+        "–",
+    )
+
+
 def lm_recipe(content: Any) -> Finding:
     """NanoGPT's recipe, and the best of its changes."""
     adam = [arm for arm in content["arms"] if "name=adam" in arm["arm"] and "learning_rate=0.001" in arm["arm"]]
@@ -200,11 +211,11 @@ def cifar_gans(content: Any) -> Finding:
     )
 
 
-def sr_edsr_x2(content: Any) -> Finding:
+def super_resolution(content: Any, scale: int) -> Finding:
     """PSNR of luma, beside bicubic interpolation."""
     means = {name: found["mean"] for name, found in content["sets"].items()}
     parts = [f"{name} {mean['psnr']:.2f} (bicubic {mean['given_psnr']:.2f})" for name, mean in means.items()]
-    return Finding(f"super-resolution x2, PSNR of luma in dB: {', '.join(parts)}", str(content["seed"]))
+    return Finding(f"super-resolution x{scale}, PSNR of luma in dB: {', '.join(parts)}", str(content["seed"]))
 
 
 def photo_editing(content: Any) -> Finding:
@@ -269,13 +280,15 @@ FINDINGS: dict[str, Callable[[Any], Finding]] = {
     "ring2d_games": modes("eight Gaussians", "near", lambda near: f"{100 * near:.1f} % of samples within 3 sigma"),
     "health": health,
     "cifar_gans": cifar_gans,
-    "sr_edsr_x2": sr_edsr_x2,
+    "sr_edsr_x2": partial(super_resolution, scale=2),
+    "sr_edsr_x4": partial(super_resolution, scale=4),
     "photo_editing": photo_editing,
     "pix2pix_losses": pix2pix_losses,
     "train_step": train_step,
     "gan_recipes": gan_recipes,
     "image_to_image_step": image_to_image_step,
     "vit_step": vit_step,
+    "lm_step": lm_step,
     "lm_recipe": lm_recipe,
     "masked_patches_labels": labels("Fashion-MNIST at equal total time"),
     "trec_labels": labels("TREC's test questions"),
