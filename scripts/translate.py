@@ -146,10 +146,10 @@ def jobs_of(options: argparse.Namespace) -> list[Job]:
             for folder, what in ((options.mask, "mask"), (options.targets, "targets"))
         )
         jobs.append(Job(name, file, out, mask, target))
-    read = {path.resolve() for job in jobs for path in (job.file, job.mask, job.target) if path}
+    inputs = {path.resolve() for job in jobs for path in (job.file, job.mask, job.target) if path}
     folders = {path.resolve() for path in (options.mask, options.targets) if path and path.is_dir()}
     for job in jobs:
-        if job.out.resolve() in read or job.out.parent.resolve() in folders:
+        if job.out.resolve() in inputs or job.out.parent.resolve() in folders:
             raise UserError(f"{job.out} would lie among the pictures, masks or targets: pass another --out")
     return jobs
 
