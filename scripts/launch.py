@@ -86,9 +86,8 @@ def watch(processes: list[subprocess.Popen], outputs: list[Path]) -> int:
     seen: set[str] = set()
     with handled(lambda number, _: processes[0].send_signal(number)), outputs[0].open(errors="replace") as shown:
         while True:
-            lines = new_lines(
-                shown
-            )  # before checking for failures: the first one's lines about a failure come after it
+            # Before checking for failures: the first one's lines about a failure come after it.
+            lines = new_lines(shown)
             ended = all(process.poll() is not None for process in processes)
             if first_to_fail(processes) is not None or any(line.startswith("Traceback") for line in lines):
                 time.sleep(_SETTLE)

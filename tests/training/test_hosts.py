@@ -4,6 +4,7 @@ import contextlib
 import http.server
 import json
 import os
+import runpy
 import shutil
 import signal
 import socket
@@ -18,6 +19,7 @@ import pytest
 from gormley_vision.training import checkpoints as ckpt
 
 pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[2]
 
 FLAGS = ("--config=configs/vit_mnist.py:smoke", "--config.data.source=fake", "--config.data.image_size=16")
 FLAGS += ("--config.vit.patch_size=8", "--config.checkpoint.every=4 steps", "--config.checkpoint.keep_last=9")
@@ -279,6 +281,21 @@ def test_the_launcher_says_who_died_in_one_line(programs, tmp_path):
     assert "***" not in said
     assert "Traceback" not in said
     assert not processes_of(tmp_path, "--process=0")
+
+
+def test_who_reports_anothers_death_before_the_system_does_is_not_blamed(tmp_path, capfd):
+    script = runpy.run_path(str(ROOT / "scripts" / "launch.py"))
+    reports = "print('step 1\\nTraceback (most recent call last):', flush=True); import time; time.sleep(60)"
+    dies = "import os, time; time.sleep(0.5); os.kill(os.getpid(), 9)"
+    outputs = [tmp_path / "0.log", tmp_path / "1.log"]
+    processes = []
+    for code, output in zip((reports, dies), outputs, strict=True):
+        with output.open("wb") as file:
+            processes.append(subprocess.Popen([sys.executable, "-c", code], stdout=file, stderr=file))
+    assert script["watch"](processes, outputs) == 128 + 9
+    said = capfd.readouterr().err
+    assert "process 1 of 2 was ended by SIGKILL" in said
+    assert "Traceback" not in said
 
 
 def test_a_mistake_is_said_once(launch, tmp_path):
