@@ -237,11 +237,46 @@ def scores(made: np.ndarray, target: np.ndarray, scale: int, known: np.ndarray |
     return {"psnr": min(psnr(a, b), EQUAL), "ssim": ssim(a, b), **found}
 
 
+def all_scores(
+    task: Any,
+    made: np.ndarray,
+    unchanged: np.ndarray,
+    target: np.ndarray,
+    picture: np.ndarray,
+    known: np.ndarray | None,
+) -> dict[str, float]:
+    """Return the scores of the output, of the input as it is, and of holes filled with the nearest known pixel."""
+    from gormley_vision.augmentation.degradations import nearest_fill
+
+    found = scores(made, target, task.scale, known)
+    if not task.classes:
+        found |= {f"given_{key}": x for key, x in scores(unchanged, target, task.scale, known).items()}
+    if known is not None and known.any():
+        nearest = nearest_fill(picture[None], known[None, ..., None])[0]
+        found |= {f"nearest_{key}": x for key, x in scores(nearest, target, task.scale, known).items()}
+    return found
+
+
+def target_of(job: Job, made: np.ndarray) -> np.ndarray:
+    """Read the picture that `made` should be.
+
+    Raises:
+        UserError: it has another size.
+    """
+    assert job.target is not None
+    target = converted(job.target, decode_file(job.target), "L" if made.shape[-1] == 1 else "RGB")
+    if target.shape != made.shape:
+        raise UserError(
+            f"the target {job.target} has {target.shape[1]}x{target.shape[0]} pixels, and {job.out} "
+            f"{made.shape[1]}x{made.shape[0]}: make it as large"
+        )
+    return target
+
+
 def main() -> None:
     """Restore, translate, score."""
     options = parse()
     jobs = jobs_of(options)
-    from gormley_vision.augmentation.degradations import nearest_fill
     from gormley_vision.run import start_jax
     from gormley_vision.sampling import restore
     from gormley_vision.training.task import Sampled, Translates
@@ -269,23 +304,11 @@ def main() -> None:
             print(f"{job.file}: {what}: that is white in a mask", file=sys.stderr)
         made, unchanged = task.translate(run.state, picture, known, tile=options.tile, own_size=options.own_size)
         write_png(job.out, made)
-        if job.target:
-            target = converted(job.target, decode_file(job.target), "L" if made.shape[-1] == 1 else "RGB")
-            if target.shape != made.shape:
-                raise UserError(
-                    f"the target {job.target} has {target.shape[1]}x{target.shape[0]} pixels, and {job.out} "
-                    f"{made.shape[1]}x{made.shape[0]}: make it as large"
-                )
+        target = target_of(job, made) if job.target else target
         line = f"{number + 1}/{len(jobs)} {job.out}"
         if target is not None:
-            row = {"file": job.name, **scores(made, target, task.scale, known)}
-            if not task.classes:
-                row |= {f"given_{key}": x for key, x in scores(unchanged, target, task.scale, known).items()}
-            if known is not None and known.any():
-                nearest = nearest_fill(picture[None], known[None, ..., None])[0]
-                row |= {f"nearest_{key}": x for key, x in scores(nearest, target, task.scale, known).items()}
-            rows.append(row)
-            line += "  " + "  ".join(f"{key} {x:.4f}" for key, x in row.items() if isinstance(x, float))
+            rows.append({"file": job.name, **all_scores(task, made, unchanged, target, picture, known)})
+            line += "  " + "  ".join(f"{key} {x:.4f}" for key, x in rows[-1].items() if isinstance(x, float))
         print(line, flush=True)
     if scored and not rows:
         raise UserError("no picture is large enough to compare: leave out --degrade and --targets to translate them")
