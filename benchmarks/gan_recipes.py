@@ -148,8 +148,8 @@ def estimate_error(game: Game) -> dict[str, float]:
         return tuple(jnp.mean(estimated_squared_norms(f, images, key, SIZE)) for f in critics)
 
     # On the mesh, as in the step: layers choose by it how they are computed.
-    squared, gradients = jax.jit(game.shardings.on_mesh(of_gradients))(variables, images)
-    estimate, exact = jax.jit(game.shardings.on_mesh(estimates)), float(squared)
+    squared, gradients = game.shardings.jit(of_gradients)(variables, images)
+    estimate, exact = game.shardings.jit(estimates), float(squared)
     keys = jax.random.split(jax.random.key(1), DIRECTIONS)
     found = np.array([jax.device_get(estimate(variables, images, gradients, key)) for key in keys]) / exact
     means, spread = found.mean(axis=0), float(found[:, 0].std(ddof=1))

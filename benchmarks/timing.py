@@ -16,6 +16,7 @@ import jax
 from gormley_vision.planning.topology import measured
 from gormley_vision.training.environment import describe_environment, source_commit
 
+_TURN = 0.25  # seconds
 _COPIES = """
 import numpy as np
 source = np.zeros(1 << 25)  # 256 MiB: no cache holds it
@@ -40,10 +41,11 @@ def copying(wanted: bool) -> Iterator[None]:
 
 
 def interleaved(sides: Mapping[str, Callable[[], object]], turns: int, warmup: int) -> dict[str, list[float]]:
-    """Run each side twice a turn, and time the second. Returns the seconds of each, in turns after the warm-up.
+    """Run each side a quarter of a second a turn, or once. Returns seconds a step of each, in turns after the warm-up.
 
-    The first is not timed: it has to find its memory anew after another library has run, which takes XLA, whose step
-    allocates all its memory at once, up to a second that no training run pays. Each turn starts with another side.
+    A step before it is not timed: it has to find its memory anew after another library has run, which takes XLA, whose
+    step allocates all its memory at once, up to a second that no training run pays. A few milliseconds alone would tell
+    how fast threads wake up after a pause, and not how fast a run is. Each turn starts with another side.
     """
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     order = list(sides.items())
@@ -52,10 +54,12 @@ def interleaved(sides: Mapping[str, Callable[[], object]], turns: int, warmup: i
         for name, run in order:
             time.sleep(0.3)  # threads of the side before may still spin
             run()
-            began = time.perf_counter()
-            run()
+            began, steps, taken = time.perf_counter(), 0, 0.0
+            while taken < _TURN:
+                run()
+                steps, taken = steps + 1, time.perf_counter() - began
             if turn >= warmup:
-                seconds[name].append(time.perf_counter() - began)
+                seconds[name].append(taken / steps)
     return seconds
 
 

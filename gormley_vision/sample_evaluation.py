@@ -42,7 +42,7 @@ class Features:
     def __init__(self, extractor: Extractor, shardings: Shardings, batch: int) -> None:
         self._shardings, self.batch = shardings, batch
         self._weights = put_global(extractor.weights, shardings.replicated)
-        self._compute = jax.jit(shardings.on_mesh(extractor.features), out_shardings=shardings.replicated)
+        self._compute = shardings.jit(extractor.features, out_shardings=shardings.replicated)
 
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return features [n, D] and probabilities [n, Y] of n <= batch images, uint8 [n, H, W, C]."""
@@ -130,8 +130,7 @@ class SampleEvaluation:
         batch = self._batches.batch_size
         if self._features is None or self._generate is None:
             self._features = Features(self._extractor, shardings, batch)
-            generate = shardings.on_mesh(self._generated)
-            self._generate = jax.jit(generate, out_shardings=shardings.replicated)
+            self._generate = shardings.jit(self._generated, out_shardings=shardings.replicated)
         if self._real is None:
             real = Summary(self._batches.length)
             for images, _ in in_random_order(self._batches):

@@ -10,13 +10,13 @@ and the derivatives of each are the other two:
 
 So one rule for each gives reverse-mode derivatives of any order (gradient penalties need two), and each can
 have a fast lowering for its platform. On other platforms than the CPU all three are XLA's own. On the CPU, XLA runs
-strided forward convolutions well; dilated ones and kernel gradients poorly (jax-ml/jax#23783), so
+dilated convolutions poorly (jax-ml/jax#23783), and those with few channels, so
 
 - an input gradient with stride s becomes s*s stride-1 convolutions, one for each phase of the input
   (the sub-pixel form, Shi et al. 2016, arXiv:1609.05158, section 2.2), or, for a few channels such as an
   image's, one matrix product and shifted adds;
-- a kernel gradient is summed over four parts of the batch, because XLA's layout changes run on one thread
-  each, and independent ones run in parallel;
+- a convolution with stride 1 to a few channels is computed as the input gradient of the reversed one, and its kernel's
+  gradient with the sides exchanged: k*k copies of the few channels, not of the many, are multiplied;
 - where there are fewer output pixels than output channels, as deep in a U-Net at batch 1, the kernel is what is large,
   and all three are matrix products of k*k-pixel patches with the kernel as it lies in memory: XLA's convolutions
   transpose it each time, which was a third of pix2pix's step on one pair of 128 pixels (by jax's profiler, on two cores
@@ -26,7 +26,7 @@ strided forward convolutions well; dilated ones and kernel gradients poorly (jax
 """
 
 import dataclasses
-from functools import partial
+from functools import partial, reduce
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +36,6 @@ from gormley_vision.layers.partition import gathered, mesh_platform, split_by_im
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 _FEW_CHANNELS = 16  # below this, one matrix product beats s*s convolutions on the CPU
-_BATCH_PARTS = 4
 _DENSE_CHANNELS = 32  # of groups that are convolved together on the CPU
 
 
@@ -100,7 +99,7 @@ def convolve_groups(x: jax.Array, kernel: jax.Array) -> jax.Array:
     channels, size, width = x.shape[-1], kernel.shape[0], kernel.shape[2]
     pad = (size // 2, size // 2)
     x, kernel = _maps(x), gathered(kernel, ())
-    if mesh_platform() != "cpu":
+    if not _on_cpu():
         y = lax.conv_general_dilated(
             x, kernel, (1, 1), (pad, pad), dimension_numbers=_DIMENSIONS, feature_group_count=channels // width
         )
@@ -122,44 +121,53 @@ def convolve_groups(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _forward(geometry: Geometry, inputs: jax.Array, kernel: jax.Array) -> jax.Array:
-    inputs, kernel = _maps(inputs), gathered(kernel, geometry.shared)
-    if _kernel_is_large(geometry, inputs.shape[0], kernel.shape):
-        outputs = lax.platform_dependent(
-            inputs, kernel, cpu=partial(_patches_product, geometry), default=partial(_xla_forward, geometry)
-        )
-    else:
-        outputs = _xla_forward(geometry, inputs, kernel)
-    return _maps(outputs)
+    lowering = _xla_forward
+    if _on_cpu() and _kernel_is_large(geometry, inputs.shape[0], kernel.shape):
+        lowering = _patches_product
+    elif _on_cpu() and _has_few_outputs(geometry, kernel.shape):
+        lowering = _reversed_shifted_adds
+    return _maps(lowering(geometry, _maps(inputs), gathered(kernel, geometry.shared)))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _input_gradient(geometry: Geometry, outputs: jax.Array, kernel: jax.Array) -> jax.Array:
-    one_product = kernel.shape[2] < _FEW_CHANNELS or _kernel_is_large(geometry, outputs.shape[0], kernel.shape)
-    inputs = lax.platform_dependent(
-        _maps(outputs),
-        gathered(kernel, geometry.shared),
-        cpu=partial(_shifted_adds if one_product else _phases, geometry),
-        default=partial(_xla_input_gradient, geometry),
-    )
-    return _maps(inputs)
+    lowering = _xla_input_gradient
+    if _on_cpu():
+        one_product = kernel.shape[2] < _FEW_CHANNELS or _kernel_is_large(geometry, outputs.shape[0], kernel.shape)
+        lowering = _shifted_adds if one_product else _phases
+    return _maps(lowering(geometry, _maps(outputs), gathered(kernel, geometry.shared)))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _kernel_gradient(geometry: Geometry, size: int, inputs: jax.Array, outputs: jax.Array) -> jax.Array:
-    large = _kernel_is_large(geometry, inputs.shape[0], (size, size, inputs.shape[3], outputs.shape[3]))
-    kernel = lax.platform_dependent(
-        _maps(inputs),
-        _maps(outputs),
-        cpu=partial(_patches_kernel_gradient if large else _kernel_gradient_in_parts, geometry, size),
-        default=partial(_xla_kernel_gradient, geometry, size),
-    )
-    return gathered(kernel, geometry.shared)
+    shape = size, size, inputs.shape[3], outputs.shape[3]
+    lowering = _xla_kernel_gradient
+    if _on_cpu() and _kernel_is_large(geometry, inputs.shape[0], shape):
+        lowering = _patches_kernel_gradient
+    elif _on_cpu() and _has_few_outputs(geometry, shape):
+        lowering = _reversed_kernel_gradient
+    return gathered(lowering(geometry, size, _maps(inputs), _maps(outputs)), geometry.shared)
+
+
+def _on_cpu() -> bool:
+    """Return whether what is traced runs on a CPU: by the mesh, or without one by jax's default.
+
+    Not `lax.platform_dependent`: a value that depends on no input, such as its index or `jnp.zeros`, must not appear in
+    the three operations. In gradients of gradients through a map of recomputed microbatches, jax (0.10.2 and 0.12) then
+    confuses their residuals.
+    """
+    return (mesh_platform() or jax.default_backend()) == "cpu"
 
 
 def _kernel_is_large(geometry: Geometry, batch: int, shape: tuple[int, ...]) -> bool:
     """Return whether a batch has fewer output pixels than a kernel of this shape has output channels."""
     height, width = geometry.output_size(shape[0])
     return batch * height * width < shape[3]
+
+
+def _has_few_outputs(geometry: Geometry, shape: tuple[int, ...]) -> bool:
+    """Return whether a kernel of this shape leads to a few channels, by a convolution that has a `_reverse`."""
+    return geometry.stride == 1 and shape[3] < _FEW_CHANNELS and max(geometry.padding) < shape[0]
 
 
 def _maps(x: jax.Array) -> jax.Array:
@@ -211,10 +219,16 @@ def _xla_kernel_gradient(geometry: Geometry, size: int, inputs: jax.Array, outpu
     return jax.linear_transpose(lambda w: _xla_forward(geometry, inputs, w), kernel)(outputs)[0]
 
 
+def _padded(x: jax.Array, *axes: tuple[int, int]) -> jax.Array:
+    """Append zeros (before, after) to the axes of `x` from the second one on."""
+    widths = [(0, 0), *axes, *[(0, 0)] * (x.ndim - 1 - len(axes))]
+    return lax.pad(x, jnp.zeros((), x.dtype), [(low, high, 0) for low, high in widths])
+
+
 def _patches(geometry: Geometry, size: int, inputs: jax.Array) -> jax.Array:
     """Return what each output pixel sees: [B*h*w, size*size*C]."""
     (height, width), stride = geometry.output_size(size), geometry.stride
-    padded = jnp.pad(inputs, ((0, 0), geometry.padding, geometry.padding, (0, 0)))
+    padded = _padded(inputs, geometry.padding, geometry.padding)
     taps = [
         padded[:, i : i + stride * (height - 1) + 1 : stride, j : j + stride * (width - 1) + 1 : stride]
         for i in range(size)
@@ -272,34 +286,42 @@ def _shifted_adds(geometry: Geometry, outputs: jax.Array, kernel: jax.Array) -> 
     s, low, (size, _, channels, features) = geometry.stride, geometry.padding[0], kernel.shape
     batch, h, w, _ = outputs.shape
     blocks = -(-size // s)
-    grown = jnp.pad(kernel, ((0, blocks * s - size),) * 2 + ((0, 0),) * 2)
+    grown = _padded(kernel.transpose(2, 0, 1, 3), *[(0, blocks * s - size)] * 2).transpose(1, 2, 0, 3)
     matrix = grown.reshape(blocks, s, blocks, s, channels, features)
     if _kernel_is_large(geometry, batch, kernel.shape):  # the kernel first: XLA transposes the second factor
         product = lax.dot_general(matrix, outputs, (((5,), (3,)), ((), ())))
         patches = product.transpose(5, 6, 7, 0, 1, 2, 3, 4)
     else:
         patches = lax.dot_general(outputs, matrix, (((3,), (5,)), ((), ())))  # [B, h, w, u, s, v, s, C]
-    total = jnp.zeros((batch, h + blocks - 1, s, w + blocks - 1, s, channels), patches.dtype)
+    moved = []
     for u in range(blocks):
         for v in range(blocks):
             block = patches[:, :, :, u, :, v].transpose(0, 1, 3, 2, 4, 5)  # [B, h, s, w, s, C]
             rows, columns = (u, blocks - 1 - u), (v, blocks - 1 - v)
-            total += jnp.pad(block, ((0, 0), rows, (0, 0), columns, (0, 0), (0, 0)))
-    inputs = total.reshape(batch, (h + blocks - 1) * s, (w + blocks - 1) * s, channels)
+            moved.append(_padded(block, rows, (0, 0), columns))
+    inputs = reduce(jnp.add, moved).reshape(batch, (h + blocks - 1) * s, (w + blocks - 1) * s, channels)
     missing = [
         max(0, low + side - have)
         for side, have in zip((geometry.height, geometry.width), inputs.shape[1:3], strict=True)
     ]
-    inputs = jnp.pad(inputs, ((0, 0), (0, missing[0]), (0, missing[1]), (0, 0)))
+    inputs = _padded(inputs, *((0, pixels) for pixels in missing))
     return inputs[:, low : low + geometry.height, low : low + geometry.width]
 
 
-def _kernel_gradient_in_parts(geometry: Geometry, size: int, inputs: jax.Array, outputs: jax.Array) -> jax.Array:
-    batch = inputs.shape[0]
-    parts = _BATCH_PARTS if batch % _BATCH_PARTS == 0 else 1
-    # Interleaved parts: a batch that is sharded over devices stays where it is.
-    split = [x.reshape(batch // parts, parts, *x.shape[1:]) for x in (inputs, outputs)]
-    return sum(
-        (_xla_kernel_gradient(geometry, size, split[0][:, i], split[1][:, i]) for i in range(1, parts)),
-        start=_xla_kernel_gradient(geometry, size, split[0][:, 0], split[1][:, 0]),
-    )
+def _reverse(geometry: Geometry, size: int) -> Geometry:
+    """Return the stride-1 convolution from the outputs of another to its inputs, by the reversed kernel."""
+    low, high = (size - 1 - pad for pad in geometry.padding)
+    height, width = geometry.output_size(size)
+    return dataclasses.replace(geometry, padding=(low, high), height=height, width=width)
+
+
+def _reversed_kernel(kernel: jax.Array) -> jax.Array:
+    return lax.rev(kernel, (0, 1)).swapaxes(2, 3)
+
+
+def _reversed_shifted_adds(geometry: Geometry, inputs: jax.Array, kernel: jax.Array) -> jax.Array:
+    return _shifted_adds(_reverse(geometry, kernel.shape[0]), inputs, _reversed_kernel(kernel))
+
+
+def _reversed_kernel_gradient(geometry: Geometry, size: int, inputs: jax.Array, outputs: jax.Array) -> jax.Array:
+    return _reversed_kernel(_patches_kernel_gradient(_reverse(geometry, size), size, outputs, inputs))

@@ -79,8 +79,7 @@ class Checkup:
         """Return {'health/NAME': figure} of the state."""
         assert self._task is not None
         if self._examine is None:
-            examine = self._shardings.on_mesh(self._task.examine)
-            self._examine = jax.jit(examine, out_shardings=self._shardings.replicated)
+            self._examine = self._shardings.jit(self._task.examine, out_shardings=self._shardings.replicated)
             sets = [_some(batches) if batches else {} for batches in (self._batches, self._held_out)]
             self._on_device = [put_global(examples, self._shardings.replicated) for examples in sets]
         found = jax.device_get(self._examine(state, key, *self._on_device))

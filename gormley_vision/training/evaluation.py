@@ -50,7 +50,7 @@ class Evaluation:
         Returns None if `stop`, called before each batch, returns nonzero.
         """
         if self._step is None:
-            self._step = jax.jit(shardings.on_mesh(self._task.eval_step), out_shardings=shardings.replicated)
+            self._step = shardings.jit(self._task.eval_step, out_shardings=shardings.replicated)
         pending = []
         for batch in self.batches.padded():
             if stop():

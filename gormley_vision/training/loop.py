@@ -51,11 +51,10 @@ class Step:
     def __init__(self, task: Task, fetch: Callable, state_shardings: Any, shardings: Shardings) -> None:
         self.checks: list[str] = []
         self.traces = 0
-        train_step = shardings.on_mesh(task.train_step)
 
         def step(state: Any, resident: Any, batch: Any, key: jax.Array) -> tuple[Any, Any, jax.Array]:
             self.traces += 1
-            state, metrics, checks = train_step(state, fetch(resident, batch), key)
+            state, metrics, checks = task.train_step(state, fetch(resident, batch), key)
             metrics = {name: value.astype(jnp.float32) for name, value in metrics.items()}
             # With finite losses and gradients, a logged norm or the update can still overflow.
             after = {f"metric/{name}": value for name, value in metrics.items()}
@@ -64,7 +63,7 @@ class Step:
             self.checks[:] = checks
             return state, metrics, jnp.stack(list(checks.values()))
 
-        self._run = jax.jit(step, donate_argnums=0, out_shardings=(state_shardings, *[shardings.replicated] * 2))
+        self._run = shardings.jit(step, donate_argnums=0, out_shardings=(state_shardings, *[shardings.replicated] * 2))
 
     def __call__(self, state: Any, resident: Any, batch: Any, key: jax.Array) -> tuple[Any, Any, jax.Array]:
         """Dispatch one step. The first call waits until every process has compiled it: their caches may differ."""
@@ -194,7 +193,7 @@ def _run_steps(
     plan, state = run.plan, run.state
     previewed = task if isinstance(task, Previewed) else None
     if previewed:
-        preview = jax.jit(run.shardings.on_mesh(previewed.preview), out_shardings=run.shardings.replicated)
+        preview = run.shardings.jit(previewed.preview, out_shardings=run.shardings.replicated)
     unchecked: tuple[int, jax.Array] | None = None  # a step whose finiteness was not checked yet
     waited, since = 0.0, time.perf_counter()
     vote = stop_vote(run.shardings.mesh)

@@ -7,6 +7,7 @@ the names of parameters' axes (axes.py). XLA's partitioner inserts the communica
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,12 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from gormley_vision.axes import NAMES
 from gormley_vision.errors import UserError, nearest_multiple
 from gormley_vision.mesh_rules import MESH_AXES, Rule
+
+# XLA's options on a CPU: the default ones without YNNPACK's convolutions, which take up to 2.4 times as long as others.
+# In jax 0.10 they run on one core where there are 64 channels; in 0.12 kernels' gradients are still slower.
+_OF_CPU = {
+    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE",
+}
 
 
 def make_mesh(
@@ -104,14 +111,16 @@ class Shardings:
         """The sharding of one minibatch [m, ...]."""
         return NamedSharding(self.mesh, PartitionSpec(("data", "fsdp")))
 
-    def on_mesh(self, function: Callable) -> Callable:
-        """Wrap `function` to set the mesh while jax traces it, so that layers can constrain activations' shardings."""
+    def jit(self, function: Callable, **options: Any) -> Any:
+        """Compile `function` for the mesh, which layers see (layers/partition.py); `options` are those of jax.jit."""
 
+        @functools.wraps(function)
         def traced(*arguments: Any) -> Any:
-            with jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh):  # for layers/partition.py
+            with jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh):
                 return function(*arguments)
 
-        return traced
+        on_cpu = self.mesh.devices.flat[0].platform == "cpu"
+        return jax.jit(traced, compiler_options=_OF_CPU if on_cpu else None, **options)
 
     def columns(self, batch_size: int) -> np.ndarray:
         """Return which of a minibatch's m examples this process' devices hold, ascending; others may hold the same."""

@@ -264,7 +264,7 @@ def close(given, wanted):
 
 def on_mesh(function):
     """As in a training step: convolutions in groups are computed in another way without a mesh."""
-    return jax.jit(Shardings(make_mesh({"data": 1, "fsdp": 1, "tensor": 1}, BATCH), ()).on_mesh(function))
+    return Shardings(make_mesh({"data": 1, "fsdp": 1, "tensor": 1}, BATCH), ()).jit(function)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -89,9 +89,9 @@ def stepped(kind, changes, sizes):
     examples = {name: x[0] for name, x in batch.items()} | {"mask": np.arange(16) < 13}
     examples = {name: jax.device_put(jnp.asarray(x), shardings.examples) for name, x in examples.items()}
     batch = {name: jax.device_put(jnp.asarray(x), shardings.batch) for name, x in batch.items()}
-    step = jax.jit(shardings.on_mesh(task.train_step), out_shardings=(of_state, *[shardings.replicated] * 2))
+    step = shardings.jit(task.train_step, out_shardings=(of_state, *[shardings.replicated] * 2))
     state, metrics, _ = step(state, batch, key)
-    sums = jax.jit(shardings.on_mesh(task.eval_step), out_shardings=shardings.replicated)(state, examples)
+    sums = shardings.jit(task.eval_step, out_shardings=shardings.replicated)(state, examples)
     losses = float(metrics["loss/train"]), float(sums["loss"] / sums["count"])
     return losses, {n: np.asarray(x) for n, x in flat(state).items()}, flat(of_state)
 
