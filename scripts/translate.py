@@ -291,9 +291,17 @@ def main() -> None:
         raise UserError("--own_size: pictures of this run keep their size anyway: leave it out")
     rows: list[dict[str, Any]] = []
     left_out: list[str] = []
+    unread: list[str] = []
     scored = options.degrade or options.targets is not None
     for number, job in enumerate(jobs):
-        original = read(task, job.file)
+        try:
+            original = read(task, job.file)
+        except UserError as error:
+            if len(jobs) == 1:
+                raise
+            print(f"{error}; the other pictures go on", file=sys.stderr)
+            unread.append(job.name)
+            continue
         if scored and min(original[0].shape[:2]) < SMALLEST + 2 * task.scale:
             print(f"{job.file} is left out, and not translated: it is too small to compare", file=sys.stderr)
             left_out.append(job.name)
@@ -310,7 +318,7 @@ def main() -> None:
             rows.append({"file": job.name, **all_scores(task, made, unchanged, target, picture, known)})
             line += "  " + "  ".join(f"{key} {x:.4f}" for key, x in rows[-1].items() if isinstance(x, float))
         print(line, flush=True)
-    if scored and not rows:
+    if scored and not rows and not unread:
         raise UserError("no picture is large enough to compare: leave out --degrade and --targets to translate them")
     if rows:
         keys = dict.fromkeys(key for row in rows for key in row if key != "file")
@@ -318,7 +326,9 @@ def main() -> None:
         print("mean  " + "  ".join(f"{key} {x:.4f}" for key, x in mean.items()))
         if options.json:
             found = {"run": options.workdir.name, "step": run.step, "mean": mean, "pictures": rows}
-            write_json(options.json, found | {"left_out": left_out})
+            write_json(options.json, found | {"left_out": left_out + unread})
+    if unread:
+        raise UserError(f"{len(unread)} of {len(jobs)} pictures could not be read: {listed(unread)}")
 
 
 if __name__ == "__main__":

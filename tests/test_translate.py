@@ -90,6 +90,17 @@ def test_a_folder_is_enlarged_whatever_is_in_it(folders, tmp_path, capsys):
     }
 
 
+def test_a_picture_that_cannot_be_read_is_told_and_the_others_go_on(folders, tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_bytes((folders / "in" / "grey.png").read_bytes()[:200])
+    PICTURE.save(tmp_path / "in" / "b.png")
+    words = f"--workdir={folders / 'sr'}", f"--in={tmp_path / 'in'}", f"--out={tmp_path / 'out'}"
+    with pytest.raises(UserError, match=r"1 of 2 pictures could not be read: a\.png"):
+        program(capsys, *words)
+    assert "a.png" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["b.png"]
+
+
 def test_scores_are_those_of_the_files(folders, tmp_path, capsys):
     words = (
         f"--in={folders / 'in' / 'deep'}",
