@@ -5,7 +5,8 @@
 Source: Mao et al. 2016 (arXiv:1611.04076), equation 9 (a = 0, b = c = 1), with half of each square; Adam 2e-4, beta1
     0.5, as for its characters (section 4.2.2), batch 64.
 Deviations: DCGAN's nets at 28 pixels with half the filters; an averaged generator.
-Reached here: not run to its end here.
+Reached here: mostly recognisable digits, some broken strokes, after 3,906 steps; no verdict of the health monitor. Seed
+    0, 1 min 44 s on one core of an AMD EPYC, another program running, jax 0.10.2.
 """
 
 from gormley_vision.config import check_arg, default_config, shrink
