@@ -9,8 +9,8 @@ Source: Goodfellow et al. 2014 (arXiv:1406.2661) and their code (github.com/good
     discriminator descends half of the sum of both errors, so its rate here is half of theirs.
 Deviations: 5,000 digits rather than 50,000; 28 pixels with sides in [-1, 1] outside of the nets; the generator's last
     bias starts at 0; samples come from an averaged generator.
-Reached here: recognisable digits of all kinds, with specks, at the end (12,500 steps). Before, the discriminator wins: at
-    step 2,500 the monitor's verdict is D_overpowering, at 4,500 samples are ones and nines; by 10,000 the game has
+Reached here: recognisable digits of all kinds, with specks, at the end (12,500 steps). Before, the discriminator wins:
+    at step 2,500 the monitor's verdict is D_overpowering, at 4,500 samples are ones and nines; by 10,000 the game has
     recovered by itself, so do not stop it early. Seed 0, about 6 minutes on one core of an AMD EPYC, another program
     running, jax 0.10.2.
 """
