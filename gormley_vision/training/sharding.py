@@ -22,7 +22,7 @@ from gormley_vision.errors import UserError, nearest_multiple
 from gormley_vision.mesh_rules import MESH_AXES, Rule
 
 # XLA's options on a CPU: the default ones without YNNPACK's convolutions, which take up to 2.4 times as long as others.
-# In jax 0.10 they run on one core where there are 64 channels; in 0.12 kernels' gradients are still slower.
+# In jax 0.10.2 they run on one core where there are 64 channels; in 0.12 kernels' gradients are mostly slower.
 _OF_CPU = {
     "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE",
 }
