@@ -291,7 +291,7 @@ def main() -> None:
         raise UserError("--own_size: pictures of this run keep their size anyway: leave it out")
     rows: list[dict[str, Any]] = []
     left_out: list[str] = []
-    unread: list[str] = []
+    unread: dict[str, UserError] = {}
     scored = options.degrade or options.targets is not None
     for number, job in enumerate(jobs):
         try:
@@ -300,7 +300,7 @@ def main() -> None:
             if len(jobs) == 1:
                 raise
             print(f"{error}; the other pictures go on", file=sys.stderr)
-            unread.append(job.name)
+            unread[job.name] = error
             continue
         if scored and min(original[0].shape[:2]) < SMALLEST + 2 * task.scale:
             print(f"{job.file} is left out, and not translated: it is too small to compare", file=sys.stderr)
@@ -326,9 +326,10 @@ def main() -> None:
         print("mean  " + "  ".join(f"{key} {x:.4f}" for key, x in mean.items()))
         if options.json:
             found = {"run": options.workdir.name, "step": run.step, "mean": mean, "pictures": rows}
-            write_json(options.json, found | {"left_out": left_out + unread})
+            write_json(options.json, found | {"left_out": left_out + list(unread)})
     if unread:
-        raise UserError(f"{len(unread)} of {len(jobs)} pictures could not be read: {listed(unread)}")
+        names, first = listed(list(unread)), next(iter(unread.values()))
+        raise UserError(f"{len(unread)} of {len(jobs)} pictures could not be read: {names}. The first: {first}")
 
 
 if __name__ == "__main__":
