@@ -315,13 +315,14 @@ def _reverse(geometry: Geometry, size: int) -> Geometry:
     return dataclasses.replace(geometry, padding=(low, high), height=height, width=width)
 
 
-def _reversed_kernel(kernel: jax.Array) -> jax.Array:
+def reversed_kernel(kernel: jax.Array) -> jax.Array:
+    """Turn a kernel [k, k, C, O] by half a circle, with its sides exchanged: [k, k, O, C]."""
     return lax.rev(kernel, (0, 1)).swapaxes(2, 3)
 
 
 def _reversed_shifted_adds(geometry: Geometry, inputs: jax.Array, kernel: jax.Array) -> jax.Array:
-    return _shifted_adds(_reverse(geometry, kernel.shape[0]), inputs, _reversed_kernel(kernel))
+    return _shifted_adds(_reverse(geometry, kernel.shape[0]), inputs, reversed_kernel(kernel))
 
 
 def _reversed_kernel_gradient(geometry: Geometry, size: int, inputs: jax.Array, outputs: jax.Array) -> jax.Array:
-    return _reversed_kernel(_patches_kernel_gradient(_reverse(geometry, size), size, outputs, inputs))
+    return reversed_kernel(_patches_kernel_gradient(_reverse(geometry, size), size, outputs, inputs))

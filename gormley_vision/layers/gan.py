@@ -4,13 +4,14 @@ Initialisation and slopes: Radford et al. 2015 (arXiv:1511.06434), section 4. Th
 BatchNorm scales from N(1, 0.02). Deviation: running variances are the biased ones (flax).
 """
 
+from functools import reduce
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from gormley_vision.layers.convolution import convolve, convolve_transposed
+from gormley_vision.layers.convolution import convolve, convolve_transposed, reversed_kernel
 from gormley_vision.layers.naming import named
 
 Initializer = nn.initializers.Initializer
@@ -27,6 +28,8 @@ class Convolution(nn.Module):
     """Square kernel, `stride`, `padding` (low, high): [B, H, W, C] -> [B, h, w, features].
 
     `inputs` and `outputs` name the kernel's axes of channels; they differ if these are an image's or logits.
+    `resampling`, of a convolution with stride 1 that keeps the size: '' for none; 'doubled' before, or 'halved' after
+    it. Each is computed as one convolution of stride 2 by a kernel larger by one: 4/9 of the products of a 3x3 kernel.
     """
 
     features: int
@@ -37,6 +40,7 @@ class Convolution(nn.Module):
     inputs: str = "conv_in"
     outputs: str = "conv_out"
     initial: Initializer = normal_weights
+    resampling: str = ""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -44,7 +48,12 @@ class Convolution(nn.Module):
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
         names = ("conv_height", "conv_width", self.inputs, self.outputs)
         kernel = self.param("kernel", named(self.initial, *names), shape).astype(x.dtype)
-        y = convolve(x, kernel, stride=self.stride, padding=self.padding)
+        if self.resampling == "halved":
+            y = convolve(x, _spread(kernel) / 4, stride=2, padding=self.padding)
+        elif self.resampling == "doubled":
+            y = convolve_transposed(x, _spread(reversed_kernel(kernel)), stride=2, padding=self.padding[::-1])
+        else:
+            y = convolve(x, kernel, stride=self.stride, padding=self.padding)
         if not self.use_bias:
             return y
         bias = self.param("bias", named(nn.initializers.zeros, "features"), (self.features,)).astype(x.dtype)
@@ -198,6 +207,12 @@ def halved(x: jax.Array) -> jax.Array:
     """Average 2x2 pixels of [B, H, W, C]."""
     batch, height, width, channels = x.shape
     return x.reshape(batch, height // 2, 2, width // 2, 2, channels).mean(axis=(2, 4))
+
+
+def _spread(kernel: jax.Array) -> jax.Array:
+    """Sum a kernel [k, k, C, O] with itself, moved by one along either axis and both: [k + 1, k + 1, C, O]."""
+    corners = [(a, b) for a in (0, 1) for b in (0, 1)]
+    return reduce(jnp.add, [jnp.pad(kernel, [(a, 1 - a), (b, 1 - b), (0, 0), (0, 0)]) for a, b in corners])
 
 
 def leaky_relu(x: jax.Array) -> jax.Array:

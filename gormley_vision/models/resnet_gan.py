@@ -3,8 +3,9 @@
 At 32 pixels (SNGAN, table 4; gan_cifar_resnet.py of WGAN-GP) every map has `width` channels, 256 or 128 in the
 generator and 128 in the discriminator. With `doubling`, as at 64 pixels, they double with each halving of the map, from
 `width` at the largest one. A block halves or doubles the map by an average, or by repeating pixels, around 3x3
-convolutions; its shortcut is a 1x1 convolution where the map or the channels change. The discriminator has no
-normalisation: penalties need none, and spectral normalisation acts on its parameters.
+convolutions; its shortcut is a 1x1 convolution where the map or the channels change, of the smaller map: it commutes
+with both. The discriminator has no normalisation: penalties need none, and spectral normalisation acts on its
+parameters.
 
 The published discriminators differ in how they end: SNGAN sums over pixels and has no bias, WGAN-GP averages and has
 one. Weights start as in SNGAN's code: Glorot-uniform, times sqrt(2) inside of blocks. Deviation: WGAN-GP's code starts
@@ -12,7 +13,6 @@ with He's in blocks.
 """
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -76,9 +76,9 @@ class Generator(nn.Module):
         x = x.reshape(-1, BASE, BASE, first)
         for stage in range(stages):
             features = first // 2 ** (stage + 1) if self.doubling else first
-            y = _conv3(features)(doubled(normalised(x)))
+            y = _conv3(features, resampling="doubled")(normalised(x))
             y = _conv3(features)(normalised(y))
-            x = y + doubled(_conv1(features)(x))  # a 1x1 convolution and repeated pixels commute
+            x = y + doubled(_conv1(features)(x))
         x = _conv3(self.shape[-1], outputs="channels", initial=_glorot)(normalised(x))
         return jnp.tanh(at_least_float32(x))
 
@@ -102,14 +102,14 @@ class Discriminator(nn.Module):
         del train
         maps = self.classes if self.conditioning == "concatenation" else 0
         x = with_label_maps(images, labels, maps).astype(self.dtype)
-        y = _conv3(self.width)(nn.relu(_conv3(self.width, inputs="channels")(x)))
-        x = halved(y) + _conv1(self.width, inputs="channels")(halved(x))
+        y = _conv3(self.width, resampling="halved")(nn.relu(_conv3(self.width, inputs="channels")(x)))
+        x = y + _conv1(self.width, inputs="channels")(halved(x))
         if self.doubling:
             plan = [(2 ** (stage + 1), True) for stage in range(int(math.log2(images.shape[1] // BASE)))]
         else:
             plan = [(1, True)] * int(math.log2(images.shape[1] // 16)) + [(1, False)] * 2
         for factor, shrinks in plan:
-            x = _block(x, self.width * factor, halved if shrinks else None)
+            x = _block(x, self.width * factor, shrinks)
         x = nn.relu(x)
         x = jnp.sum(x, axis=(1, 2)) if self.pooling == "sum" else jnp.mean(x, axis=(1, 2))
         return logit_head(
@@ -124,10 +124,9 @@ class Discriminator(nn.Module):
         )
 
 
-def _block(x: jax.Array, features: int, shrink: Callable[[jax.Array], jax.Array] | None) -> jax.Array:
+def _block(x: jax.Array, features: int, shrinks: bool) -> jax.Array:
     """Return a residual block's output; its layers belong to the module that calls it."""
-    y = _conv3(x.shape[-1])(nn.relu(x))
-    y = _conv3(features)(nn.relu(y))
-    if shrink is None:
-        return x + y
-    return shrink(y) + shrink(_conv1(features)(x))
+    y = nn.relu(_conv3(x.shape[-1])(nn.relu(x)))
+    if not shrinks:
+        return x + _conv3(features)(y)
+    return _conv3(features, resampling="halved")(y) + _conv1(features)(halved(x))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gormley_vision.layers import attention
-from gormley_vision.layers.gan import doubled, halved, logit_head
+from gormley_vision.layers.gan import Convolution, doubled, halved, logit_head
 from gormley_vision.models import dcgan, dense_gan, patchgan, r3gan, resnet_gan, vit_gan
 
 KEY = jax.random.key(0)
@@ -123,6 +123,17 @@ def test_resampling_of_r3gan_by_hand():
 def test_doubling_then_halving_is_the_identity():
     x = jax.random.normal(KEY, (2, 3, 5, 4))
     np.testing.assert_allclose(halved(doubled(x)), x, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("size", "padding"), [(3, (1, 1)), (2, (0, 1)), (2, (1, 0)), (1, (0, 0)), (5, (2, 2))])
+def test_a_convolution_that_resamples_is_both_in_turn(size, padding):
+    x = jax.random.normal(KEY, (2, 6, 8, 3))
+    net = Convolution(4, size, 1, padding, use_bias=True)
+    variables = {"params": {"kernel": jax.random.normal(KEY, (size, size, 3, 4)), "bias": jnp.arange(4.0)}}
+    after = net.clone(resampling="halved").apply(variables, x)
+    np.testing.assert_allclose(after, halved(net.apply(variables, x)), rtol=1e-5, atol=1e-5)
+    before = net.clone(resampling="doubled").apply(variables, x)
+    np.testing.assert_allclose(before, net.apply(variables, doubled(x)), rtol=1e-5, atol=1e-5)
 
 
 def test_maxout_takes_the_largest_piece():
