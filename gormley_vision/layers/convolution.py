@@ -20,7 +20,8 @@ dilated convolutions poorly (jax-ml/jax#23783), and those with few channels, so
 - where there are fewer output pixels than output channels, as deep in a U-Net at batch 1, the kernel is what is large,
   and all three are matrix products of k*k-pixel patches with the kernel as it lies in memory: XLA's convolutions
   transpose it each time, which was a third of pix2pix's step on one pair of 128 pixels (by jax's profiler, on two cores
-  of an AMD EPYC).
+  of an AMD EPYC);
+- the gradient of a 1x1 kernel is a matrix product of the maps as they lie, which XLA's convolution transposes.
 
 `benchmarks/train_step.py` and `image_to_image_step.py` measure the gain. Forward-mode differentiation is not supported.
 """
@@ -105,14 +106,15 @@ def convolve_groups(x: jax.Array, kernel: jax.Array) -> jax.Array:
         )
         return _maps(y)
     joined = width * max(1, _DENSE_CHANNELS // width)
-    parts = []
-    for first in range(0, channels, joined):
-        part = kernel[..., first : first + joined]  # [k, k, c, n], of n / c groups
-        groups = part.shape[-1] // width
+    sizes = [min(joined, channels - first) for first in range(0, channels, joined)]
+    outputs = []
+    # Split, not sliced: the gradient of slices is a sum of as many padded maps, that of a split their concatenation.
+    for maps, part in zip(lax.split(x, sizes, axis=3), lax.split(kernel, sizes, axis=3), strict=True):
+        groups = part.shape[3] // width
         own = jnp.kron(jnp.eye(groups, dtype=kernel.dtype), jnp.ones((width, width), kernel.dtype))
         dense = jnp.tile(part, (1, 1, groups, 1)) * own[None, None]
-        parts.append(convolve(x[..., first : first + joined], dense, stride=1, padding=pad))
-    return jnp.concatenate(parts, axis=-1)
+        outputs.append(convolve(maps, dense, stride=1, padding=pad))
+    return jnp.concatenate(outputs, axis=-1)
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -142,7 +144,7 @@ def _input_gradient(geometry: Geometry, outputs: jax.Array, kernel: jax.Array) -
 def _kernel_gradient(geometry: Geometry, size: int, inputs: jax.Array, outputs: jax.Array) -> jax.Array:
     shape = size, size, inputs.shape[3], outputs.shape[3]
     lowering = _xla_kernel_gradient
-    if _on_cpu() and _kernel_is_large(geometry, inputs.shape[0], shape):
+    if _on_cpu() and (size == 1 or _kernel_is_large(geometry, inputs.shape[0], shape)):
         lowering = _patches_kernel_gradient
     elif _on_cpu() and _has_few_outputs(geometry, shape):
         lowering = _reversed_kernel_gradient
