@@ -9,7 +9,9 @@ in turn, in one process.
 """
 
 import argparse
+import shlex
 import statistics
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -113,7 +115,8 @@ def main() -> None:
     if options.json:
         environment = describe_environment(jax.make_mesh((1,), ("data",)))
         figures = {"encoder": rows, "steps": steps, "turns": options.turns, "environment": environment}
-        write_json(options.json, figures | {"commit": source_commit()})
+        command = shlex.join(["python", *sys.argv])
+        write_json(options.json, {"commands": [command], "commit": source_commit(), **figures})
 
 
 if __name__ == "__main__":

@@ -117,6 +117,12 @@ def lm_step(content: Any) -> Finding:
     )
 
 
+def masked_patches_step(content: Any) -> Finding:
+    """MAE's encoder by what it reads."""
+    shares = [f"{x['time']:.2f} with {x['share']:.0%} (products {x['products']:.2f})" for x in content["encoder"][1:]]
+    return Finding(f"forward and backward of MAE's encoder over those on all patches: {', '.join(shares)}", "–")
+
+
 def lm_recipe(content: Any) -> Finding:
     """NanoGPT's recipe, and the best of its changes."""
     adam = [arm for arm in content["arms"] if "name=adam" in arm["arm"] and "learning_rate=0.001" in arm["arm"]]
@@ -291,6 +297,7 @@ FINDINGS: dict[str, Callable[[Any], Finding]] = {
     "lm_step": lm_step,
     "lm_recipe": lm_recipe,
     "masked_patches_labels": labels("Fashion-MNIST at equal total time"),
+    "masked_patches_step": masked_patches_step,
     "trec_labels": labels("TREC's test questions"),
     "sst2_labels": labels("SST-2's test sentences"),
     "faults": faults,
