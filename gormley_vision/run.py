@@ -72,10 +72,10 @@ def run(config: Mapping[str, Any], workdir: Path, profile: bool = False) -> int:
     with naming(workdir), locked(workdir) if hosts.is_first() else contextlib.nullcontext():
         if hosts.is_first():
             logs.to_file(workdir / "run.log")
-        with progress.counted("decoding images") as report:
+        with progress.counted("reading examples") as report:
             batches = experiment.make_batches(config, report)
         task = experiment.make_task(config, batches.description)
-        with progress.counted("decoding images to evaluate on") as report:
+        with progress.counted("reading examples to evaluate on") as report:
             evaluation = experiment.make_evaluation(config, task, batches, report) or sample_evaluation.of_training(
                 config, task, batches, report
             )

@@ -223,6 +223,8 @@ def test_a_prompt_that_cannot_be_read_is_refused(speaker, tmp_path):
     task, state = speaker
     with pytest.raises(UserError, match=r"lacks 'Z'"):
         task.sample(state, num=1, seed=0, **options(prompt="aZ"))
+    with pytest.raises(UserError, match=r"lacks 'Z'"):  # before anything is printed
+        next(task.stream(state, seed=0, **options(prompt="aZ")))
     (tmp_path / "empty").write_text("")
     (tmp_path / "latin").write_bytes(b"ab\xe9")
     for file, message in (("empty", "is empty"), ("latin", "not UTF-8: byte 2")):

@@ -211,8 +211,8 @@ def stream(
 ) -> Iterator[str]:
     """Yield the pieces of what `generate` returns as its first text."""
     given = _given(prompt, prompts)[0]
-    yield given
     prompted, shown = prompt_tokens(task.tokenizer, given), 0
+    yield given
     new = np.zeros(0, np.int32)
     for chunk in Generator(task.model, variables, Choice(**choice))([prompted] * BATCH, _keys(seed, np.arange(BATCH))):
         new = np.concatenate([new, chunk[0]])
