@@ -4,9 +4,9 @@
         --without trec_test.tsv sst2_dev.tsv sst2_test.tsv --out=sentences.txt
     python scripts/sweep.py --config=configs/sweeps/text_labels.py --jobs=2
 
-with the tables in the current folder. One masked language model of these sentences; then it fine-tuned, the same
-network from scratch, and a convolutional one, each with 1, 10 and 100 % of the labels and three seeds, which at 1 and
-10 % have other sentences. docs/text.md has the table, and TF-IDF beside it.
+with the tables in the current folder. One masked language model of these sentences; then it fine-tuned, a linear probe
+of it, the same network from scratch, and a convolutional one, each with 1, 10 and 100 % of the labels and three seeds,
+which at 1 and 10 % have other sentences. docs/text.md has the table, and TF-IDF beside it.
 """
 
 from collections.abc import Iterator
@@ -20,6 +20,7 @@ PRETRAINED = {"NAME": "pre-trained", "BASE": "configs/mlm_text.py", "data.path":
 START = {"init_from": run_of(PRETRAINED), "data.tokenizer": run_of(PRETRAINED) + "/tokenizer.json"}
 ARMS: dict[str, dict[str, Any]] = {
     "fine-tuned": START | {"optimizer.layer_decay": 1.0},
+    "probe": START | {"text_classification.only_head": True, "optimizer.learning_rate": 1e-2},
     "scratch": {"optimizer.layer_decay": 1.0},
     "cnn": {"BASE": "configs/cnn_text.py"},
 }
@@ -27,7 +28,7 @@ STEPS = {1: 100, 10: 300, 100: 1000}  # by the percentage of labelled sentences
 
 
 def sweep() -> Iterator[dict[str, Any]]:
-    """55 runs."""
+    """73 runs."""
     yield PRETRAINED
     for name, context in (("trec", 40), ("sst2", 56)):
         for arm, overrides in ARMS.items():
