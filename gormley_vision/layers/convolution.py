@@ -136,7 +136,8 @@ def _input_gradient(geometry: Geometry, outputs: jax.Array, kernel: jax.Array) -
     lowering = _xla_input_gradient
     if _on_cpu():
         one_product = kernel.shape[2] < _FEW_CHANNELS or _kernel_is_large(geometry, outputs.shape[0], kernel.shape)
-        lowering = _shifted_adds if one_product else _phases
+        has_empty_phases = kernel.shape[0] < geometry.stride
+        lowering = _shifted_adds if one_product or has_empty_phases else _phases
     return _maps(lowering(geometry, _maps(outputs), gathered(kernel, geometry.shared)))
 
 
