@@ -136,6 +136,18 @@ def lm_recipe(content: Any) -> Finding:
     )
 
 
+def lm_context(content: Any) -> Finding:
+    """Nets whose context was widened, after their last step."""
+    rows = [row for row in content["rows"] if row["step"] == max(row["step"] for row in content["rows"])]
+    arms = dict.fromkeys(row["arm"] for row in rows)
+    means = {arm: statistics.mean(row["value"] for row in rows if row["arm"] == arm) for arm in arms}
+    parts = ", ".join(f"{mean:.3f} {arm}" for arm, mean in means.items())
+    return Finding(
+        f"nats a character after 600 steps at 16 characters and 600 at 256: {parts}",
+        seeds_of(row["seed"] for row in rows),
+    )
+
+
 def labels(what: str) -> Callable[[Any], Finding]:
     """A function of what scripts/draw_arms.py wrote: each arm at its fewest and its most labelled examples."""
 
@@ -296,6 +308,7 @@ FINDINGS: dict[str, Callable[[Any], Finding]] = {
     "vit_step": vit_step,
     "lm_step": lm_step,
     "lm_recipe": lm_recipe,
+    "lm_context": lm_context,
     "masked_patches_labels": labels("Fashion-MNIST at equal total time"),
     "masked_patches_step": masked_patches_step,
     "trec_labels": labels("TREC's test questions"),
