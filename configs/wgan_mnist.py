@@ -6,7 +6,7 @@ Source: Arjovsky et al. 2017 (arXiv:1701.07875), Algorithm 1: five updates of th
     generator, all its parameters cut off at +-0.01, RMSProp at 5e-5, batch 64.
 Deviations: DCGAN's nets at 28 pixels with half the filters; an averaged generator. Their code's 100 updates of the
     discriminator in each of the first 25 steps are left out.
-Reached here: strokes of every digit's kind after 5,000 steps, about half of them legible, and no verdict of the health
+Reached here: strokes like those of digits after 5,000 steps, about half of them legible, and no verdict of the health
     monitor; seed 0, 8 minutes of one core of an AMD EPYC, other programs running. Clipped weights learn slowly.
 """
 

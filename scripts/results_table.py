@@ -126,7 +126,8 @@ def masked_patches_step(content: Any) -> Finding:
 def lm_recipe(content: Any) -> Finding:
     """NanoGPT's recipe, and the best of its changes."""
     adam = [arm for arm in content["arms"] if "name=adam" in arm["arm"] and "learning_rate=0.001" in arm["arm"]]
-    recipe = next(arm for arm in adam if "position=learned" in arm["arm"] and "activation=erf" in arm["arm"])
+    unchanged = ("final_rate=0.1", "activation=erf", "norm=layer", "position=learned", "qk_norm=False")
+    (recipe,) = (arm for arm in adam if all(words in arm["arm"] for words in unchanged))
     best = min(content["arms"], key=lambda arm: arm["mean"])
     figures = [f"{arm['mean']:.3f} ± {arm['standard_deviation']:.3f}" for arm in (recipe, best)]
     return Finding(
@@ -141,7 +142,7 @@ def lm_context(content: Any) -> Finding:
     rows = [row for row in content["rows"] if row["step"] == max(row["step"] for row in content["rows"])]
     arms = dict.fromkeys(row["arm"] for row in rows)
     means = {arm: statistics.mean(row["value"] for row in rows if row["arm"] == arm) for arm in arms}
-    parts = ", ".join(f"{mean:.3f} {arm}" for arm, mean in means.items())
+    parts = "; ".join(f"{mean:.3f} {arm}" for arm, mean in means.items())
     return Finding(
         f"nats a character after 600 steps at 16 characters and 600 at 256: {parts}",
         seeds_of(row["seed"] for row in rows),

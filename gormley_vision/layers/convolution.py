@@ -23,7 +23,8 @@ dilated convolutions poorly (jax-ml/jax#23783), and those with few channels, so
   of an AMD EPYC);
 - the gradient of a 1x1 kernel is a matrix product of the maps as they lie, which XLA's convolution transposes.
 
-`benchmarks/train_step.py` and `image_to_image_step.py` measure the gain. Forward-mode differentiation is not supported.
+`benchmarks/train_step.py`, `gan_recipes.py` and `image_to_image_step.py` time whole steps. Forward-mode differentiation
+is not supported.
 """
 
 import dataclasses
@@ -91,11 +92,11 @@ def convolve_groups(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Cross-correlate `x` [B, H, W, C] with `kernel` [k, k, c, C], k odd: the c channels of each group by themselves.
 
     Keeps the size, with zeros outside. On a CPU groups are joined to `_DENSE_CHANNELS` channels, with zeros in the
-    kernel between them: several times the products, but XLA's gradients of grouped convolutions take 20 to 40 times as
+    kernel between them: several times the products, but XLA's gradients of grouped convolutions took 20 to 40 times as
     long there (192 channels in groups of 16, 32 images of 16x16: forward and backward 4.3 s, joined 0.11 s; with the
-    gradient of a gradient 8.6 s and 0.19 s; 2 busy cores of an AMD EPYC). To 32 rather than 64: R3GAN's step at 96
-    channels takes 6.2 s of one core and not 8.1; joining to 16 is no faster, and compiles for longer. Elsewhere it is
-    XLA's own.
+    gradient of a gradient 8.6 s and 0.19 s; 2 busy cores of an AMD EPYC, convolutions still YNNPACK's). To 32 rather
+    than 64: forward, on 32x32, 12 ms and not 22. Without joining R3GAN's step at 96 channels is no faster, and compiles
+    for 15 s and not 12 (by hand, the two cores alone, Eigen's convolutions). Elsewhere it is XLA's own.
     """
     channels, size, width = x.shape[-1], kernel.shape[0], kernel.shape[2]
     pad = (size // 2, size // 2)
